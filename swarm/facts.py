@@ -1,0 +1,87 @@
+"""What nodes say of themselves, and the routes made of it: plain values. Signing, expiry and transport live elsewhere."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from swarm.errors import BadArgument
+from swarm.terms import Address, Infohash, NodeId, Profile, Span
+
+
+class NodeState(enum.Enum):
+    JOINING = "joining"  # fetching or loading; takes no sessions
+    SERVING = "serving"
+    DRAINING = "draining"  # finishes its sessions; takes no new ones
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFact:
+    """One node's statement about itself, true from issued_at_s for ttl_s. Of two with one node_id the higher seq wins.
+
+    address: where its gRPC port is dialled. torrent_port: its BitTorrent port on the same host, 0 if it has none.
+    spans: hosted layers, sorted and disjoint; served only in state SERVING or DRAINING.
+    layer_time_s: measured seconds for one token through one hosted layer, 0.0 while unknown.
+    needed_bytes / fetched_bytes: of the release, what it hosts and what came over the network for it so far.
+    """
+
+    node_id: NodeId
+    release: Infohash
+    address: Address
+    seq: int
+    issued_at_s: float  # seconds since the Unix epoch, by the node's own clock
+    ttl_s: float
+    state: NodeState
+    spans: tuple[Span, ...]
+    profile: Profile
+    n_layers: int  # of the whole model
+    free_sessions: int = 0
+    layer_time_s: float = 0.0
+    torrent_port: int = 0
+    needed_bytes: int = 0
+    fetched_bytes: int = 0
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if any(span.end > self.n_layers for span in self.spans):
+            raise BadArgument(f"node {self.node_id[:8]} claims layers beyond the model's {self.n_layers}")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedFact:
+    """A NodeFact as its issuer serialised it (payload) and the issuer's ed25519 signature over exactly those bytes."""
+
+    fact: NodeFact
+    payload: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One stage of a route: this node computes these layers (all of them among those that it hosts)."""
+
+    node_id: NodeId
+    address: Address
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Ordered hops whose spans join up to the whole model, all of one profile."""
+
+    hops: tuple[Hop, ...]
+    profile: Profile
+
+    def __post_init__(self) -> None:
+        if not self.hops or self.hops[0].span.start != 0:
+            raise BadArgument("a route starts at layer 0")
+        for a, b in zip(self.hops, self.hops[1:], strict=False):
+            if a.span.end != b.span.start:
+                raise BadArgument(f"a route has no gaps: {a.span} is followed by {b.span}")
+
+    @property
+    def n_layers(self) -> int:
+        return self.hops[-1].span.end
+
+    def __str__(self) -> str:
+        return " -> ".join(f"{hop.node_id[:8]}[{hop.span}]" for hop in self.hops)

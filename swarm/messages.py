@@ -1,0 +1,108 @@
+"""What travels on a session's streams, as plain values: Open, Step, Result and what answers them. No IO, no protobuf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from swarm.facts import Hop
+from swarm.terms import Infohash, NodeId, Profile, SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Starts epoch `epoch` of a session on hops[hop_idx]; that stage opens hops[hop_idx + 1] with hop_idx + 1.
+
+    client_id: who may read the results. max_positions: the most tokens that the session will ever cache.
+    n_top: how many of the largest logits the last stage returns per row.
+    """
+
+    session_id: SessionId
+    epoch: int
+    release: Infohash
+    client_id: NodeId
+    hops: tuple[Hop, ...]
+    hop_idx: int
+    profile: Profile
+    max_positions: int
+    n_top: int
+
+
+@dataclass(frozen=True, slots=True)
+class HopTime:
+    """What one hop spent on one step, in seconds of its own clock."""
+
+    node_id: NodeId
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """T rows of hidden state: row-major bytes, length n_rows * dim * itemsize(dtype). dtype: 'fp32' or 'bf16'."""
+
+    n_rows: int
+    dtype: str
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One chunk of a session: T token ids into the first stage, T rows of hidden state into each next one.
+
+    position: tokens cached before it. Equal to the stage's count: compute. Smaller: the stage truncates first. Larger: refused.
+    n_logit_rows: of how many of the last rows the client wants logits (0 for all but the last chunk of a prompt).
+    hop_times: what the hops before this one spent, first hop first.
+    """
+
+    epoch: int
+    position: int
+    payload: tuple[int, ...] | Rows
+    n_logit_rows: int
+    hop_times: tuple[HopTime, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        return self.payload.n_rows if isinstance(self.payload, Rows) else len(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class TopLogits:
+    """The n_top largest logits of one row, largest first (ties: smaller id first), and log(sum(exp(all logits)))."""
+
+    ids: tuple[int, ...]
+    logits: tuple[float, ...]
+    log_sum_exp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The last stage's answer to one Step. position: that step's position plus its rows, i.e. tokens cached now.
+
+    rows: one TopLogits per row asked for, in order; empty when none was asked for.
+    """
+
+    epoch: int
+    position: int
+    rows: tuple[TopLogits, ...]
+    hop_times: tuple[HopTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Every stage from here to the end of the route has the session open."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A stage's error, passed up the route. code: the error class's name, from the closed table in swarm.rpc.
+
+    hop_idx: the hop at fault: the one that raised it, or the one that could not be reached any more.
+    """
+
+    hop_idx: int
+    node_id: NodeId
+    code: str
+    message: str
+    retry_after_s: float = field(default=0.0)
