@@ -1,0 +1,47 @@
+"""Bytes that travel between nodes <-> native values, and nothing else: `encode_*` and `decode_*`.
+
+Promises that any bytes decode to a value that keeps its bounds, or raise RemoteProtocolError; never anything else.
+Generated protobuf types (v1/) stop here. Knows no sockets, no signatures' validity and no release: whether token ids
+are inside the vocabulary, or rows have the model's width, is for the stage to judge.
+"""
+
+from swarm.wire.codec import (
+    decode_result,
+    decode_results_request,
+    decode_run_reply,
+    encode_result,
+    encode_results_request,
+    encode_run_reply,
+)
+from swarm.wire.fact_codec import (
+    FACT_DOMAIN,
+    decode_exchange_reply,
+    decode_exchange_request,
+    decode_fact,
+    decode_signed_fact,
+    encode_exchange_reply,
+    encode_exchange_request,
+    encode_fact,
+    encode_signed_fact,
+)
+from swarm.wire.run_request import decode_run_request, encode_run_request
+
+__all__ = [
+    "FACT_DOMAIN",
+    "decode_exchange_reply",
+    "decode_exchange_request",
+    "decode_fact",
+    "decode_result",
+    "decode_results_request",
+    "decode_run_reply",
+    "decode_run_request",
+    "decode_signed_fact",
+    "encode_exchange_reply",
+    "encode_exchange_request",
+    "encode_fact",
+    "encode_result",
+    "encode_results_request",
+    "encode_run_reply",
+    "encode_run_request",
+    "encode_signed_fact",
+]

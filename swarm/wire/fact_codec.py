@@ -1,0 +1,146 @@
+"""Facts about nodes, native <-> proto, and the messages that pass them on.
+
+A fact is signed as bytes, so its payload is kept as it came and never serialised again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from swarm.errors import RemoteProtocolError
+from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.terms import Infohash
+from swarm.wire.checks import (
+    MAX_COUNTER,
+    MAX_LAYERS,
+    check,
+    check_address,
+    check_infohash,
+    check_node_id,
+    check_number,
+    check_profile,
+    check_seconds,
+    check_span,
+    check_text,
+    parse,
+)
+from swarm.wire.codec import to_wire_span
+from swarm.wire.v1 import node_pb2 as pb
+
+FACT_DOMAIN = b"swarm-fact-v1\0"
+"""What precedes a fact's payload in the bytes that its issuer signs."""
+
+MAX_FACT_BYTES = 8192
+MAX_FACTS = 1024
+"""In one Exchange message."""
+MAX_SPANS = 256
+MAX_VERSION_CHARACTERS = 64
+
+_STATE_TO_WIRE = {
+    NodeState.JOINING: pb.NODE_STATE_JOINING,
+    NodeState.SERVING: pb.NODE_STATE_SERVING,
+    NodeState.DRAINING: pb.NODE_STATE_DRAINING,
+}
+_STATE_FROM_WIRE = {wire: state for state, wire in _STATE_TO_WIRE.items()}
+
+
+def encode_fact(fact: NodeFact) -> bytes:
+    """The payload to sign; ttl_s and layer_time_s are rounded to 32-bit floats."""
+    return pb.NodeFact(
+        node_id=fact.node_id,
+        release=bytes.fromhex(fact.release),
+        address=str(fact.address),
+        seq=fact.seq,
+        issued_at_s=fact.issued_at_s,
+        ttl_s=fact.ttl_s,
+        state=_STATE_TO_WIRE[fact.state],
+        spans=map(to_wire_span, fact.spans),
+        profile=str(fact.profile),
+        n_layers=fact.n_layers,
+        free_sessions=fact.free_sessions,
+        layer_time_s=fact.layer_time_s,
+        torrent_port=fact.torrent_port,
+        needed_bytes=fact.needed_bytes,
+        fetched_bytes=fact.fetched_bytes,
+        version=fact.version[:MAX_VERSION_CHARACTERS],
+    ).SerializeToString(deterministic=True)
+
+
+def decode_fact(payload: bytes) -> NodeFact:
+    """Does not check who signed the payload, nor whether the fact has expired. Raises: RemoteProtocolError."""
+    wire = parse(pb.NodeFact, payload, MAX_FACT_BYTES)
+    check(wire.state in _STATE_FROM_WIRE, f"unknown node state {wire.state}")
+    check(len(wire.spans) <= MAX_SPANS, f"a fact of {len(wire.spans)} spans")
+    n_layers = check_number(wire.n_layers, 1, MAX_LAYERS, "n_layers")
+    spans = tuple(check_span(span, n_layers) for span in wire.spans)
+    for a, b in pairwise(spans):
+        check(a.end <= b.start, f"spans {a} and {b}, which are not sorted and disjoint")
+    return NodeFact(
+        node_id=check_node_id(wire.node_id),
+        release=check_infohash(wire.release),
+        address=check_address(wire.address),
+        seq=check_number(wire.seq, 0, MAX_COUNTER, "seq"),
+        issued_at_s=check_seconds(wire.issued_at_s, "issued_at_s"),
+        ttl_s=check_seconds(wire.ttl_s, "ttl_s"),
+        state=_STATE_FROM_WIRE[wire.state],
+        spans=spans,
+        profile=check_profile(wire.profile),
+        n_layers=n_layers,
+        free_sessions=wire.free_sessions,
+        layer_time_s=check_seconds(wire.layer_time_s, "layer_time_s"),
+        torrent_port=check_number(wire.torrent_port, 0, 65535, "torrent_port"),
+        needed_bytes=check_number(wire.needed_bytes, 0, MAX_COUNTER, "needed_bytes"),
+        fetched_bytes=check_number(wire.fetched_bytes, 0, MAX_COUNTER, "fetched_bytes"),
+        version=check_text(wire.version, MAX_VERSION_CHARACTERS),
+    )
+
+
+def encode_signed_fact(signed: SignedFact) -> bytes:
+    return to_wire_signed_fact(signed).SerializeToString()
+
+
+def decode_signed_fact(data: bytes) -> SignedFact:
+    return from_wire_signed_fact(parse(pb.SignedFact, data, 2 * MAX_FACT_BYTES))
+
+
+def to_wire_signed_fact(signed: SignedFact) -> pb.SignedFact:
+    return pb.SignedFact(payload=signed.payload, signature=signed.signature)
+
+
+def from_wire_signed_fact(wire: pb.SignedFact) -> SignedFact:
+    """Does not check the signature: only its length."""
+    check(len(wire.signature) == 64, f"a signature of {len(wire.signature)} bytes instead of 64")
+    return SignedFact(decode_fact(wire.payload), wire.payload, wire.signature)
+
+
+def encode_exchange_request(release: Infohash, facts: Sequence[SignedFact]) -> bytes:
+    return pb.ExchangeRequest(
+        release=bytes.fromhex(release), facts=map(to_wire_signed_fact, facts[:MAX_FACTS])
+    ).SerializeToString()
+
+
+def decode_exchange_request(data: bytes) -> tuple[Infohash, tuple[SignedFact, ...]]:
+    wire = parse(pb.ExchangeRequest, data)
+    return check_infohash(wire.release), _from_wire_facts(wire.facts)
+
+
+def encode_exchange_reply(facts: Sequence[SignedFact]) -> bytes:
+    return pb.ExchangeReply(facts=map(to_wire_signed_fact, facts[:MAX_FACTS])).SerializeToString()
+
+
+def decode_exchange_reply(data: bytes) -> tuple[SignedFact, ...]:
+    return _from_wire_facts(parse(pb.ExchangeReply, data).facts)
+
+
+def _from_wire_facts(wire: Sequence[pb.SignedFact]) -> tuple[SignedFact, ...]:
+    check(len(wire) <= MAX_FACTS, f"{len(wire)} facts in one message")
+    return tuple(_readable(wire))
+
+
+def _readable(wire: Iterable[pb.SignedFact]) -> Iterable[SignedFact]:
+    for signed in wire:
+        try:
+            yield from_wire_signed_fact(signed)
+        except RemoteProtocolError:
+            continue  # the fault of its issuer, or of a newer version, and not of the node that passes it on
