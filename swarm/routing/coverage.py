@@ -1,0 +1,70 @@
+"""Which layers have hosts, and why the other facts do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from swarm.facts import NodeFact, NodeState
+from swarm.terms import NodeId, Profile, Span, merge_spans, short_id
+
+
+def coverage(facts: Sequence[NodeFact], n_layers: int, now_s: float) -> tuple[int, ...]:
+    """For each layer the number of nodes that serve it now, of whatever profile, full or not."""
+    serving = [f for f in newest(facts) if unfit(f, n_layers, now_s) is None]
+    return tuple(sum(any(idx in span for span in fact.spans) for fact in serving) for idx in range(n_layers))
+
+
+def newest(facts: Iterable[NodeFact]) -> list[NodeFact]:
+    """One fact per node, that of the highest seq (then the later one issued), in the order of node ids."""
+    best: dict[NodeId, NodeFact] = {}
+    for fact in facts:
+        known = best.get(fact.node_id)
+        if known is None or (known.seq, known.issued_at_s) < (fact.seq, fact.issued_at_s):
+            best[fact.node_id] = fact
+    return [best[node_id] for node_id in sorted(best)]
+
+
+def unfit(fact: NodeFact, n_layers: int, now_s: float) -> str | None:
+    """Why this node serves nobody now, in a word or two; None if it does serve."""
+    if now_s >= fact.issued_at_s + fact.ttl_s:
+        return "its fact has expired"
+    if fact.n_layers != n_layers:
+        return f"it speaks of a model with {fact.n_layers} layers"
+    if fact.state is not NodeState.SERVING:
+        return f"it is {fact.state.value}"
+    return None
+
+
+def unavailable(
+    fact: NodeFact, n_layers: int, now_s: float, profile: Profile | None, exclude: frozenset[NodeId]
+) -> str | None:
+    """Why a new session of this profile (None: any) cannot have this node; None if it can."""
+    if fact.node_id in exclude:
+        return "it is excluded, having failed"
+    reason = unfit(fact, n_layers, now_s)
+    if reason is None and fact.free_sessions <= 0:
+        return "it is full"
+    if reason is None and profile is not None and fact.profile != profile:
+        return f"its profile is {fact.profile}, not {profile}"
+    return reason
+
+
+def layer_ranges(layers: Iterable[int]) -> str:
+    """Layers for people, as START:END ranges like spans are written: {0, 1, 2, 7} -> "0:3, 7:8"."""
+    return ", ".join(str(span) for span in merge_spans([Span(idx, idx + 1) for idx in layers]))
+
+
+def describe_gap(missing: Sequence[int], facts: Sequence[NodeFact], reasons: dict[NodeId, str], n_layers: int) -> str:
+    """What is missing, who would have had it and why they do not count, and what mends it."""
+    lines = [f"layers {layer_ranges(missing)} of {n_layers} have no node that can take a session"]
+    hosts = [f for f in facts if f.node_id in reasons and any(idx in span for span in f.spans for idx in missing)]
+    for fact in hosts[:8]:
+        spans = ", ".join(str(span) for span in fact.spans)
+        lines.append(f"{short_id(fact.node_id)} hosts {spans}, but {reasons[fact.node_id]}")
+    if len(hosts) > 8:
+        lines.append(f"{len(hosts) - 8} more do not count either")
+    if not facts:
+        lines.append("no node of this release is known at all")
+    elif not hosts:
+        lines.append(f"none of the {len(facts)} known node(s) hosts them")
+    return "; ".join(lines) + f". Host them with a node that serves {layer_ranges(missing)}, or wait for one to join"
