@@ -6,5 +6,31 @@ torrents, networks or tensors' values; the only file access is read_folder_layou
 """
 
 from swarm.release.args import ModelArgs
+from swarm.release.configs import args_from_config, args_from_params
+from swarm.release.files import companion_files
+from swarm.release.folder import list_folder, read_folder_layout
+from swarm.release.layout import ReleaseLayout
+from swarm.release.pieces import FetchPlan, PieceMap, pick_piece_size, plan_fetch
+from swarm.release.ranges import ByteRange, TensorRange
+from swarm.release.reading import drive, read_layout
+from swarm.release.summary import ReleaseSummary, describe
 
-__all__ = ["ModelArgs"]
+__all__ = [
+    "ByteRange",
+    "FetchPlan",
+    "ModelArgs",
+    "PieceMap",
+    "ReleaseLayout",
+    "ReleaseSummary",
+    "TensorRange",
+    "args_from_config",
+    "args_from_params",
+    "companion_files",
+    "describe",
+    "drive",
+    "list_folder",
+    "pick_piece_size",
+    "plan_fetch",
+    "read_folder_layout",
+    "read_layout",
+]

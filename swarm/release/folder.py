@@ -1,0 +1,41 @@
+"""The room's only IO: a release in a local folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from swarm.errors import BadArgument, CorruptRelease
+from swarm.release.layout import ReleaseLayout
+from swarm.release.ranges import ByteRange
+from swarm.release.reading import drive, read_layout
+from swarm.terms import Span
+
+
+def list_folder(folder: Path) -> dict[str, int]:
+    """Path ('/' between folders) -> size of every file under folder, hidden ones left out. Raises: BadArgument."""
+    if not folder.is_dir():
+        raise BadArgument(f"{folder} is not a folder; name the folder that holds the release's files")
+    sizes: dict[str, int] = {}
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.is_file():  # a link into a cache counts as its target
+                sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+    return sizes
+
+
+def read_folder_layout(folder: Path, spans: Sequence[Span] | None = None) -> ReleaseLayout:
+    """The layout of a release on disk. Raises: BadArgument, CorruptRelease, UnsupportedArchitecture, OSError."""
+
+    def read(byte_range: ByteRange) -> bytes:
+        with open(folder / byte_range.file, "rb") as file:
+            file.seek(byte_range.offset)
+            data = file.read(byte_range.size_bytes)
+        if len(data) != byte_range.size_bytes:
+            raise CorruptRelease(f"{folder / byte_range.file} shrank while it was read; try again once it is at rest")
+        return data
+
+    return drive(read_layout(list_folder(folder), spans), read)

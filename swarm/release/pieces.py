@@ -1,0 +1,142 @@
+"""Bytes as BitTorrent pieces: what to fetch for some layers, in which order, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from swarm.errors import BadArgument, CorruptRelease
+from swarm.release.layout import ReleaseLayout
+from swarm.release.outside import show
+from swarm.release.ranges import ByteRange, TensorRange
+from swarm.terms import Span, merge_spans
+
+Part = int | str
+"""A layer's index, 'embeddings' or 'head'."""
+
+_PIECE_SIZES = ((1 << 30, 256 << 10), (4 << 30, 1 << 20), (48 << 30, 2 << 20), (192 << 30, 4 << 20))
+
+
+def pick_piece_size(total_bytes: int) -> int:
+    """256 KiB below 1 GiB, 1 MiB below 4 GiB, 2 MiB (7B) below 48 GiB, 4 MiB (8x7B) below 192 GiB, else 8 MiB (8x22B).
+
+    Smaller pieces waste less at the edges of a span, larger ones keep the torrent's metadata small: 22,000 pieces are
+    445 KB of it. Never 16 MiB: there a poisoned piece gets its honest seeders banned too (measured).
+    """
+    for below, piece_size in _PIECE_SIZES:
+        if total_bytes < below:
+            return piece_size
+    return 8 << 20
+
+
+@dataclass(frozen=True)
+class PieceMap:
+    """Where a torrent's files lie among its pieces.
+
+    offsets: file -> offset in the torrent's one long stream of bytes. sizes: file -> bytes. Pad files are left out of
+    both: they never travel. Files may not overlap. Raises: CorruptRelease.
+    """
+
+    piece_size: int
+    offsets: Mapping[str, int]
+    sizes: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if self.piece_size < 1 or self.offsets.keys() != self.sizes.keys():
+            raise CorruptRelease(f"a torrent with pieces of {self.piece_size} bytes or with files of unknown size")
+        end = 0
+        for start, stop in self._extents:
+            if start < end:
+                raise CorruptRelease("two files of the torrent overlap; get the magnet link from its publisher again")
+            end = stop
+
+    @cached_property
+    def _extents(self) -> list[tuple[int, int]]:
+        """Each file's [start, stop) in the stream, in order, empty files left out."""
+        return sorted((at, at + self.sizes[file]) for file, at in self.offsets.items() if self.sizes[file])
+
+    def pieces_of(self, byte_range: ByteRange) -> range:
+        """The pieces that carry a range of a file; none for an empty range. Raises: CorruptRelease beyond the file."""
+        size = self.sizes.get(byte_range.file)
+        if size is None or not 0 <= byte_range.offset <= byte_range.end <= size:
+            raise CorruptRelease(
+                f"bytes {byte_range.offset}..{byte_range.end} of {show(byte_range.file)} are not in the torrent "
+                f"({'no such file' if size is None else f'{size} bytes'}); get its magnet link from the publisher again"
+            )
+        if not byte_range.size_bytes:
+            return range(0)
+        start = self.offsets[byte_range.file] + byte_range.offset
+        return range(start // self.piece_size, (start + byte_range.size_bytes - 1) // self.piece_size + 1)
+
+    def bytes_in(self, pieces: Iterable[int]) -> int:
+        """What fetching these pieces transfers: whole pieces, the last one short, padding not counted."""
+        total = 0
+        extents = iter(self._extents)
+        extent = next(extents, None)
+        for piece in sorted(set(pieces)):
+            start, stop = piece * self.piece_size, (piece + 1) * self.piece_size
+            while extent is not None and extent[0] < stop:
+                total += max(0, min(stop, extent[1]) - max(start, extent[0]))
+                if extent[1] > stop:
+                    break
+                extent = next(extents, None)
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPlan:
+    """What a node fetches to host some spans.
+
+    needed_bytes: of the spans' tensors. companion_bytes: of the small files. fetched_bytes: of all_pieces, which carry
+    both and what read_layout reads. pieces_by_layer: (layer, 'embeddings' or 'head') with all pieces that it needs,
+    first needed first; neighbours may share a piece. small_pieces: companions and heads, to fetch before all others.
+    """
+
+    needed_bytes: int
+    companion_bytes: int
+    fetched_bytes: int
+    small_pieces: tuple[int, ...]
+    pieces_by_layer: tuple[tuple[Part, tuple[int, ...]], ...]
+    all_pieces: frozenset[int]
+
+    @property
+    def ratio(self) -> float:
+        """Bytes fetched for each byte of use; 1.0 is perfect."""
+        return self.fetched_bytes / (self.needed_bytes + self.companion_bytes)
+
+
+def plan_fetch(layout: ReleaseLayout, piece_map: PieceMap, spans: Sequence[Span]) -> FetchPlan:
+    """Which pieces make these spans loadable, layer by layer. Raises: BadArgument, CorruptRelease."""
+    if not spans:
+        raise BadArgument("no layers to fetch; name a span such as 0:8")
+    parts: list[tuple[Part, dict[str, TensorRange]]] = []
+    for span in merge_spans(tuple(spans)):
+        layout.span_tensors(span)  # refuses a span that the layout does not hold, before any work
+        if span.start == 0:
+            parts.append(("embeddings", layout.embedding_tensors()))
+        parts += [(layer_idx, layout.layer_tensors(layer_idx)) for layer_idx in span]
+        if span.end == layout.args.n_layers:
+            parts.append(("head", layout.head_tensors()))
+    companions = [ByteRange(file, 0, piece_map.sizes.get(file, 0)) for file in layout.companions]
+    small = _pieces(piece_map, [*companions, *layout.head_ranges])
+    pieces_by_layer = tuple(
+        (part, tuple(sorted(_pieces(piece_map, [t.byte_range for t in tensors.values()])))) for part, tensors in parts
+    )
+    all_pieces = small.union(*(pieces for _, pieces in pieces_by_layer))
+    needed = {name: tensor.size_bytes for _, tensors in parts for name, tensor in tensors.items()}
+    return FetchPlan(
+        needed_bytes=sum(needed.values()),
+        companion_bytes=sum(r.size_bytes for r in companions),
+        fetched_bytes=piece_map.bytes_in(all_pieces),
+        small_pieces=tuple(sorted(small)),
+        pieces_by_layer=pieces_by_layer,
+        all_pieces=frozenset(all_pieces),
+    )
+
+
+def _pieces(piece_map: PieceMap, ranges: Iterable[ByteRange]) -> set[int]:
+    pieces: set[int] = set()
+    for byte_range in ranges:
+        pieces.update(piece_map.pieces_of(byte_range))
+    return pieces

@@ -1,0 +1,39 @@
+"""Where bytes are: a range of a file, and a tensor as one such range."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from swarm.release.args import STORED_DTYPES
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ByteRange:
+    """Bytes [offset, offset + size_bytes) of a file, named by its path in the release ('/' between folders)."""
+
+    file: str
+    offset: int
+    size_bytes: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRange:
+    """A tensor's bytes: row-major, little-endian, contiguous from offset. dtype: 'bf16', 'fp16' or 'fp32'."""
+
+    file: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * STORED_DTYPES[self.dtype]
+
+    @property
+    def byte_range(self) -> ByteRange:
+        return ByteRange(self.file, self.offset, self.size_bytes)
