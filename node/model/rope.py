@@ -1,0 +1,60 @@
+"""Rotary position embedding: each pair of a head's values is a complex number, turned by an angle per position.
+
+Only one layout is computed, Mistral's own: pair i is values (2i, 2i+1). HF releases store wq and wk with pair i at
+(i, head_dim/2 + i); their rows are put back once, when a layer is loaded, so that both formats run the same kernels
+and give the same bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_FIRST_TABLE_POSITIONS = 2048
+
+
+class RopeTable:
+    """The rotations of positions 0, 1, 2, …: built on demand, by doubling, so that a context nobody uses costs nothing.
+
+    The angles are fp32 products computed on the CPU: every device rotates by the same numbers.
+    """
+
+    def __init__(self, head_dim: int, theta: float, device: torch.device | str) -> None:
+        self._head_dim = head_dim
+        self._theta = theta
+        self._device = torch.device(device)
+        self._table = self._build(0)
+
+    def rotations(self, position: int, n_rows: int) -> Tensor:
+        """complex64 (n_rows, 1, head_dim/2): those of positions [position, position + n_rows), for every head alike."""
+        end = position + n_rows
+        table = self._table
+        if end > len(table):
+            table = self._table = self._build(max(end, 2 * len(table), _FIRST_TABLE_POSITIONS))
+        return table[position:end]
+
+    def _build(self, n_positions: int) -> Tensor:
+        exponents = torch.arange(0, self._head_dim, 2, dtype=torch.float32) / self._head_dim  # (hd/2)
+        angles = torch.outer(torch.arange(n_positions, dtype=torch.float32), 1.0 / self._theta**exponents)
+        return torch.polar(torch.ones_like(angles), angles)[:, None].to(self._device)  # (P, 1, hd/2)
+
+
+def rotate(x: Tensor, rotations: Tensor) -> Tensor:
+    """Turn x (T, n, head_dim) fp32 by rotations (T, 1, head_dim/2) complex64, to (T, n, head_dim) fp32.
+
+    Source: Su et al. 2021 (RoFormer), section 3.4.2.
+    """
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))  # (T, n, hd) -> (T, n, hd/2) complex
+    return torch.view_as_real(pairs * rotations).flatten(-2)  # -> (T, n, hd)
+
+
+def halves_to_interleaved(weight: Tensor, head_dim: int) -> Tensor:
+    """Reorder the rows of an HF wq or wk (n * head_dim, D) to Mistral's own layout."""
+    n = weight.shape[0] // head_dim
+    return weight.view(n, 2, head_dim // 2, -1).transpose(1, 2).reshape(weight.shape)
+
+
+def interleaved_to_halves(weight: Tensor, head_dim: int) -> Tensor:
+    """The inverse of halves_to_interleaved: what a converter to HF's format does."""
+    n = weight.shape[0] // head_dim
+    return weight.view(n, head_dim // 2, 2, -1).transpose(1, 2).reshape(weight.shape)

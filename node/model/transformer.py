@@ -1,0 +1,168 @@
+"""A span of a Mistral-family transformer: layers that come and go one by one, and a model's two ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from node.model.attention import Attention, Chunk
+from node.model.cache import KVCache, LayerCache
+from node.model.feed_forward import FeedForward
+from node.model.linear import Linear
+from node.model.moe import MoE
+from node.model.norm import RMSNorm
+from node.model.rope import RopeTable, halves_to_interleaved
+from swarm.errors import LocalProtocolError
+from swarm.release import ModelArgs
+from swarm.terms import Span
+
+
+class Layer:
+    """h (T, D) -> (T, D): attention, then one feed-forward network or a mixture, each added to the residual."""
+
+    __slots__ = ("attention", "attention_norm", "feed_forward", "ffn_norm")
+
+    def __init__(
+        self, attention_norm: RMSNorm, attention: Attention, ffn_norm: RMSNorm, feed_forward: FeedForward | MoE
+    ) -> None:
+        self.attention_norm = attention_norm
+        self.attention = attention
+        self.ffn_norm = ffn_norm
+        self.feed_forward = feed_forward
+
+    def __call__(self, h: Tensor, chunk: Chunk, kv: LayerCache) -> Tensor:
+        h = h + self.attention(self.attention_norm(h), chunk, kv)
+        return h + self.feed_forward(self.ffn_norm(h))
+
+
+class SpanModel:
+    """The layers of `span` of one model, and its ends where they are loaded. Holds no session state.
+
+    Weights are converted to dtype and device when loaded; hidden state and KV caches share that dtype. One thread at a
+    time; results are inference tensors (read them, don't write to them). Each row's bits depend on the tokens before it
+    and on the chunk boundaries, never on which span of layers shares its node.
+    """
+
+    def __init__(
+        self, args: ModelArgs, span: Span, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+    ) -> None:
+        if span.end > args.n_layers:
+            raise LocalProtocolError(f"span {span} ends after the model's {args.n_layers} layers")
+        self.args = args
+        self.span = span
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self._rope = RopeTable(args.head_dim, args.rope_theta, self.device)
+        self._layers: dict[int, Layer] = {}
+        self._tok_embeddings: Tensor | None = None
+        self._norm: RMSNorm | None = None
+        self._output: Linear | None = None
+
+    def load_layer(self, layer_idx: int, tensors: Mapping[str, Tensor]) -> None:
+        """Take one layer's weights, keyed as in Mistral's files without 'layers.N.', as stored (rope layout and all).
+
+        Raises: LocalProtocolError for a layer outside of the span, a tensor missing, or one of another shape.
+        """
+        if layer_idx not in self.span:
+            raise LocalProtocolError(f"layer {layer_idx} is outside of the span {self.span}")
+        take = _Taker(tensors, self.dtype, self.device)
+        self._layers[layer_idx] = Layer(
+            RMSNorm(take("attention_norm.weight", self.args.dim), self.args.norm_eps),
+            self._attention(take),
+            RMSNorm(take("ffn_norm.weight", self.args.dim), self.args.norm_eps),
+            self._moe(take) if self.args.is_moe else self._feed_forward(take, "feed_forward"),
+        )
+
+    def load_embeddings(self, tok_embeddings: Tensor) -> None:
+        """tok_embeddings: (V, D)."""
+        tensors = {"tok_embeddings.weight": tok_embeddings}
+        take = _Taker(tensors, self.dtype, self.device)
+        self._tok_embeddings = take("tok_embeddings.weight", self.args.vocab_size, self.args.dim)
+
+    def load_head(self, norm: Tensor, output: Tensor) -> None:
+        """norm: (D,). output: (V, D), the embeddings' own tensor in a model whose ends are tied."""
+        take = _Taker({"norm.weight": norm, "output.weight": output}, self.dtype, self.device)
+        self._norm = RMSNorm(take("norm.weight", self.args.dim), self.args.norm_eps)
+        self._output = Linear(take("output.weight", self.args.vocab_size, self.args.dim))
+
+    def loaded(self, layer_idx: int) -> bool:
+        return layer_idx in self._layers
+
+    @torch.inference_mode()
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids: int64 (T,), each below vocab_size -> h (T, D). Raises: LocalProtocolError before load_embeddings."""
+        if self._tok_embeddings is None:
+            raise LocalProtocolError("the embeddings are not loaded")
+        return F.embedding(ids.to(self.device), self._tok_embeddings)
+
+    @torch.inference_mode()
+    def forward(self, h: Tensor, cache: KVCache, position: int, layers: Span | None = None) -> Tensor:
+        """Run `layers` (default: all of the cache's) over one chunk and extend the session's cache.
+
+        Shapes: h (T, D) in the model's dtype -> (T, D). position: tokens cached before; the cache is truncated to it.
+        Does not embed, normalise the result, or count a step that failed: the cache then ends at `position`.
+        Raises: PositionMismatch, SessionLost, ContextLengthExceeded; LocalProtocolError for a layer that is not loaded.
+        """
+        n_rows = h.shape[0]
+        layers = layers or cache.span
+        cache.truncate(position)
+        cache.require_room(n_rows)
+        chunk = Chunk(position, n_rows, self._rope.rotations(position, n_rows), self.args.head_dim, self.dtype)
+        for layer_idx in layers:
+            layer = self._layers.get(layer_idx)
+            if layer is None:
+                raise LocalProtocolError(f"layer {layer_idx} is not loaded")
+            h = layer(h, chunk, cache.layer(layer_idx))
+        cache.advance(n_rows)
+        return h
+
+    @torch.inference_mode()
+    def logits(self, h: Tensor) -> Tensor:
+        """h (T, D), the last layer's output -> fp32 (T, V). Raises: LocalProtocolError before load_head."""
+        if self._norm is None or self._output is None:
+            raise LocalProtocolError("the head is not loaded")
+        return self._output(self._norm(h)).float()
+
+    def _attention(self, take: _Taker) -> Attention:
+        args = self.args
+        wq = take("attention.wq.weight", args.n_heads * args.head_dim, args.dim)
+        wk = take("attention.wk.weight", args.n_kv_heads * args.head_dim, args.dim)
+        wv = take("attention.wv.weight", args.n_kv_heads * args.head_dim, args.dim)
+        if args.rope_layout == "halves":
+            wq = halves_to_interleaved(wq, args.head_dim)
+            wk = halves_to_interleaved(wk, args.head_dim)
+        wo = take("attention.wo.weight", args.dim, args.n_heads * args.head_dim)
+        return Attention(Linear(torch.cat((wq, wk, wv))), Linear(wo), args.n_heads, args.n_kv_heads, args.head_dim)
+
+    def _moe(self, take: _Taker) -> MoE:
+        gate = Linear(take("feed_forward.gate.weight", self.args.n_experts, self.args.dim))
+        experts = [self._feed_forward(take, f"feed_forward.experts.{e}") for e in range(self.args.n_experts)]
+        return MoE(gate, experts, self.args.n_experts_per_tok)
+
+    def _feed_forward(self, take: _Taker, prefix: str) -> FeedForward:
+        dim, hidden_dim = self.args.dim, self.args.hidden_dim
+        return FeedForward(
+            w1=Linear(take(f"{prefix}.w1.weight", hidden_dim, dim)),
+            w2=Linear(take(f"{prefix}.w2.weight", dim, hidden_dim)),
+            w3=Linear(take(f"{prefix}.w3.weight", hidden_dim, dim)),
+        )
+
+
+class _Taker:
+    """take(name, *shape): that tensor in the model's dtype, on its device. Raises: LocalProtocolError."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> None:
+        self._tensors = tensors
+        self._dtype = dtype
+        self._device = device
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise LocalProtocolError(f"{name} is missing among the tensors to load")
+        if tuple(tensor.shape) != shape:
+            raise LocalProtocolError(f"{name} has shape {tuple(tensor.shape)}, where the model's args say {shape}")
+        return tensor.to(self._device, self._dtype)
