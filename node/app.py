@@ -1,0 +1,337 @@
+"""The node process: wires the rooms together, from a magnet link to a serving stage, and takes them down again.
+
+A life: torrent -> metadata -> layout -> gRPC up, state joining -> layers fetched and loaded -> serving -> draining -> gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from node.config import NodeConfig
+from node.hosting import FetchProgress, HostedRelease, choose_span, host
+from node.server import FactsHandler, SessionHandler
+from node.stage import Stage, StageConfig, profile_dtype
+from swarm import __version__
+from swarm.client.connect import RpcFactsPort
+from swarm.client.network import NetworkConfig
+from swarm.client.release import read_remote_layout
+from swarm.discovery import Discovery, sign_fact
+from swarm.errors import BadArgument, RemoteProtocolError
+from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.identity import NodeKey, issue
+from swarm.release import ModelArgs
+from swarm.rpc import Dialer, RpcServer
+from swarm.terms import Address, Span, merge_spans
+from swarm.torrent import Download, Magnet, Torrent, TorrentSession
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""(event name, its fields): started, metadata, layout, progress, ready, draining, stopped."""
+
+
+class NodeApp:
+    """One node of one release. run() once."""
+
+    def __init__(self, config: NodeConfig, on_event: OnEvent) -> None:
+        self.config = config
+        self._on_event = on_event
+        self._magnet = Magnet.parse(config.magnet)
+        self._network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
+        self._network = self._network.with_rates(config.upload_rate, config.download_rate)
+        self._dir = config.data_dir / "node" / self._magnet.infohash
+        self._device = pick_device(config.device)
+        self._dtype = profile_dtype(config.profile.dtype)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until stop is set; then drain. What was fetched is kept. Raises: SwarmError when it cannot come to serve."""
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(_exclusive(self._dir))
+            key = NodeKey.load_or_create(self._dir / "node.key")
+            torrents = await stack.enter_async_context(TorrentSession(self._network.torrent))
+            download = await torrents.add(self._magnet, self._dir / "content", peers=self._magnet.peers)
+            self._on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
+            dialer = Dialer(issue(key), self._network.rpc)
+            stack.push_async_callback(dialer.close)
+            node = _Node(self, key, torrents, download, dialer)
+            stack.push_async_callback(download.save_resume)
+            serving = asyncio.create_task(node.join_and_serve(stack))
+            stopping = asyncio.create_task(stop.wait())
+            try:
+                await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not serving.done():
+                    await node.drain()
+            finally:
+                stopping.cancel()
+                serving.cancel()
+                await asyncio.gather(serving, stopping, return_exceptions=True)
+            if not serving.cancelled():
+                serving.result()  # raises what stopped it
+
+
+@dataclass(slots=True)
+class _Said:
+    """This node's fact as last signed."""
+
+    signed: SignedFact
+    at_s: float
+
+
+class _Node:
+    """The running parts. Only run() makes one."""
+
+    def __init__(
+        self, app: NodeApp, key: NodeKey, torrents: TorrentSession, download: Download, dialer: Dialer
+    ) -> None:
+        self._app = app
+        self._config = app.config
+        self._key = key
+        self._torrents = torrents
+        self._download = download
+        self._dialer = dialer
+        self._state = NodeState.JOINING
+        self._address = app.config.listen
+        self._args: ModelArgs | None = None
+        self._spans: tuple[Span, ...] = ()
+        self._progress: FetchProgress | None = None
+        self._stage: Stage | None = None
+        self._sessions: SessionHandler | None = None
+        self._said: _Said | None = None
+        self._seq = int(time.time() * 1000)
+        self.discovery = Discovery(
+            app._magnet.infohash,
+            RpcFactsPort(dialer),
+            app._network.discovery,
+            rendezvous=torrents if app._network.torrent.dht else None,
+            static_peers=app.config.peers,
+            own=self.own_fact,
+        )
+
+    async def join_and_serve(self, stack: AsyncExitStack) -> None:
+        config, event = self._config, self._app._on_event
+        torrent = await self._metadata()
+        event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
+        args = (await read_remote_layout(self._download, torrent, ())).args
+        self._args = args
+        server = RpcServer(
+            issue(self._key),
+            self._app._network.rpc,
+            stage=_Door(self),
+            node=FactsHandler(self.discovery, self.own_fact),
+        )
+        bound = await server.start(config.listen)
+        stack.push_async_callback(server.stop, 0.0)
+        self._address = config.advertise or (Address(_outward_host(), bound.port) if bound.is_unspecified else bound)
+        event("listening", {"listen": str(bound), "address": str(self._address)})
+        self._spans = await self._choose(args)
+        event(
+            "layout",
+            {"spans": [str(s) for s in self._spans], "n_layers": args.n_layers, "profile": str(config.profile)},
+        )
+        exchanging = asyncio.create_task(self.discovery.run())
+        stack.push_async_callback(_cancel, exchanging)
+        introducing = asyncio.create_task(self._introduce())
+        stack.push_async_callback(_cancel, introducing)
+        hosted = await self._fetch(torrent)
+        self._serve(hosted, stack)
+        server.set_serving(True)
+        self._change(NodeState.SERVING)
+        event("ready", {"address": str(self._address), "spans": [str(s) for s in self._spans], **self._fetched()})
+        await exchanging  # for as long as the node lives
+
+    async def drain(self) -> None:
+        """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
+        if self._state is not NodeState.SERVING or self._stage is None or self._sessions is None:
+            return
+        self._sessions.draining = True
+        self._change(NodeState.DRAINING)
+        self._app._on_event("draining", {"sessions": self._stage.n_sessions})
+        deadline_s = time.monotonic() + self._config.drain_timeout_s
+        while self._stage.n_sessions and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.05)
+
+    def own_fact(self) -> SignedFact | None:
+        """This node's newest fact, signed anew when it changed or has lived a third of its time; None before the config is read."""
+        if self._args is None:
+            return None
+        ttl_s = self.discovery.config.fact_ttl_s
+        if self._said is None or time.monotonic() - self._said.at_s > ttl_s / 3:
+            self._seq = max(self._seq + 1, int(time.time() * 1000))
+            self._said = _Said(sign_fact(self._key, self._fact(ttl_s, self._args.n_layers)), time.monotonic())
+        return self._said.signed
+
+    @property
+    def sessions(self) -> SessionHandler:
+        if self._sessions is None:
+            raise RemoteProtocolError("this node is still joining and serves no layers yet")
+        return self._sessions
+
+    # -- steps of joining ----------------------------------------------------------------------------------------
+
+    async def _metadata(self) -> Torrent:
+        """The torrent, from its peers; nodes that the user named are asked for their torrent ports first."""
+        if self._config.peers:
+            await self._introduce_once()
+        return await self._download.metadata(self._config.metadata_timeout_s)
+
+    async def _choose(self, args: ModelArgs) -> tuple[Span, ...]:
+        spans = merge_spans(self._config.spans)
+        if spans and spans[-1].end > args.n_layers:
+            raise BadArgument(f"--layers {spans[-1]} ends beyond the model's {args.n_layers} layers")
+        if spans:
+            return spans
+        await self.discovery.refresh()
+        hosts = [0] * args.n_layers
+        for fact in self.discovery.nodes():
+            for span in fact.spans:
+                for layer_idx in span:
+                    hosts[layer_idx] += 1
+        memory = psutil.virtual_memory().available
+        if self._app._device.type == "cuda":
+            memory = torch.cuda.mem_get_info(self._app._device)[0]
+        return (choose_span(args, hosts, memory, self._app._dtype.itemsize),)
+
+    async def _fetch(self, torrent: Torrent) -> HostedRelease:
+        layout = await read_remote_layout(self._download, torrent, self._spans)
+        return await host(
+            self._download,
+            torrent,
+            layout,
+            self._spans,
+            dtype=self._app._dtype,
+            device=self._app._device,
+            stall_timeout_s=self._config.stall_timeout_s,
+            on_progress=self._on_progress,
+        )
+
+    def _serve(self, hosted: HostedRelease, stack: AsyncExitStack) -> None:
+        budget = self._config.cache_budget_bytes or psutil.virtual_memory().available // 4
+        stage_config = StageConfig(cache_budget_bytes=budget, max_sessions=self._config.max_sessions)
+        self._stage = Stage(hosted.layout.args, hosted.models, stage_config, self._app._device)
+        stack.callback(self._stage.shut_down)
+        self._sessions = SessionHandler(
+            self._key.node_id, self.discovery.release, self._config.profile, self._stage, self._dialer
+        )
+
+    async def _introduce(self) -> None:
+        """Tell the torrent of the other nodes: they seed what they host."""
+        while True:
+            nodes = [n for n in self.discovery.nodes() if n.node_id != self._key.node_id and n.torrent_port]
+            self._download.add_peers([Address(n.address.host, n.torrent_port) for n in nodes])
+            await asyncio.sleep(self.discovery.config.exchange_interval_s)
+
+    async def _introduce_once(self) -> None:
+        await self.discovery.refresh()
+        nodes = self.discovery.table.live()
+        self._download.add_peers([Address(n.address.host, n.torrent_port) for n in nodes if n.torrent_port])
+
+    # -- what this node says of itself ---------------------------------------------------------------------------
+
+    def _on_progress(self, progress: FetchProgress) -> None:
+        self._progress = progress
+        self._app._on_event("progress", self._fetched())
+
+    def _fetched(self) -> dict[str, Any]:
+        p = self._progress
+        if p is None:
+            return {}
+        return {
+            "layers_loaded": p.layers_loaded,
+            "layers_total": p.layers_total,
+            "needed_bytes": p.needed_bytes,
+            "planned_bytes": p.planned_bytes,
+            "fetched_bytes": p.fetched_bytes,
+            "have_bytes": p.have_bytes,
+            "release_bytes": p.release_bytes,
+            "download_rate": p.download_rate,
+        }
+
+    def _change(self, state: NodeState) -> None:
+        self._state = state
+        self._said = None
+        self.discovery.announce_change()
+
+    def _fact(self, ttl_s: float, n_layers: int) -> NodeFact:
+        progress, stage = self._progress, self._stage
+        return NodeFact(
+            node_id=self._key.node_id,
+            release=self.discovery.release,
+            address=self._address,
+            seq=self._seq,
+            issued_at_s=time.time(),
+            ttl_s=ttl_s,
+            state=self._state,
+            spans=self._spans,
+            profile=self._config.profile,
+            n_layers=n_layers,
+            free_sessions=stage.free_sessions if stage is not None else 0,
+            layer_time_s=stage.layer_time_s if stage is not None else 0.0,
+            torrent_port=self._torrents.port,
+            needed_bytes=progress.needed_bytes if progress is not None else 0,
+            fetched_bytes=progress.fetched_bytes if progress is not None else 0,
+            version=__version__,
+        )
+
+
+class _Door:
+    """The Stage service from the first moment on: refuses until the layers are loaded."""
+
+    def __init__(self, node: _Node) -> None:
+        self._node = node
+
+    def run(self, open: Any, steps: Any, caller: Any) -> Any:
+        return self._node.sessions.run(open, steps, caller)
+
+    def results(self, session_id: Any, epoch: Any, caller: Any) -> Any:
+        return self._node.sessions.results(session_id, epoch, caller)
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto': CUDA, else Apple's MPS, else the CPU. Raises: BadArgument when the named one is not there."""
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    if name == "auto":
+        name = next(device for device, is_there in there.items() if is_there())
+    if not there[name]():
+        raise BadArgument(f"this machine (or this build of torch) has no {name}; use --device auto")
+    return torch.device(name)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _outward_host() -> str:
+    """The address of the interface that leads outwards. Connecting a UDP socket sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+@contextlib.contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Hold folder for this process alone: two nodes writing the same files would spoil both. Raises: BadArgument."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadArgument(
+                f"another node already uses {folder}; stop it, or give this one its own --data-dir"
+            ) from None
+        yield

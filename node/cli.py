@@ -1,0 +1,244 @@
+"""`swarm node …`: flags into a NodeConfig, events onto the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from swarm.cli.console import format_percent, format_rate, format_size, note, print_event
+from swarm.cli.options import ADDRESS, Reach, data_dir_option, json_option, node_options
+from swarm.errors import BadArgument, Unfinished
+from swarm.terms import Address, Profile, Span
+
+if TYPE_CHECKING:
+    from node.config import NodeConfig
+
+EVENTS = "swarm.node/1"
+
+
+class SpanType(click.ParamType[Span]):
+    """START:END."""
+
+    name = "START:END"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:
+        if isinstance(value, Span):
+            return value
+        try:
+            return Span.parse(value)
+        except BadArgument as error:
+            self.fail(error.message, param, ctx)
+
+
+@click.group()
+def node() -> None:
+    """Host part of a model for the swarm."""
+
+
+@node.command()
+@click.argument("magnet")
+@click.option(
+    "--layers",
+    "spans",
+    type=SpanType(),
+    multiple=True,
+    help="Layers to host, such as 0:8 (repeatable). Default: chosen by memory and need.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True, help="What to compute in."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option(
+    "--listen",
+    type=ADDRESS,
+    default="127.0.0.1:0",
+    show_default=True,
+    help="Where to serve; 0.0.0.0:PORT lets other machines in.",
+)
+@click.option("--advertise", type=ADDRESS, help="The address that others dial, when it is not the one listened on.")
+@click.option(
+    "--torrent-port", type=click.IntRange(0, 65535), default=0, show_default=True, help="BitTorrent's port; 0: any."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    envvar="SWARM_THREADS",
+    help="Threads to compute with; 0: all cores.",
+)
+@click.option(
+    "--cache-budget",
+    type=click.IntRange(0),
+    default=0,
+    metavar="BYTES",
+    help="For all sessions' KV caches; 0: a quarter of the free memory.",
+)
+@click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--upload-rate",
+    type=click.IntRange(0),
+    default=0,
+    metavar="BYTES/S",
+    help="BitTorrent's share of the uplink; 0: unbounded.",
+)
+@click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for metadata, or for a next piece.",
+)
+@node_options
+@data_dir_option
+@json_option
+def start(  # fmt: skip
+    magnet: str,
+    spans: tuple[Span, ...],
+    dtype: str,
+    device: str,
+    listen: Address,
+    advertise: Address | None,
+    torrent_port: int,
+    threads: int,
+    cache_budget: int,
+    max_sessions: int,
+    upload_rate: int,
+    download_rate: int,
+    timeout_s: float,
+    reach: Reach,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Fetch part of the model that MAGNET names, serve it, and keep seeding it.
+
+    Other machines' prompts pass through this node in a form that its owner could read; see the README.
+
+    \b
+    Example:
+      swarm node start 'magnet:?xt=urn:btih:…' --layers 0:8 --listen 0.0.0.0:7000
+    """
+    import platformdirs
+
+    from node.config import NodeConfig
+
+    config = NodeConfig(
+        magnet=magnet,
+        data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),
+        spans=spans,
+        profile=Profile.parse(dtype),
+        device=device,
+        listen=listen,
+        advertise=advertise,
+        network=reach.network,
+        bootstrap=reach.bootstrap,
+        peers=reach.peers,
+        torrent_port=torrent_port,
+        threads=threads,
+        cache_budget_bytes=cache_budget,
+        max_sessions=max_sessions,
+        upload_rate=upload_rate,
+        download_rate=download_rate,
+        metadata_timeout_s=timeout_s,
+        stall_timeout_s=timeout_s,
+    )
+    asyncio.run(_serve(config, as_json))
+
+
+@node.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--preset", default="demo", show_default=True, help="Which small model; an unknown name lists them.")
+@click.option(
+    "--format", "format_", type=click.Choice(["hf", "mistral", "mistral-pth"]), default="hf", show_default=True
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--shards", type=click.IntRange(1), help="Weight files to split into (default: the preset's).")
+def synthesize(folder: Path, preset: str, format_: str, seed: int, shards: int | None) -> None:
+    """Write a small release of random weights into FOLDER: real formats and tokenizer, no knowledge.
+
+    \b
+    Example:
+      swarm node synthesize ./demo-mixtral && swarm release create ./demo-mixtral
+    """
+    from node.weights import PRESETS, write_preset
+
+    if preset not in PRESETS:
+        raise BadArgument(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    if folder.exists() and any(folder.iterdir()):
+        raise BadArgument(f"{folder} is not empty; name a new folder")
+    write_preset(preset, folder, format=format_, seed=seed, n_shards=shards)
+    click.echo(str(folder))
+
+
+async def _serve(config: NodeConfig, as_json: bool) -> None:
+    """Run the node until SIGINT or SIGTERM; a second one ends the process at once."""
+    from node.app import NodeApp
+
+    stop = asyncio.Event()
+    ready = False
+
+    def on_event(event: str, fields: dict[str, Any]) -> None:
+        nonlocal ready
+        ready = ready or event == "ready"
+        print_event(EVENTS, event, **fields) if as_json else _tell(config, event, fields)
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+        note("stopping; once more to stop at once")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    await NodeApp(config, on_event).run(stop)
+    if not ready:
+        error = Unfinished(
+            "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
+        )
+        error.exit_code = 130
+        raise error
+
+
+def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
+    """One event in words."""
+    match event:
+        case "started":
+            note(f"swarm {fields['version']}, node {fields['node_id']}, BitTorrent port {fields['torrent_port']}")
+        case "metadata":
+            note(
+                f"release {fields['name']}, {format_size(fields['total_bytes'])} in pieces of {format_size(fields['piece_size'])}"
+            )
+        case "listening":
+            note(
+                f"listening on {fields['listen']}"
+                + (
+                    " (this machine only; --listen 0.0.0.0:PORT lets others in)"
+                    if config.listen.is_loopback
+                    else f", dialled as {fields['address']}"
+                )
+            )
+        case "layout":
+            note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
+        case "progress":
+            done = format_percent(fields["have_bytes"], fields["planned_bytes"])
+            note(
+                f"fetched {done} of {format_size(fields['planned_bytes'])} at {format_rate(fields['download_rate'])}, {fields['layers_loaded']}/{fields['layers_total']} layers loaded"
+            )
+        case "ready":
+            needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
+            note(
+                f"needed {format_size(needed)}, fetched {format_size(fetched)}, {format_percent(fetched, whole)} of the release"
+            )
+            note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
+        case "draining":
+            note(f"draining: {fields['sessions']} sessions are still open")
+        case "stopped":
+            note("stopped")

@@ -1,0 +1,55 @@
+"""What a node is told: one frozen value, checked when built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.errors import BadArgument
+from swarm.terms import Address, Profile, Span
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """One node of one release.
+
+    spans: layers to host; empty lets the node choose by its memory and by what the swarm lacks.
+    listen: where gRPC listens (port 0: any free one). advertise: what others dial; None: the listening address, or this
+    machine's own when that is 0.0.0.0. network: loopback, lan or wan. threads: 0 leaves it to torch.
+    cache_budget_bytes: for the KV caches of all sessions; 0: a quarter of the free memory.
+    upload_rate, download_rate: BitTorrent payload, bytes/s, 0: unbounded.
+    metadata_timeout_s, stall_timeout_s: how long nobody may give us the torrent's metadata, or any piece.
+    """
+
+    magnet: str
+    data_dir: Path
+    spans: tuple[Span, ...] = ()
+    profile: Profile = Profile("bf16")
+    device: str = "auto"
+    listen: Address = Address("127.0.0.1", 0)
+    advertise: Address | None = None
+    network: str | None = None
+    bootstrap: tuple[Address, ...] = ()
+    peers: tuple[Address, ...] = ()
+    torrent_port: int = 0
+    threads: int = 0
+    cache_budget_bytes: int = 0
+    max_sessions: int = 64
+    upload_rate: int = 0
+    download_rate: int = 0
+    metadata_timeout_s: float = 120.0
+    stall_timeout_s: float = 300.0
+    drain_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise BadArgument(f"device {self.device!r} is unknown; choose one of {', '.join(DEVICES)}")
+        if (
+            min(self.threads, self.cache_budget_bytes, self.upload_rate, self.download_rate) < 0
+            or self.max_sessions < 1
+        ):
+            raise BadArgument("threads, budgets and rates cannot be negative, and max_sessions is at least 1")
+        if min(self.metadata_timeout_s, self.stall_timeout_s) <= 0 or self.drain_timeout_s < 0:
+            raise BadArgument("timeouts must be positive")

@@ -1,0 +1,147 @@
+"""Fetches the pieces of the hosted layers in the order of the layers, and loads each layer when it is whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from node.model import SpanModel
+from node.weights import load_tensors
+from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
+from swarm.terms import Span
+from swarm.torrent import Download, Torrent
+
+
+@dataclass(frozen=True, slots=True)
+class FetchProgress:
+    """needed_bytes: of the hosted tensors and the small files. planned_bytes: the whole pieces that carry them.
+    fetched_bytes: payload that came over the network, this run and earlier ones. release_bytes: the whole release.
+    """
+
+    layers_loaded: int
+    layers_total: int
+    needed_bytes: int
+    planned_bytes: int
+    have_bytes: int
+    fetched_bytes: int
+    release_bytes: int
+    download_rate: float
+
+
+@dataclass(slots=True)
+class HostedRelease:
+    """What a node hosts: one model per span."""
+
+    layout: ReleaseLayout
+    plan: FetchPlan
+    models: dict[Span, SpanModel]
+
+
+async def host(
+    download: Download,
+    torrent: Torrent,
+    layout: ReleaseLayout,
+    spans: Sequence[Span],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    stall_timeout_s: float,
+    on_progress: Callable[[FetchProgress], None],
+) -> HostedRelease:
+    """Fetch and load spans. Layers are wanted and loaded in order; the small files come too, for others to find here.
+
+    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
+    """
+    plan = plan_fetch(layout, piece_map(torrent), spans)
+    await download.want(_priorities(plan))
+    models = {span: SpanModel(layout.args, span, dtype=dtype, device=device) for span in spans}
+    n_loaded = 0
+
+    def progress() -> FetchProgress:
+        status = download.status()
+        return FetchProgress(
+            n_loaded,
+            sum(map(len, spans)),
+            plan.needed_bytes,
+            plan.fetched_bytes,
+            status.have_bytes,
+            status.fetched_bytes,
+            torrent.total_bytes,
+            status.download_rate,
+        )
+
+    reporter = asyncio.create_task(_report(lambda: on_progress(progress())))
+    try:
+        for part, pieces in plan.pieces_by_layer:
+            await download.wait_for(pieces, stall_timeout_s=stall_timeout_s)
+            await asyncio.to_thread(_load_part, part, layout, models, _root(download, layout), dtype, device)
+            n_loaded += isinstance(part, int)
+        await download.wait_for(plan.all_pieces, stall_timeout_s=stall_timeout_s)
+    finally:
+        reporter.cancel()
+        await asyncio.gather(reporter, return_exceptions=True)
+    on_progress(progress())
+    return HostedRelease(layout, plan, models)
+
+
+def piece_map(torrent: Torrent) -> PieceMap:
+    """Where the release's files lie among the torrent's pieces."""
+    entries = [entry for entry in torrent.files if not entry.is_pad]
+    return PieceMap(
+        torrent.piece_size,
+        {entry.path: entry.offset for entry in entries},
+        {entry.path: entry.size_bytes for entry in entries},
+    )
+
+
+def _priorities(plan: FetchPlan) -> dict[int, int]:
+    """Earlier parts first: 7 for the first, falling to 4, one step every quarter of the way."""
+    priorities: dict[int, int] = dict.fromkeys(plan.all_pieces, 4)
+    n_parts = max(1, len(plan.pieces_by_layer))
+    for part_idx in range(len(plan.pieces_by_layer) - 1, -1, -1):
+        _, pieces = plan.pieces_by_layer[part_idx]
+        priorities.update(dict.fromkeys(pieces, 7 - 4 * part_idx // n_parts))
+    return priorities
+
+
+def _load_part(
+    part: int | str,
+    layout: ReleaseLayout,
+    models: dict[Span, SpanModel],
+    root: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    def load(ranges: dict[str, TensorRange]) -> dict[str, torch.Tensor]:
+        return load_tensors(ranges, root, dtype=dtype, device=device)
+
+    for span, model in models.items():
+        if isinstance(part, int) and part in span:
+            prefix = f"layers.{part}."
+            model.load_layer(
+                part, {name.removeprefix(prefix): t for name, t in load(layout.layer_tensors(part)).items()}
+            )
+        elif part == "embeddings" and span.start == 0:
+            model.load_embeddings(load(layout.embedding_tensors())["tok_embeddings.weight"])
+        elif part == "head" and span.end == layout.args.n_layers:
+            tensors = load(layout.head_tensors())
+            output = tensors.get("output.weight", tensors.get("tok_embeddings.weight"))
+            assert output is not None
+            model.load_head(tensors["norm.weight"], output)
+
+
+def _root(download: Download, layout: ReleaseLayout) -> Path:
+    """The folder that the layout's file names are relative to."""
+    name = layout.companions[0]
+    path = download.file_path(name)
+    return path.parents[len(Path(name).parts) - 1]
+
+
+async def _report(say: Callable[[], None]) -> None:
+    while True:
+        say()
+        await asyncio.sleep(0.5)

@@ -1,0 +1,235 @@
+"""The Stage service: opens a session here and on the hops behind, and walks its steps down the route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+from node.stage import Stage, StageSession, StepOutput
+from swarm.errors import RemoteProtocolError, SessionLost, StageFull, SwarmError
+from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step
+from swarm.rpc import Dialer, RunCall, error_to_failure
+from swarm.terms import Infohash, NodeId, Profile, SessionId
+
+RESULTS_WAIT_S = 10.0
+"""How long a client may ask for the results of a session before its Open has come down the route."""
+
+MAX_QUEUED_RESULTS = 64
+"""Results that wait for a client that does not read; then the route stands still behind it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Outbox:
+    """Results of a session whose last stage is here."""
+
+    client_id: NodeId
+    epoch: int
+    results: asyncio.Queue[Result | None] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUED_RESULTS))
+
+
+class SessionHandler:
+    """Serves the sessions of one release on one Stage."""
+
+    def __init__(self, node_id: NodeId, release: Infohash, profile: Profile, stage: Stage, dialer: Dialer) -> None:
+        self._node_id = node_id
+        self._release = release
+        self._profile = profile
+        self._stage = stage
+        self._dialer = dialer
+        self._outboxes: dict[SessionId, _Outbox] = {}
+        self._opened = asyncio.Condition()
+        self.draining = False
+
+    async def run(self, open: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
+        """One hop of one session: from Open to the end of the stream. A Failure is the last thing said."""
+        self._check_open(open, caller)
+        if self.draining:
+            raise StageFull("this node is draining and takes no new sessions; choose another", retry_after_s=60.0)
+        hop = open.hops[open.hop_idx]
+        session = self._stage.open(
+            (open.session_id, open.hop_idx), open.epoch, hop.span, open.max_positions, open.n_top
+        )
+        call: RunCall | None = None
+        outbox: _Outbox | None = None
+        try:
+            if open.hop_idx + 1 < len(open.hops):
+                try:
+                    call = await self._open_next(open)
+                except SwarmError as error:
+                    yield self._failure_of_next(open, error)
+                    return
+                replies = call.replies()
+                first = await self._first_reply(open, replies)
+                yield first
+                if isinstance(first, Failure):
+                    return
+                async for failure in self._relay(open, session, steps, call, replies):
+                    yield failure
+            else:
+                outbox = await self._register(open)
+                yield Opened(open.epoch)
+                async for failure in self._deliver(open, session, steps, outbox):
+                    yield failure
+        finally:
+            self._stage.close(session)
+            if call is not None:
+                call.cancel()
+            if outbox is not None:
+                self._unregister(open.session_id, outbox)
+
+    async def results(self, session_id: SessionId, epoch: int, caller: NodeId) -> AsyncIterator[Result]:
+        """What the last stage computes for the client that opened the session.
+
+        Raises: SessionLost when no such session of this caller is, or stays, open here.
+        """
+        outbox = await self._find_outbox(session_id, epoch, caller)
+        while True:
+            result = await outbox.results.get()
+            if result is None:
+                raise SessionLost("the session ended on the last stage")
+            yield result
+
+    # -- one hop -------------------------------------------------------------------------------------------------
+
+    async def _relay(
+        self,
+        open: Open,
+        session: StageSession,
+        steps: AsyncIterator[Step],
+        call: RunCall,
+        replies: AsyncIterator[Opened | Failure],
+    ) -> AsyncIterator[Failure]:
+        """Compute each step and send it on, until the steps end or the next hop says that it cannot go on."""
+        pump = asyncio.create_task(self._pump(open, session, steps, call))
+        watch = asyncio.create_task(self._watch(open, replies))
+        try:
+            await asyncio.wait((pump, watch), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done() and not pump.cancelled() and pump.exception() is None and pump.result() is None:
+                call.done_sending()  # the client is content: the hops behind end in their own time
+                failure = await watch
+                if failure is not None and failure.code != SessionLost.__name__:
+                    yield failure
+                return
+            failure = pump.result() if pump.done() else watch.result()
+            if failure is not None:
+                yield failure
+        finally:
+            for task in (pump, watch):
+                task.cancel()
+            await asyncio.gather(pump, watch, return_exceptions=True)
+
+    async def _pump(
+        self, open: Open, session: StageSession, steps: AsyncIterator[Step], call: RunCall
+    ) -> Failure | None:
+        async for step in steps:
+            try:
+                output = await self._stage.step(session, step)
+            except SwarmError as error:
+                return self._failure(open, error)
+            assert isinstance(output.payload, Rows)
+            try:
+                await call.send(replace(step, payload=output.payload, hop_times=self._timed(step, output)))
+            except SwarmError as error:
+                return self._failure_of_next(open, error)
+        return None
+
+    async def _watch(self, open: Open, replies: AsyncIterator[Opened | Failure]) -> Failure | None:
+        """The next hop's last words: a Failure, or None when it ended its stream because ours ended."""
+        try:
+            async for reply in replies:
+                if isinstance(reply, Failure):
+                    return reply
+        except SwarmError as error:
+            return self._failure_of_next(open, error)
+        return self._failure_of_next(open, SessionLost("the next hop ended the session"))
+
+    async def _deliver(
+        self, open: Open, session: StageSession, steps: AsyncIterator[Step], outbox: _Outbox
+    ) -> AsyncIterator[Failure]:
+        """On the last hop: compute each step and put its result where the client reads it."""
+        async for step in steps:
+            try:
+                output = await self._stage.step(session, step)
+            except SwarmError as error:
+                yield self._failure(open, error)
+                return
+            assert not isinstance(output.payload, Rows)
+            await outbox.results.put(Result(step.epoch, output.position, output.payload, self._timed(step, output)))
+
+    def _timed(self, step: Step, output: StepOutput) -> tuple[HopTime, ...]:
+        return (*step.hop_times, HopTime(self._node_id, output.queue_s, output.compute_s))
+
+    # -- the next hop --------------------------------------------------------------------------------------------
+
+    async def _open_next(self, open: Open) -> RunCall:
+        hop = open.hops[open.hop_idx + 1]
+        connection = await self._dialer.connect(hop.address, hop.node_id)
+        return connection.run(replace(open, hop_idx=open.hop_idx + 1))
+
+    async def _first_reply(self, open: Open, replies: AsyncIterator[Opened | Failure]) -> Opened | Failure:
+        try:
+            async for reply in replies:
+                return reply
+        except SwarmError as error:
+            return self._failure_of_next(open, error)
+        return self._failure_of_next(open, SessionLost("the next hop ended the session before it opened it"))
+
+    def _failure(self, open: Open, error: SwarmError) -> Failure:
+        return error_to_failure(error, open.hop_idx, self._node_id)
+
+    def _failure_of_next(self, open: Open, error: SwarmError) -> Failure:
+        """The next hop is at fault. It may only have vanished, which for the session is being lost there."""
+        hop = open.hops[open.hop_idx + 1]
+        return error_to_failure(error, open.hop_idx + 1, hop.node_id)
+
+    # -- checks and registers ------------------------------------------------------------------------------------
+
+    def _check_open(self, open: Open, caller: NodeId) -> None:
+        """Raises: RemoteProtocolError when the route does not lead through this node as the caller claims."""
+        if open.release != self._release:
+            raise RemoteProtocolError(f"this node serves release {self._release}, not {open.release}")
+        if open.hop_idx >= len(open.hops) or open.hops[open.hop_idx].node_id != self._node_id:
+            raise RemoteProtocolError("the route does not name this node at this hop")
+        expected = open.client_id if open.hop_idx == 0 else open.hops[open.hop_idx - 1].node_id
+        if caller != expected:
+            raise RemoteProtocolError("the caller is not the hop before this one")
+        if open.profile != self._profile:
+            raise RemoteProtocolError(f"this node computes in profile {self._profile}, not {open.profile}")
+        ends = [0, *(hop.span.end for hop in open.hops)]
+        if (
+            any(hop.span.start != end for hop, end in zip(open.hops, ends, strict=False))
+            or ends[-1] != self._stage.args.n_layers
+        ):
+            raise RemoteProtocolError(
+                f"the route's spans do not join up to the {self._stage.args.n_layers} layers of the model"
+            )
+
+    async def _register(self, open: Open) -> _Outbox:
+        outbox = _Outbox(open.client_id, open.epoch)
+        async with self._opened:
+            self._outboxes[open.session_id] = outbox
+            self._opened.notify_all()
+        return outbox
+
+    def _unregister(self, session_id: SessionId, outbox: _Outbox) -> None:
+        if self._outboxes.get(session_id) is outbox:
+            del self._outboxes[session_id]
+        if outbox.results.full():
+            outbox.results.get_nowait()  # the reader is gone or will learn from the sentinel that the session is
+        outbox.results.put_nowait(None)
+
+    async def _find_outbox(self, session_id: SessionId, epoch: int, caller: NodeId) -> _Outbox:
+        def found() -> _Outbox | None:
+            outbox = self._outboxes.get(session_id)
+            return outbox if outbox is not None and outbox.epoch == epoch and outbox.client_id == caller else None
+
+        try:
+            async with asyncio.timeout(RESULTS_WAIT_S), self._opened:
+                await self._opened.wait_for(lambda: found() is not None)
+        except TimeoutError:
+            raise SessionLost("no such session of this client has its last stage here") from None
+        outbox = found()
+        if outbox is None:
+            raise SessionLost("the session ended on the last stage")
+        return outbox

@@ -1,0 +1,222 @@
+"""The stage: hosted layers, the sessions on them, and what they may cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from node.model import KVCache, SpanModel
+from node.stage.rows import DTYPES, rows_of, tensor_of
+from node.stage.scheduler import ComputeThread
+from node.stage.top_logits import top_logits
+from swarm.errors import (
+    BadArgument,
+    LocalProtocolError,
+    PositionMismatch,
+    RemoteProtocolError,
+    SessionLost,
+    StageFull,
+    StaleEpoch,
+)
+from swarm.messages import Rows, Step, TopLogits
+from swarm.release import ModelArgs
+from swarm.terms import SessionId, Span
+
+SessionKey = tuple[SessionId, int]
+"""A session's id and the index of the hop: one node may serve two hops of one route."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """cache_budget_bytes: for the KV caches of all sessions together; a session reserves its whole share when it opens.
+
+    max_sessions: more of them queue longer for the one compute thread. max_chunk_rows: rows in one step; more need more
+    scratch memory and make the other sessions wait longer.
+    """
+
+    cache_budget_bytes: int = 1 << 30
+    max_sessions: int = 64
+    max_chunk_rows: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.cache_budget_bytes <= 0 or self.max_sessions <= 0 or self.max_chunk_rows <= 0:
+            raise BadArgument("the cache budget, the number of sessions and the rows of a chunk must be positive")
+
+
+@dataclass(slots=True, eq=False)
+class StageSession:
+    """One session's state on one hop. closed: no step runs on it any more."""
+
+    key: SessionKey
+    epoch: int
+    span: Span
+    cache: KVCache
+    max_positions: int
+    n_top: int
+    reserved_bytes: int
+    closed: bool = field(default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """payload: Rows for the next stage; from the last stage, one TopLogits per row that was asked for."""
+
+    payload: Rows | tuple[TopLogits, ...]
+    position: int  # tokens cached after the step
+    queue_s: float
+    compute_s: float
+
+
+class Stage:
+    """Serves the loaded layers of a SpanModel to sessions."""
+
+    def __init__(
+        self, args: ModelArgs, models: dict[Span, SpanModel], config: StageConfig, device: torch.device
+    ) -> None:
+        self.args = args
+        self.config = config
+        self.layer_time_s = 0.0
+        self._models = models
+        self._device = device
+        self._sessions: dict[SessionKey, StageSession] = {}
+        self._reserved_bytes = 0
+        self._compute = ComputeThread()
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        return tuple(sorted(self._models))
+
+    @property
+    def n_sessions(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def free_sessions(self) -> int:
+        """How many more sessions of a typical length (2048 positions, or the whole context if shorter) would be admitted."""
+        typical = sum(self._session_bytes(span, min(2048, self.args.max_positions)) for span in self._models)
+        by_memory = (self.config.cache_budget_bytes - self._reserved_bytes) // max(1, typical)
+        return max(0, min(self.config.max_sessions - len(self._sessions), by_memory))
+
+    def open(self, key: SessionKey, epoch: int, span: Span, max_positions: int, n_top: int) -> StageSession:
+        """Admit a session, reserving its cache; a newer epoch of a known session replaces the older one.
+
+        Raises: StaleEpoch; StageFull; RemoteProtocolError (layers not hosted here, or more positions than the model has).
+        """
+        hosted = next((hosted for hosted in self._models if hosted.covers(span)), None)
+        if hosted is None:
+            raise RemoteProtocolError(
+                f"layers {span} are not hosted here; this node hosts {', '.join(map(str, self.spans))}"
+            )
+        if not 0 < max_positions <= self.args.max_positions:
+            raise RemoteProtocolError(
+                f"{max_positions} positions were asked for; the model has {self.args.max_positions}"
+            )
+        older = self._sessions.get(key)
+        if older is not None:
+            if older.epoch >= epoch:
+                raise StaleEpoch(f"epoch {epoch} of the session was opened after epoch {older.epoch}")
+            self.close(older)
+        reserved_bytes = self._session_bytes(span, max_positions)
+        if len(self._sessions) >= self.config.max_sessions:
+            raise StageFull(f"{len(self._sessions)} sessions are open, which is the most that this node takes")
+        if self._reserved_bytes + reserved_bytes > self.config.cache_budget_bytes:
+            raise StageFull(
+                f"a cache of {max_positions} positions needs {reserved_bytes} bytes; {self._reserved_bytes} of "
+                f"{self.config.cache_budget_bytes} are reserved: try later, or raise the node's --cache-budget"
+            )
+        cache = KVCache(
+            self.args, span, dtype=self._models[hosted].dtype, device=self._device, max_positions=max_positions
+        )
+        session = StageSession(key, epoch, span, cache, max_positions, n_top, reserved_bytes)
+        self._sessions[key] = session
+        self._reserved_bytes += reserved_bytes
+        return session
+
+    def close(self, session: StageSession) -> None:
+        """Forget a session and what it reserved. Closing twice is closing once."""
+        session.closed = True
+        if self._sessions.get(session.key) is session:
+            del self._sessions[session.key]
+            self._reserved_bytes -= session.reserved_bytes
+
+    async def step(self, session: StageSession, step: Step) -> StepOutput:
+        """Run the session's layers over one chunk and extend its cache.
+
+        A step at a smaller position than the cache's truncates it first; that is how speculation rolls back.
+        Raises: SessionLost, StaleEpoch, PositionMismatch, RemoteProtocolError. A refused step changes nothing.
+        """
+        self._check(session, step)
+        output, queue_s, compute_s = await self._compute.run(lambda: self._compute_step(session, step))
+        if step.n_rows == 1:
+            layer_time_s = compute_s / len(session.span)
+            self.layer_time_s += (layer_time_s - self.layer_time_s) * (0.1 if self.layer_time_s else 1.0)
+        return StepOutput(output, step.position + step.n_rows, queue_s, compute_s)
+
+    def shut_down(self) -> None:
+        """Close every session and end the compute thread once the running step is done."""
+        for session in list(self._sessions.values()):
+            self.close(session)
+        self._compute.close()
+
+    def _check(self, session: StageSession, step: Step) -> None:
+        if session.closed:
+            raise SessionLost("the session was closed on this stage; open a new epoch and replay")
+        if step.epoch != session.epoch:
+            raise StaleEpoch(f"a step of epoch {step.epoch} came into epoch {session.epoch}")
+        if step.position + step.n_rows > session.max_positions:
+            raise RemoteProtocolError(
+                f"positions {step.position}..{step.position + step.n_rows - 1} do not fit the {session.max_positions} of the session"
+            )
+        if not 0 < step.n_rows <= self.config.max_chunk_rows or step.n_logit_rows > step.n_rows:
+            raise RemoteProtocolError(
+                f"a step of {step.n_rows} rows with logits of {step.n_logit_rows}; "
+                f"steps have 1 to {self.config.max_chunk_rows} rows and at most as many logits"
+            )
+        from_ids = not isinstance(step.payload, Rows)
+        if from_ids != (session.span.start == 0):
+            raise RemoteProtocolError("token ids enter the first stage and hidden state every other one")
+        if isinstance(step.payload, tuple) and not all(0 <= i < self.args.vocab_size for i in step.payload):
+            raise RemoteProtocolError(f"a token id is outside of the vocabulary of {self.args.vocab_size}")
+
+    @torch.inference_mode()
+    def _compute_step(self, session: StageSession, step: Step) -> Rows | tuple[TopLogits, ...]:
+        """In the compute thread: the position check belongs here, after the steps that were queued before."""
+        if session.closed:
+            raise SessionLost("the session was closed on this stage; open a new epoch and replay")
+        if step.position > session.cache.length:
+            raise PositionMismatch(f"the step starts at {step.position}, but {session.cache.length} tokens are cached")
+        model = self._model_of(session.span)
+        session.cache.truncate(step.position)
+        h = model.forward(self._enter(model, step), session.cache, step.position, session.span)  # (T, D)
+        if session.span.end != self.args.n_layers:
+            return rows_of(h)
+        if step.n_logit_rows == 0:
+            return ()
+        return top_logits(model.logits(h[-step.n_logit_rows :]), session.n_top)
+
+    def _enter(self, model: SpanModel, step: Step) -> Tensor:
+        if isinstance(step.payload, Rows):
+            h = tensor_of(step.payload, self.args.dim, self._device)
+            if h.dtype != model.dtype:
+                raise RemoteProtocolError(
+                    f"rows of {step.payload.dtype} came to a stage that computes in {model.dtype}"
+                )
+            return h
+        return model.embed(torch.tensor(step.payload, dtype=torch.long, device=self._device))
+
+    def _model_of(self, span: Span) -> SpanModel:
+        for hosted, model in self._models.items():
+            if hosted.covers(span):
+                return model
+        raise LocalProtocolError(f"no model for layers {span}")
+
+    def _session_bytes(self, span: Span, positions: int) -> int:
+        itemsize = next(iter(self._models.values())).dtype.itemsize
+        return len(span) * positions * 2 * self.args.n_kv_heads * self.args.head_dim * itemsize
+
+
+def profile_dtype(name: str) -> torch.dtype:
+    """The dtype that a profile's first word names."""
+    return DTYPES[name]

@@ -1,0 +1,238 @@
+"""The asynchronous client: joins a release's swarm as a guest, and generates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import platformdirs
+
+from swarm.client.generation import TokenLoop
+from swarm.client.journal import Journal
+from swarm.client.network import NetworkConfig
+from swarm.client.release import fetch_client_release
+from swarm.client.routes import RouteFinder
+from swarm.client.values import ClientRelease, Generation, SwarmStatus, TokenEvent
+from swarm.discovery import Discovery
+from swarm.errors import BadArgument, MetadataTimeout
+from swarm.facts import SignedFact
+from swarm.identity import NodeKey, issue
+from swarm.routing import coverage
+from swarm.rpc import Dialer
+from swarm.sampling import SamplingParams
+from swarm.terms import Address, Infohash, NodeId
+from swarm.tokenizer import Tokenizer
+from swarm.torrent import Download, Magnet, TorrentSession
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class RpcFactsPort:
+    """Discovery's door to gRPC."""
+
+    dialer: Dialer
+
+    async def exchange(
+        self, address: Address, node_id: NodeId | None, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
+    ) -> tuple[NodeId, Sequence[SignedFact]]:
+        connection = await self.dialer.connect(address, node_id)
+        return connection.node_id, await connection.exchange(release, facts, timeout_s)
+
+
+class AsyncGeneration:
+    """One generation under way: an async iterator of its tokens, which may be cancelled; then its result."""
+
+    def __init__(self, loop: TokenLoop) -> None:
+        self._loop = loop
+        self._events = loop.events()
+
+    def __aiter__(self) -> AsyncGenerator[TokenEvent, None]:
+        return self._events
+
+    async def cancel(self) -> None:
+        """Stop here: every stage drops the session."""
+        await self._events.aclose()
+
+    @property
+    def result(self) -> Generation:
+        """All so far; final once the iterator has ended."""
+        return self._loop.generation
+
+
+class AsyncClient:
+    """A guest of one release's swarm. Use `connect_async`, as an async context manager.
+
+    timeout_s: the longest that any call waits for others (metadata, files, a whole route) before it raises.
+    """
+
+    def __init__(
+        self, magnet: str, *, bootstrap: Sequence[str] = (), peers: Sequence[str] = (), network: str | None = None,
+        data_dir: Path | None = None, timeout_s: float = 60.0,
+    ) -> None:  # fmt: skip
+        if not timeout_s > 0:
+            raise BadArgument(f"timeout_s is {timeout_s}; it must be positive")
+        self.magnet = Magnet.parse(magnet)
+        self.timeout_s = timeout_s
+        self._peers = tuple(Address.parse(peer) for peer in peers)
+        self._network = NetworkConfig.named(network, tuple(Address.parse(node) for node in bootstrap))
+        base = data_dir or Path(platformdirs.user_cache_dir("mistral-swarm"))
+        self._dir = base / "client" / self.magnet.infohash
+        tls = issue(NodeKey.generate())
+        self._client_id = tls.node_id
+        self._dialer = Dialer(tls, self._network.rpc)
+        self._torrent = TorrentSession(self._network.torrent)
+        self._discovery = Discovery(
+            self.magnet.infohash,
+            RpcFactsPort(self._dialer),
+            self._network.discovery,
+            rendezvous=self._torrent if self._network.torrent.dht else None,
+            static_peers=self._peers,
+        )
+        self._release: ClientRelease | None = None
+        self._finder: RouteFinder | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        try:
+            await self._torrent.start()
+            self._release = await self._fetch_release()
+        except BaseException:
+            await self.close()
+            raise
+        self._finder = RouteFinder(self._discovery, self._release.args.n_layers, self.timeout_s)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._dialer.close()
+        await self._torrent.close()
+
+    @property
+    def release(self) -> ClientRelease:
+        """The release, known once the client is entered."""
+        if self._release is None:
+            raise BadArgument("the client is not connected; use it in a `with` statement")
+        return self._release
+
+    # -- generating ----------------------------------------------------------------------------------------------
+
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, journal: Path | None = None
+    ) -> AsyncGeneration:
+        """Begin a generation. prompt: text (completed as is) or token ids.
+
+        journal: a file to keep the generation in, so that `resume` can go on with it after this process died.
+        Raises: BadArgument, ContextLengthExceeded; while iterated: DiscoveryError, RpcError, SessionError.
+        """
+        ids = self._encode(prompt)
+        return self._begin(Journal.create(self.release.infohash, ids, params or SamplingParams(), journal))
+
+    def stream_chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None, *, journal: Path | None = None
+    ) -> AsyncGeneration:
+        """As `stream`, for the answer to a conversation: [{"role": "user", "content": "..."}, ...]."""
+        tokenizer = self._tokenizer("chat")
+        ids = tokenizer.encode_chat(messages)
+        return self._begin(Journal.create(self.release.infohash, ids, params or SamplingParams(), journal))
+
+    def resume(self, journal: Path) -> AsyncGeneration:
+        """Go on with a journaled generation: the same tokens that it would have had. Raises: BadArgument."""
+        loaded = Journal.load(journal)
+        if loaded.release != self.release.infohash:
+            loaded.close()
+            raise BadArgument(f"{journal} belongs to release {loaded.release}, not to {self.release.infohash}")
+        return self._begin(loaded)
+
+    async def generate(self, prompt: Prompt, params: SamplingParams | None = None) -> Generation:
+        """The whole answer at once. Cancelling the awaiting task cancels the generation on every stage."""
+        return await _drain(self.stream(prompt, params))
+
+    async def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Generation:
+        return await _drain(self.stream_chat(messages, params))
+
+    async def status(self) -> SwarmStatus:
+        """Ask around now, and tell what the swarm looks like."""
+        await self._discovery.refresh()
+        release, nodes = self.release, self._discovery.nodes()
+        hosts = coverage(nodes, release.args.n_layers, time.time())
+        return SwarmStatus(release.name, release.infohash, release.args.n_layers, nodes, hosts)
+
+    # -- joining -------------------------------------------------------------------------------------------------
+
+    async def _fetch_release(self) -> ClientRelease:
+        """The small files, by BitTorrent. Nodes that discovery finds are asked for them as well: they keep seeding."""
+        download = await self._torrent.add(self.magnet, self._dir, peers=self.magnet.peers)
+        introducing = asyncio.create_task(self._introduce(download))
+        try:
+            torrent = await download.metadata(self.timeout_s)
+            async with asyncio.timeout(self.timeout_s):
+                release = await fetch_client_release(download, torrent)
+        except TimeoutError:
+            raise MetadataTimeout(
+                f"the release's config and tokenizer did not arrive within {self.timeout_s:g} s; is a seeder reachable?"
+            ) from None
+        finally:
+            introducing.cancel()
+            await asyncio.gather(introducing, return_exceptions=True)
+        await download.save_resume()
+        return release
+
+    async def _introduce(self, download: Download) -> None:
+        """Tell the torrent of the nodes that are found, until it has what it wants."""
+        while True:
+            await self._discovery.refresh()
+            nodes = self._discovery.nodes()
+            download.add_peers([Address(n.address.host, n.torrent_port) for n in nodes if n.torrent_port])
+            await asyncio.sleep(1.0)
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return self._tokenizer("text").encode(prompt, bos=True)
+        ids = list(prompt)
+        vocab_size = self.release.args.vocab_size
+        if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in ids):
+            raise BadArgument(f"token ids must be whole numbers from 0 to {vocab_size - 1}")
+        return ids
+
+    def _tokenizer(self, what: str) -> Tokenizer:
+        if self.release.tokenizer is None:
+            raise BadArgument(f"{self.release.name} ships no tokenizer, so {what} cannot be encoded; pass token ids")
+        return self.release.tokenizer
+
+    def _begin(self, journal: Journal) -> AsyncGeneration:
+        if self._finder is None:
+            raise BadArgument("the client is not connected; use it in a `with` statement")
+        return AsyncGeneration(TokenLoop(self.release, self._dialer, self._client_id, self._finder, journal))
+
+
+def connect_async(
+    magnet: str, *, bootstrap: Sequence[str] = (), peers: Sequence[str] = (), network: str | None = None,
+    data_dir: Path | None = None, timeout_s: float = 60.0,
+) -> AsyncClient:  # fmt: skip
+    """A client of the release that magnet names; enter it with `async with`.
+
+    bootstrap: "host:port" of DHT nodes to begin with. peers: "host:port" of nodes to ask without any DHT.
+    network: 'loopback', 'lan' or 'wan' (default: the environment's SWARM_NETWORK, else 'wan').
+    data_dir: where the release's small files are kept between runs. timeout_s: the longest wait for others.
+    Raises: MagnetError, BadArgument; on entering: TransferError, ReleaseError.
+    """
+    return AsyncClient(
+        magnet, bootstrap=bootstrap, peers=peers, network=network, data_dir=data_dir, timeout_s=timeout_s
+    )
+
+
+async def _drain(generation: AsyncGeneration) -> Generation:
+    async with contextlib.aclosing(generation.__aiter__()) as events:
+        async for _ in events:
+            pass
+    return generation.result

@@ -1,0 +1,164 @@
+"""The loop that makes tokens: find a route, step along it, sample, journal, show; and go on elsewhere when it breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator
+
+from swarm.client.journal import Journal
+from swarm.client.routes import RouteFinder
+from swarm.client.session import HopFailed, RouteSession
+from swarm.client.values import ClientRelease, Generation, Timings, TokenEvent, Usage
+from swarm.errors import BadArgument, ContextLengthExceeded, SwarmError
+from swarm.facts import Route
+from swarm.messages import Result
+from swarm.rpc import Dialer
+from swarm.sampling import StopMatcher, sample
+from swarm.terms import NodeId, SessionId
+
+log = logging.getLogger("swarm.client")
+
+MAX_REPLAYS_WITHOUT_A_TOKEN = 16
+
+
+class TokenLoop:
+    """One generation. Iterate it once; afterwards `generation` tells the whole."""
+
+    def __init__(
+        self, release: ClientRelease, dialer: Dialer, client_id: NodeId, finder: RouteFinder, journal: Journal
+    ) -> None:
+        self._release = release
+        self._dialer = dialer
+        self._client_id = client_id
+        self._finder = finder
+        self._journal = journal
+        self._started_s = time.monotonic()
+        self._first_token_s = 0.0
+        self._n_replays = 0
+        self._route: Route | None = None
+        self._decoder = release.tokenizer.stream() if release.tokenizer is not None else None
+        self._stops = StopMatcher(journal.params.stop)
+        self._text = ""
+        self._finish_reason: str | None = None
+        check_context(len(journal.prompt_ids), release)
+
+    async def events(self) -> AsyncGenerator[TokenEvent, None]:
+        """Each token once, in order; a resumed journal's tokens are not repeated. Raises: SwarmError when no route can go on."""
+        self._take_in_resumed()
+        fruitless = 0
+        try:
+            while self._finish_reason is None:
+                n_before = len(self._journal.emitted)
+                try:
+                    async with contextlib.aclosing(self._along_one_route()) as events:
+                        async for event in events:
+                            yield event
+                except HopFailed as fault:
+                    fruitless = 0 if len(self._journal.emitted) > n_before else fruitless + 1
+                    log.info(
+                        "lost node %s (%s); replaying %d tokens elsewhere",
+                        fault.node_id[:8],
+                        fault,
+                        len(self._journal.ids),
+                    )
+                    self._finder.avoid(fault.node_id, fault.error)
+                    self._n_replays += 1
+                    if isinstance(fault.error, BadArgument) or fruitless > MAX_REPLAYS_WITHOUT_A_TOKEN:
+                        raise fault.error from fault
+        finally:
+            self._journal.close()
+
+    @property
+    def generation(self) -> Generation:
+        """The answer so far; the whole once the events have ended. Cancelled when they were left early."""
+        ids = tuple(token_id for token_id, _ in self._journal.emitted)
+        now_s = time.monotonic() - self._started_s
+        return Generation(
+            text=self._text,
+            ids=ids,
+            finish_reason=self._finish_reason or "cancelled",
+            usage=Usage(len(self._journal.prompt_ids), len(ids)),
+            logprobs=tuple(logprob for _, logprob in self._journal.emitted),
+            route=self._route,
+            timings=Timings(self._first_token_s or now_s, now_s, self._n_replays),
+            seed=self._journal.seed,
+        )
+
+    # -- one route -----------------------------------------------------------------------------------------------
+
+    async def _along_one_route(self) -> AsyncGenerator[TokenEvent, None]:
+        journal = self._journal
+        route = await self._finder.find(journal.profile)
+        journal.settle_profile(route.profile)
+        self._route = route
+        max_positions = min(len(journal.prompt_ids) + journal.params.max_tokens, self._release.args.max_positions)
+        session = RouteSession(
+            self._dialer,
+            self._release.infohash,
+            self._client_id,
+            route,
+            SessionId(os.urandom(16).hex()),
+            self._n_replays + 1,
+            max_positions=max_positions,
+            n_top=journal.params.n_top(self._release.args.vocab_size),
+        )
+        async with session:
+            n_cached = 0
+            while self._finish_reason is None:
+                ids = journal.ids
+                result = await session.step(ids[n_cached:], n_cached)
+                n_cached = len(ids)
+                yield self._take(result, route)
+
+    def _take(self, result: Result, route: Route) -> TokenEvent:
+        """Sample, journal, then show."""
+        journal, position = self._journal, len(self._journal.ids)
+        try:
+            sampled = sample(result.rows[0], journal.params, position, journal.seed)
+        except SwarmError as error:
+            raise HopFailed(route.hops[-1].node_id, error) from error
+        journal.emit(sampled.id, sampled.logprob)
+        text = self._show(sampled.id, len(journal.emitted))
+        elapsed_s = time.monotonic() - self._started_s
+        self._first_token_s = self._first_token_s or elapsed_s
+        return TokenEvent(
+            len(journal.emitted) - 1, sampled.id, text, sampled.logprob, sampled.top, result.hop_times, elapsed_s
+        )
+
+    def _show(self, token_id: int, n_emitted: int) -> str:
+        """The text that the n_emitted-th token lets out; sets the finish reason when the generation ends with it."""
+        tokenizer, params = self._release.tokenizer, self._journal.params
+        ended = tokenizer is not None and token_id == tokenizer.eos_id and not params.ignore_eos
+        text = ""
+        if self._decoder is not None and not ended:
+            text = self._stops.push(self._decoder.push(token_id))
+        if ended or self._stops.is_stopped:
+            self._finish_reason = "stop"
+        elif (
+            n_emitted >= params.max_tokens
+            or len(self._journal.prompt_ids) + n_emitted >= self._release.args.max_positions
+        ):
+            self._finish_reason = "length"
+        if self._finish_reason is not None and not self._stops.is_stopped and self._decoder is not None:
+            text += self._stops.push(self._decoder.flush()) + self._stops.flush()
+        self._text += text
+        return text
+
+    def _take_in_resumed(self) -> None:
+        """Bring the text up to what an earlier run had emitted; it may have been all."""
+        for n_emitted, (token_id, _) in enumerate(self._journal.emitted, start=1):
+            self._show(token_id, n_emitted)
+
+
+def check_context(n_prompt: int, release: ClientRelease) -> None:
+    """Raises: ContextLengthExceeded, BadArgument (empty prompt)."""
+    most = release.args.max_positions
+    if n_prompt == 0:
+        raise BadArgument("the prompt is empty; give at least one token")
+    if n_prompt >= most:
+        raise ContextLengthExceeded(
+            f"the prompt is {n_prompt} tokens, but {release.name} sees {most} at a time, the answer's included; shorten it"
+        )

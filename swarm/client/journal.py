@@ -1,0 +1,115 @@
+"""What must be remembered of a generation in order to go on with it on other nodes, or in another process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from swarm.errors import BadArgument
+from swarm.sampling import SamplingParams
+from swarm.terms import Infohash, Profile, is_infohash
+
+FORMAT = "swarm-journal-v1"
+
+
+@dataclass(slots=True)
+class Journal:
+    """The prompt, the parameters, the seed, the profile and every token emitted: about 4 bytes a token.
+
+    emit() comes before the caller sees the token. With a path, each token is a line of the file, written through to the
+    operating system: the process may die at any moment.
+    """
+
+    release: Infohash
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    seed: int
+    profile: Profile | None = None
+    emitted: list[tuple[int, float]] = field(default_factory=list)  # (token id, logprob)
+    _file: IO[str] | None = None
+
+    @classmethod
+    def create(cls, release: Infohash, prompt_ids: Sequence[int], params: SamplingParams, path: Path | None) -> Journal:
+        """A new journal; its seed is the parameters' or drawn at random. Raises: BadArgument when path exists already."""
+        seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(7), "big")
+        journal = cls(release, tuple(prompt_ids), params, seed)
+        if path is not None:
+            try:
+                journal._file = path.open("x", encoding="utf-8")
+            except OSError as error:
+                raise BadArgument(
+                    f"cannot start journal {path}: {error.strerror}; resume it, or name a new file"
+                ) from error
+        return journal
+
+    @classmethod
+    def load(cls, path: Path) -> Journal:
+        """The journal in path, opened for going on. A last line that was cut short is dropped. Raises: BadArgument."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BadArgument(f"cannot read journal {path}: {error.strerror}") from error
+        whole = data[: data.rfind(b"\n") + 1]
+        try:
+            head, *lines = [json.loads(line) for line in whole.splitlines()]
+            if head["format"] != FORMAT or not is_infohash(head["release"]):
+                raise ValueError("not a journal of this version")
+            params = SamplingParams(**{**head["params"], "stop": tuple(head["params"]["stop"])})
+            profile = Profile.parse(head["profile"])
+            prompt_ids = tuple(_id(i) for i in head["prompt_ids"])
+            emitted = [(_id(line["id"]), float(line["logprob"])) for line in lines]
+            journal = cls(Infohash(head["release"]), prompt_ids, params, int(head["seed"]), profile, emitted)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadArgument(
+                f"{path} is not a journal that can be resumed ({error}); start the generation anew"
+            ) from error
+        os.truncate(path, len(whole))
+        journal._file = path.open("a", encoding="utf-8")
+        return journal
+
+    def settle_profile(self, profile: Profile) -> None:
+        """Fix the profile at the first route: from now on only its nodes may continue."""
+        if self.profile is not None:
+            return
+        self.profile = profile
+        params: dict[str, Any] = dataclasses.asdict(self.params)
+        self._write(
+            {
+                "format": FORMAT,
+                "release": self.release,
+                "profile": str(profile),
+                "seed": self.seed,
+                "params": params,
+                "prompt_ids": self.prompt_ids,
+            }
+        )
+
+    def emit(self, token_id: int, logprob: float) -> None:
+        self.emitted.append((token_id, logprob))
+        self._write({"id": token_id, "logprob": logprob})
+
+    @property
+    def ids(self) -> list[int]:
+        """The prompt and what was emitted: what a replacement stage must be fed."""
+        return [*self.prompt_ids, *(token_id for token_id, _ in self.emitted)]
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+
+def _id(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a token id")
+    return value

@@ -1,0 +1,44 @@
+"""How far a participant reaches: this machine, the local network, or the world; and what each room makes of that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from swarm.discovery import DiscoveryConfig
+from swarm.errors import BadArgument
+from swarm.rpc import RpcConfig
+from swarm.terms import Address
+from swarm.torrent import TorrentConfig
+
+NETWORKS = ("loopback", "lan", "wan")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """One participant's settings in each room that talks.
+
+    loopback: nothing leaves the machine. lan: local discovery, no Mainline DHT. wan: the Mainline DHT and port mapping.
+    """
+
+    name: str
+    torrent: TorrentConfig
+    rpc: RpcConfig
+    discovery: DiscoveryConfig
+
+    @classmethod
+    def named(cls, name: str | None, bootstrap: Sequence[Address] = (), torrent_port: int = 0) -> NetworkConfig:
+        """name: one of NETWORKS; None takes the environment's SWARM_NETWORK, else wan. bootstrap: DHT nodes to begin with."""
+        name = name or os.environ.get("SWARM_NETWORK") or "wan"
+        if name not in NETWORKS:
+            raise BadArgument(f"network {name!r} is unknown; choose one of {', '.join(NETWORKS)}")
+        host = "127.0.0.1" if name == "loopback" else "0.0.0.0"
+        preset = {"loopback": TorrentConfig.loopback, "lan": TorrentConfig.lan, "wan": TorrentConfig.wan}[name]
+        torrent = preset(listen=Address(host, torrent_port), dht_bootstrap=tuple(bootstrap))
+        rpc = {"loopback": RpcConfig.loopback, "lan": RpcConfig.lan, "wan": RpcConfig.wan}[name]()
+        return cls(name, torrent, rpc, DiscoveryConfig.for_network(name))
+
+    def with_rates(self, upload_rate: int, download_rate: int) -> NetworkConfig:
+        """The same with BitTorrent payload limits, bytes/s; 0: unbounded."""
+        return replace(self, torrent=replace(self.torrent, upload_rate=upload_rate, download_rate=download_rate))

@@ -1,0 +1,44 @@
+"""Reads what a release is out of its torrent: the small files and, for a host, the heads of its weight files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from swarm.client.values import ClientRelease
+from swarm.release import ReleaseLayout, read_layout
+from swarm.terms import Span
+from swarm.tokenizer import Tokenizer, load_tokenizer
+from swarm.torrent import Download, Torrent
+
+
+async def read_remote_layout(download: Download, torrent: Torrent, spans: Sequence[Span] | None) -> ReleaseLayout:
+    """Fetch, verified, only what tells the layout of spans: () for the config alone, None for the whole model.
+
+    Raises: ReleaseError, TransferError.
+    """
+    reading = read_layout({entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}, spans)
+    try:
+        wanted = next(reading)
+        while True:
+            fetches = (download.fetch(part.file, part.offset, part.size_bytes) for part in wanted)
+            wanted = reading.send(list(await asyncio.gather(*fetches)))
+    except StopIteration as done:
+        layout: ReleaseLayout = done.value
+        return layout
+
+
+async def fetch_file(download: Download, torrent: Torrent, path: str) -> None:
+    """Have one whole file of the torrent on disk, verified."""
+    size_bytes = next(entry.size_bytes for entry in torrent.files if entry.path == path)
+    await download.fetch(path, 0, size_bytes)
+
+
+async def fetch_client_release(download: Download, torrent: Torrent) -> ClientRelease:
+    """Fetch the config and the tokenizer, and nothing of the weights. Raises: ReleaseError, TransferError."""
+    layout = await read_remote_layout(download, torrent, ())
+    tokenizer: Tokenizer | None = None
+    if layout.tokenizer_file is not None:
+        await fetch_file(download, torrent, layout.tokenizer_file)
+        tokenizer = await asyncio.to_thread(load_tokenizer, download.file_path(layout.tokenizer_file))
+    return ClientRelease(torrent.name, torrent.infohash, layout.args, tokenizer)

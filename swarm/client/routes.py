@@ -1,0 +1,89 @@
+"""Finds a route now, or waits for one: discovery's facts, less the nodes that just failed, through the pure planner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from swarm.discovery import Discovery
+from swarm.errors import LayersUncovered, NodeUnreachable, NoNodesFound, SessionLost, StageFull, SwarmError
+from swarm.facts import NodeState, Route
+from swarm.routing import plan_route
+from swarm.terms import NodeId, Profile
+
+log = logging.getLogger("swarm.client")
+
+AVOID_S = 10.0
+"""How long a node that failed is left out while others can do its work."""
+
+RETRY_S = 0.25
+FRESH_S = 2.0
+"""Facts younger than this are good for planning without asking again."""
+
+
+class RouteFinder:
+    """Routes over the live facts of one release.
+
+    wait_s: how long find() waits for the swarm to become whole, asking again every RETRY_S.
+    """
+
+    def __init__(self, discovery: Discovery, n_layers: int, wait_s: float) -> None:
+        self._discovery = discovery
+        self._n_layers = n_layers
+        self._wait_s = wait_s
+        self._avoided: dict[NodeId, tuple[float, SwarmError]] = {}  # until (monotonic), why
+        self._refreshed_s = float("-inf")
+
+    async def find(self, profile: Profile | None) -> Route:
+        """The best route of this profile (None: of the best profile there is).
+
+        Raises: NoNodesFound, LayersUncovered (which layers, what was tried) after wait_s without one.
+        """
+        deadline_s = time.monotonic() + self._wait_s
+        said = ""
+        while True:
+            if time.monotonic() - self._refreshed_s > FRESH_S:
+                await self._discovery.refresh()
+                self._refreshed_s = time.monotonic()
+            try:
+                return self._plan(profile)
+            except LayersUncovered as error:
+                if error.message != said:
+                    said = error.message
+                    log.info("waiting up to %.0f s: %s", max(0.0, deadline_s - time.monotonic()), said)
+                if time.monotonic() >= deadline_s:
+                    raise self._explained(error) from error
+                self._refreshed_s = float("-inf")
+            await asyncio.sleep(RETRY_S)
+
+    def avoid(self, node_id: NodeId, error: SwarmError) -> None:
+        """A route broke at this node: leave it out for a while, and out of the table when it is gone."""
+        seconds = error.retry_after_s if isinstance(error, StageFull) else AVOID_S
+        self._avoided[node_id] = (time.monotonic() + seconds, error)
+        if isinstance(error, NodeUnreachable):
+            self._discovery.table.mark_dead(node_id)
+        if not isinstance(error, (StageFull, SessionLost)):
+            self._refreshed_s = float("-inf")
+
+    def _plan(self, profile: Profile | None) -> Route:
+        """Over the facts in force, without the avoided nodes."""
+        now_s = time.monotonic()
+        self._avoided = {n: (until, why) for n, (until, why) in self._avoided.items() if until > now_s}
+        facts = self._discovery.nodes()
+        return plan_route(
+            facts, n_layers=self._n_layers, now_s=time.time(), profile=profile, exclude=frozenset(self._avoided)
+        )
+
+    def _explained(self, error: LayersUncovered) -> SwarmError:
+        """The same, with what was tried; and NoNodesFound when there is no swarm at all."""
+        failed = "; ".join(f"node {n[:8]}: {why.message}" for n, (_, why) in self._avoided.items())
+        if not any(fact.state is not NodeState.JOINING for fact in self._discovery.nodes()) and not failed:
+            joining = len(self._discovery.nodes())
+            who = f"{joining} nodes are joining but none serves yet" if joining else "no node of this release was found"
+            return NoNodesFound(
+                f"{who} within {self._wait_s:g} s (tried {self._discovery.describe_attempts()}); "
+                "start one with `swarm node start MAGNET`, or name one with --peer HOST:PORT"
+            )
+        what = f"{error.message}; start a node that hosts them with `swarm node start MAGNET --layers START:END`"
+        return LayersUncovered(what + (f" (left out: {failed})" if failed else ""), error.layers)

@@ -1,0 +1,190 @@
+"""One epoch of a session on one route: opened, stepped, closed. Any fault ends it and names the hop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+
+from swarm.errors import DeadlineExceeded, NodeUnreachable, RemoteProtocolError, SessionLost, SwarmError
+from swarm.facts import Route
+from swarm.messages import Failure, Open, Opened, Result, Step
+from swarm.rpc import Connection, Dialer, RunCall, failure_to_error
+from swarm.terms import Infohash, NodeId, SessionId
+
+CHUNK_TOKENS = 256
+"""Prompt tokens in one step: large enough to keep matrix units busy, small enough to keep the hops of a route all at work."""
+
+MAX_CHUNKS_IN_FLIGHT = 4
+
+DEATH_NOTICE_S = 0.5
+"""How long to wait, once a stream of the session broke, for the Failure that says which hop is at fault."""
+
+
+class HopFailed(Exception):
+    """A route broke. node_id: the hop at fault, as far as is known. error: what it said, or what its silence was."""
+
+    def __init__(self, node_id: NodeId, error: SwarmError) -> None:
+        super().__init__(f"node {node_id[:8]}: {error.message}")
+        self.node_id = node_id
+        self.error = error
+
+
+class RouteSession:
+    """Async context manager: open on enter, closed on every hop on exit.
+
+    Shapes of trouble: every method raises HopFailed, and after that only leaving the context is of use.
+    """
+
+    def __init__(
+        self, dialer: Dialer, release: Infohash, client_id: NodeId, route: Route, session_id: SessionId, epoch: int, *,
+        max_positions: int, n_top: int, open_timeout_s: float = 15.0, step_timeout_s: float = 120.0,
+    ) -> None:  # fmt: skip
+        self.route = route
+        self._dialer = dialer
+        self._open = Open(session_id, epoch, release, client_id, route.hops, 0, route.profile, max_positions, n_top)
+        self._open_timeout_s = open_timeout_s
+        self._step_timeout_s = step_timeout_s
+        self._call: RunCall | None = None
+        self._results: AsyncIterator[Result] | None = None
+        self._fault: asyncio.Future[HopFailed] = asyncio.get_running_loop().create_future()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> RouteSession:
+        first, last = self.route.hops[0], self.route.hops[-1]
+        try:
+            async with asyncio.timeout(self._open_timeout_s):
+                opening = asyncio.create_task(self._open_route())
+                try:
+                    connection = await self._dial(last.node_id, len(self.route.hops) - 1)
+                    self._results = connection.results(self._open.session_id, self._open.epoch)
+                    await opening
+                finally:
+                    opening.cancel()
+                    await asyncio.gather(opening, return_exceptions=True)
+        except TimeoutError:
+            await self._close()
+            raise HopFailed(
+                first.node_id, DeadlineExceeded(f"the route did not open within {self._open_timeout_s:g} s")
+            ) from None
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def step(self, ids: Sequence[int], position: int) -> Result:
+        """Feed ids at position, in chunks; the logits of the last one. Raises: HopFailed."""
+        chunks = [tuple(ids[i : i + CHUNK_TOKENS]) for i in range(0, len(ids), CHUNK_TOKENS)]
+        n_answered = 0
+        result: Result | None = None
+        for n_sent, chunk in enumerate(chunks):
+            if n_sent - n_answered >= MAX_CHUNKS_IN_FLIGHT:
+                await self._next_result(position + sum(map(len, chunks[: n_answered + 1])))
+                n_answered += 1
+            at = position + n_sent * CHUNK_TOKENS
+            await self._send(Step(self._open.epoch, at, chunk, n_logit_rows=int(n_sent == len(chunks) - 1)))
+        while n_answered < len(chunks):
+            result = await self._next_result(position + sum(map(len, chunks[: n_answered + 1])))
+            n_answered += 1
+        if result is None or len(result.rows) != 1:
+            raise HopFailed(self.route.hops[-1].node_id, RemoteProtocolError("the last stage returned no logits"))
+        return result
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    async def _dial(self, node_id: NodeId, hop_idx: int) -> Connection:
+        try:
+            return await self._dialer.connect(self.route.hops[hop_idx].address, node_id)
+        except SwarmError as error:
+            raise HopFailed(node_id, error) from error
+
+    async def _open_route(self) -> None:
+        first = self.route.hops[0]
+        self._call = (await self._dial(first.node_id, 0)).run(self._open)
+        replies = self._call.replies()
+        try:
+            async for reply in replies:
+                if isinstance(reply, Failure):
+                    raise self._blame(reply)
+                break
+            else:
+                raise HopFailed(first.node_id, SessionLost("the first stage ended the session before it opened it"))
+        except SwarmError as error:
+            raise HopFailed(first.node_id, error) from error
+        self._watcher = asyncio.create_task(self._watch(replies))
+
+    async def _watch(self, replies: AsyncIterator[Opened | Failure]) -> None:
+        first = self.route.hops[0]
+        try:
+            async for reply in replies:
+                if isinstance(reply, Failure):
+                    self._break(self._blame(reply))
+                    return
+            self._break(HopFailed(first.node_id, SessionLost("the first stage ended the session")))
+        except SwarmError as error:
+            self._break(HopFailed(first.node_id, error))
+
+    async def _send(self, step: Step) -> None:
+        assert self._call is not None
+        try:
+            await self._call.send(step)
+        except SwarmError as error:
+            await self._raise_fault(HopFailed(self.route.hops[0].node_id, error))
+
+    async def _next_result(self, position: int) -> Result:
+        assert self._results is not None
+        last = self.route.hops[-1]
+        reading = asyncio.ensure_future(anext(self._results))
+        try:
+            await asyncio.wait(
+                (reading, self._fault), timeout=self._step_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not reading.done():
+                late = DeadlineExceeded(f"no answer within {self._step_timeout_s:g} s")
+                raise self._fault.result() if self._fault.done() else HopFailed(last.node_id, late)
+            result = reading.result()
+        except StopAsyncIteration:
+            await self._raise_fault(HopFailed(last.node_id, SessionLost("the last stage ended the results")))
+        except SwarmError as error:
+            await self._raise_fault(HopFailed(last.node_id, error))
+        finally:
+            if not reading.done():
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+        if result.epoch != self._open.epoch or result.position != position:
+            problem = f"a result for position {result.position} of epoch {result.epoch} came where {position} was due"
+            raise HopFailed(last.node_id, RemoteProtocolError(problem))
+        return result
+
+    def _blame(self, failure: Failure) -> HopFailed:
+        """The hop that a Failure accuses, if it is one of the route; else the one that told us so."""
+        on_route = {hop.node_id for hop in self.route.hops}
+        node_id = failure.node_id if failure.node_id in on_route else self.route.hops[0].node_id
+        return HopFailed(node_id, failure_to_error(failure))
+
+    def _break(self, fault: HopFailed) -> None:
+        if not self._fault.done():
+            self._fault.set_result(fault)
+
+    async def _raise_fault(self, seen: HopFailed) -> None:
+        """Raise what the route says is at fault, if it says so soon; a broken stream alone only shows where it was noticed."""
+        await asyncio.wait((self._fault,), timeout=DEATH_NOTICE_S)
+        told = self._fault.result() if self._fault.done() else None
+        if told is not None and not (isinstance(told.error, SessionLost) and isinstance(seen.error, NodeUnreachable)):
+            raise told
+        raise seen
+
+    async def _close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        if self._call is not None:
+            self._call.cancel()
+        closing = getattr(self._results, "aclose", None)
+        if closing is not None:
+            await closing()

@@ -1,0 +1,96 @@
+"""What a client hands to its caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarm.facts import NodeFact, Route
+from swarm.messages import HopTime
+from swarm.release import ModelArgs
+from swarm.terms import Infohash
+from swarm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRelease:
+    """What a client keeps of a release: everything but the weights."""
+
+    name: str
+    infohash: Infohash
+    args: ModelArgs
+    tokenizer: Tokenizer | None  # None when the release ships none: token ids in, token ids out
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One generated token.
+
+    index: 0 for the first. text: what it adds to the answer; may be empty (half a character, a possible stop string).
+    logprob, top_logprobs: natural logarithms, of the model's own distribution (temperature 1), the latter (id, logprob).
+    hop_times: each hop's seconds for the step that led to it; elapsed_s: since the generation began.
+    """
+
+    index: int
+    id: int
+    text: str
+    logprob: float
+    top_logprobs: tuple[tuple[int, float], ...]
+    hop_times: tuple[HopTime, ...]
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds. first_token_s: from the request to the first token (route, prefill and all); n_replays: routes lost and replaced."""
+
+    first_token_s: float
+    total_s: float
+    n_replays: int
+
+    def tokens_per_s(self, n_tokens: int) -> float:
+        """Decode speed: tokens after the first over the time after the first; 0.0 for fewer than two."""
+        return (n_tokens - 1) / max(1e-9, self.total_s - self.first_token_s) if n_tokens > 1 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A finished (or cancelled) generation.
+
+    ids: generated token ids, the end-of-sequence id included when it came. text: their text without stop string.
+    finish_reason: "stop" (end of sequence or a stop string), "length" (max_tokens or the context), "cancelled".
+    logprobs: one per id. seed: what the noise was keyed by; with it the same call gives the same ids.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    finish_reason: str
+    usage: Usage
+    logprobs: tuple[float, ...]
+    route: Route | None
+    timings: Timings
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmStatus:
+    """The swarm of a release as one client sees it. hosts_per_layer: serving nodes, by layer."""
+
+    name: str
+    infohash: Infohash
+    n_layers: int
+    nodes: tuple[NodeFact, ...]
+    hosts_per_layer: tuple[int, ...]
+
+    @property
+    def missing_layers(self) -> tuple[int, ...]:
+        return tuple(i for i, n_hosts in enumerate(self.hosts_per_layer) if n_hosts == 0)

@@ -1,0 +1,101 @@
+"""The newest unexpired fact of each node. Pure but for the clock that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from swarm.discovery.signing import check_fact
+from swarm.errors import RemoteProtocolError, Unauthenticated
+from swarm.facts import NodeFact, SignedFact
+from swarm.terms import Infohash, NodeId
+
+MAX_TTL_S = 600.0
+MAX_CLOCK_SKEW_S = 120.0
+"""How wrong a node's clock may be before its facts are refused. More lets a replayed old fact live longer."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    signed: SignedFact
+    expires_s: float
+    dead: bool = False
+
+
+class FactTable:
+    """Facts of one release, at most max_nodes of them.
+
+    A replayed fact cannot outlive its issuer: its age counts from issued_at_s, give or take MAX_CLOCK_SKEW_S, and a seq
+    that was seen before renews nothing. An entry marked dead stays hidden until its node issues a newer fact.
+    """
+
+    def __init__(self, release: Infohash, clock: Callable[[], float], max_nodes: int = 10_000) -> None:
+        self._release = release
+        self._clock = clock
+        self._max_nodes = max_nodes
+        self._entries: dict[NodeId, _Entry] = {}
+
+    def add(self, signed: SignedFact) -> bool:
+        """Take a fact in; True if it was news.
+
+        Raises: Unauthenticated, RemoteProtocolError (bad signature, another release's, absurd times).
+        """
+        known = self._entries.get(signed.fact.node_id)
+        if known is not None and signed.fact.seq <= known.signed.fact.seq and signed.payload != known.signed.payload:
+            return False  # older than what is known: not worth a signature check
+        if known is not None and signed.payload == known.signed.payload:
+            return False
+        fact = check_fact(signed)
+        now = self._clock()
+        if fact.release != self._release:
+            raise RemoteProtocolError(f"a fact of release {fact.release} was sent where {self._release} was asked for")
+        if not 0 < fact.ttl_s <= MAX_TTL_S or fact.issued_at_s > now + MAX_CLOCK_SKEW_S:
+            raise RemoteProtocolError(
+                f"node {fact.node_id[:8]} issued a fact for {fact.ttl_s:.0f} s dated {fact.issued_at_s - now:+.0f} s from now; "
+                "facts live at most 600 s and clocks may differ by 120 s: set the machine's clock"
+            )
+        if fact.issued_at_s + fact.ttl_s + MAX_CLOCK_SKEW_S < now:
+            return False
+        if known is None and len(self._entries) >= self._max_nodes and not self._evict(now):
+            return False
+        self._entries[fact.node_id] = _Entry(SignedFact(fact, signed.payload, signed.signature), now + fact.ttl_s)
+        return True
+
+    def mark_dead(self, node_id: NodeId) -> None:
+        """Hide a node that did not answer, until it issues a newer fact."""
+        if node_id in self._entries:
+            self._entries[node_id].dead = True
+
+    def live(self) -> tuple[NodeFact, ...]:
+        """Facts in force, by node id. Their issued_at_s is rewritten to this table's clock, so skewed clocks do no harm."""
+        return tuple(
+            replace(entry.signed.fact, issued_at_s=entry.expires_s - entry.signed.fact.ttl_s) for entry in self._alive()
+        )
+
+    def signed(self) -> tuple[SignedFact, ...]:
+        """The same facts as their issuers signed them, for passing on; newest news first."""
+        return tuple(entry.signed for entry in sorted(self._alive(), key=lambda entry: -entry.expires_s))
+
+    def get(self, node_id: NodeId) -> NodeFact | None:
+        return next((fact for fact in self.live() if fact.node_id == node_id), None)
+
+    def add_all(self, facts: Iterable[SignedFact]) -> int:
+        """Take in what a node passed on; how many were news. One bad fact spoils none of the others."""
+        news = 0
+        for signed in facts:
+            try:
+                news += self.add(signed)
+            except (RemoteProtocolError, Unauthenticated):
+                continue
+        return news
+
+    def _alive(self) -> list[_Entry]:
+        now = self._clock()
+        return [entry for _, entry in sorted(self._entries.items()) if entry.expires_s > now and not entry.dead]
+
+    def _evict(self, now: float) -> bool:
+        """Make room by forgetting entries long past (their old facts are too old to come back)."""
+        gone = [n for n, e in self._entries.items() if e.expires_s + MAX_CLOCK_SKEW_S < now]
+        for node_id in gone:
+            del self._entries[node_id]
+        return bool(gone)

@@ -1,0 +1,126 @@
+"""The fact table: newest wins, old words expire, lies are refused."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.discovery import FactTable, check_fact, sign_fact
+from swarm.errors import RemoteProtocolError, Unauthenticated
+from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.identity import NodeKey
+from swarm.terms import Address, Infohash, Profile, Span
+
+RELEASE = Infohash("ab" * 20)
+KEYS = [NodeKey.generate() for _ in range(3)]
+
+
+class Clock:
+    now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def fact(key: NodeKey, seq: int, issued_at_s: float = 1_000_000.0, **changes: object) -> NodeFact:
+    made = NodeFact(
+        node_id=key.node_id,
+        release=RELEASE,
+        address=Address("127.0.0.1", 7000),
+        seq=seq,
+        issued_at_s=issued_at_s,
+        ttl_s=30.0,
+        state=NodeState.SERVING,
+        spans=(Span(0, 4),),
+        profile=Profile("fp32"),
+        n_layers=8,
+        free_sessions=3,
+    )
+    return replace(made, **changes)
+
+
+def test_a_signed_fact_survives_and_a_changed_one_does_not() -> None:
+    signed = sign_fact(KEYS[0], fact(KEYS[0], 1))
+    assert check_fact(signed) == signed.fact
+    with pytest.raises(Unauthenticated):
+        check_fact(SignedFact(signed.fact, signed.payload, bytes(64)))
+    with pytest.raises(Unauthenticated):
+        check_fact(sign_fact(KEYS[1], fact(KEYS[0], 1)))
+
+
+def test_the_newest_fact_of_a_node_wins_in_any_order() -> None:
+    table = FactTable(RELEASE, Clock())
+    assert table.add(sign_fact(KEYS[0], fact(KEYS[0], 2, free_sessions=2)))
+    assert not table.add(sign_fact(KEYS[0], fact(KEYS[0], 1, free_sessions=1)))
+    assert not table.add(sign_fact(KEYS[0], fact(KEYS[0], 2, free_sessions=2)))
+    assert [f.free_sessions for f in table.live()] == [2]
+
+
+def test_a_fact_expires_by_the_receivers_clock_and_a_replay_does_not_revive_it() -> None:
+    clock = Clock()
+    table = FactTable(RELEASE, clock)
+    signed = sign_fact(KEYS[0], fact(KEYS[0], 1))
+    table.add(signed)
+    clock.now_s += 29.9
+    assert len(table.live()) == 1
+    clock.now_s += 0.2
+    assert table.live() == () and table.signed() == ()
+    assert not table.add(signed)
+    assert table.live() == ()
+
+
+def test_an_old_fact_is_not_news_to_a_table_that_never_saw_it() -> None:
+    clock = Clock()
+    clock.now_s += 30 + 121
+    assert not FactTable(RELEASE, clock).add(sign_fact(KEYS[0], fact(KEYS[0], 1)))
+
+
+def test_a_skewed_clock_does_no_harm_within_two_minutes_and_is_refused_beyond() -> None:
+    table = FactTable(RELEASE, Clock())
+    for key, skew_s in ((KEYS[0], -100.0), (KEYS[1], 100.0)):
+        table.add(sign_fact(key, fact(key, 1, 1_000_000.0 + skew_s)))
+    assert [f.issued_at_s for f in table.live()] == [1_000_000.0, 1_000_000.0]
+    with pytest.raises(RemoteProtocolError, match="clock"):
+        table.add(sign_fact(KEYS[2], fact(KEYS[2], 1, 1_000_000.0 + 121)))
+
+
+def test_a_dead_node_stays_hidden_until_it_speaks_again() -> None:
+    table = FactTable(RELEASE, Clock())
+    table.add(sign_fact(KEYS[0], fact(KEYS[0], 1)))
+    table.mark_dead(KEYS[0].node_id)
+    assert table.live() == ()
+    assert not table.add(sign_fact(KEYS[0], fact(KEYS[0], 1)))
+    assert table.add(sign_fact(KEYS[0], fact(KEYS[0], 2)))
+    assert len(table.live()) == 1
+
+
+def test_another_releases_fact_and_an_endless_one_are_refused() -> None:
+    table = FactTable(RELEASE, Clock())
+    with pytest.raises(RemoteProtocolError, match="release"):
+        table.add(sign_fact(KEYS[0], fact(KEYS[0], 1, release=Infohash("cd" * 20))))
+    with pytest.raises(RemoteProtocolError):
+        table.add(sign_fact(KEYS[0], fact(KEYS[0], 1, ttl_s=601.0)))
+
+
+def test_one_bad_fact_among_many_spoils_none_of_them() -> None:
+    table = FactTable(RELEASE, Clock())
+    good = [sign_fact(key, fact(key, 1)) for key in KEYS]
+    bad = SignedFact(good[0].fact, good[0].payload, bytes(64))
+    assert table.add_all([bad, *good]) == 3
+
+
+def test_the_table_is_bounded() -> None:
+    clock = Clock()
+    table = FactTable(RELEASE, clock, max_nodes=2)
+    assert table.add_all(sign_fact(key, fact(key, 1)) for key in KEYS) == 2
+    clock.now_s += 30 + 121
+    assert table.add(sign_fact(KEYS[2], fact(KEYS[2], 1, clock.now_s)))
+
+
+@given(st.permutations([(k, s) for k in range(2) for s in range(4)]))
+def test_any_order_of_arrival_leaves_the_same_table(order: list[tuple[int, int]]) -> None:
+    table = FactTable(RELEASE, Clock())
+    for k, seq in order:
+        table.add(sign_fact(KEYS[k], fact(KEYS[k], seq, free_sessions=seq)))
+    assert sorted((f.node_id, f.free_sessions) for f in table.live()) == sorted((KEYS[k].node_id, 3) for k in range(2))
