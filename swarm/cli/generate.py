@@ -1,0 +1,115 @@
+"""`swarm generate`: one prompt in, its continuation out, as it comes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from swarm.cli.console import note, print_event
+from swarm.cli.generation import (
+    describe_generation,
+    generation_fields,
+    hop_time_fields,
+    open_client,
+    sampling_options,
+)
+from swarm.cli.options import Reach, data_dir_option, json_option, node_options, timeout_option
+from swarm.errors import BadArgument
+
+if TYPE_CHECKING:
+    from swarm.client import TokenEvent, TokenStream
+
+GENERATE_SCHEMA = "swarm.generate/1"
+
+
+@click.command(epilog="Example: swarm generate 'magnet:?xt=urn:btih:…' 'The capital of France is' --max-tokens 40")
+@click.argument("magnet")
+@click.argument("prompt", required=False)
+@click.option(
+    "--file", "prompt_file", type=click.File(encoding="utf-8"), help="Read the prompt from a file (-: stdin)."
+)
+@sampling_options
+@click.option("--logprobs", type=int, metavar="N", help="With --json: each token's log-probability and N alternatives.")
+@click.option("--ignore-eos", is_flag=True, help="Go on to --max-tokens whatever the model says; for benchmarks.")
+@click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="Write a journal that --resume reads.")
+@click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Go on from a journal.")
+@node_options
+@timeout_option
+@data_dir_option
+@json_option
+def generate(
+    magnet: str,
+    prompt: str | None,
+    prompt_file: Any,
+    sampling: dict[str, Any],
+    logprobs: int | None,
+    ignore_eos: bool,
+    journal: Path | None,
+    resume: Path | None,
+    reach: Reach,
+    timeout_s: float,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Complete PROMPT with the release that MAGNET names, streaming the text to stdout and the figures to stderr.
+
+    PROMPT may be - for stdin. With --resume it is left out: the journal has it, and the parameters too.
+    """
+    from swarm.sampling import SamplingParams
+
+    if resume is not None:
+        refuse_with_resume(prompt=prompt, file=prompt_file, journal=journal, logprobs=logprobs, **sampling)
+    text = "" if resume is not None else read_prompt(prompt, prompt_file)
+    params = SamplingParams(**sampling, logprobs=logprobs, ignore_eos=ignore_eos)
+    with open_client(magnet, reach, timeout_s, data_dir) as client:
+        stream = client.resume(resume) if resume is not None else client.stream(text, params, journal=journal)
+        show_stream(stream, as_json)
+
+
+def read_prompt(prompt: str | None, prompt_file: Any) -> str:
+    """The prompt from wherever the user put it. Raises: BadArgument."""
+    if prompt is not None and prompt_file is not None:
+        raise BadArgument("give the prompt either as an argument or with --file, not both")
+    if prompt_file is not None:
+        return str(prompt_file.read())
+    if prompt is None:
+        raise BadArgument("there is no prompt; give it in quotes after the magnet link, or - to read it from stdin")
+    return sys.stdin.read() if prompt == "-" else prompt
+
+
+def refuse_with_resume(**given: Any) -> None:
+    """Raises: BadArgument naming the flags that a journal already settles."""
+    named = [name.replace("_", "-") for name, value in given.items() if value is not None]
+    if named:
+        raise BadArgument(f"--resume takes everything from its journal; leave out: {', '.join(named)}")
+
+
+def show_stream(stream: TokenStream, as_json: bool) -> None:
+    """Write tokens as they come, and the account of them at the end."""
+    for event in stream:
+        if as_json:
+            print_event(GENERATE_SCHEMA, "token", **token_fields(event))
+        else:
+            click.echo(event.text, nl=False)
+            sys.stdout.flush()
+    result = stream.result
+    if as_json:
+        print_event(GENERATE_SCHEMA, "done", **generation_fields(result))
+    else:
+        click.echo()
+        note(describe_generation(result))
+
+
+def token_fields(event: TokenEvent) -> dict[str, Any]:
+    return {
+        "index": event.index,
+        "id": event.id,
+        "text": event.text,
+        "logprob": event.logprob,
+        "top_logprobs": [{"id": token_id, "logprob": logprob} for token_id, logprob in event.top_logprobs],
+        "hop_times": hop_time_fields(event.hop_times),
+        "elapsed_s": event.elapsed_s,
+    }

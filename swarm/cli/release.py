@@ -1,0 +1,68 @@
+"""`swarm release`: the group, and `create`, which turns a folder of weights into a torrent and a magnet link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from swarm.cli.console import format_size, note, print_json
+from swarm.cli.options import ADDRESS, json_option
+from swarm.cli.release_files import hash_folder, torrent_path, write_atomically
+from swarm.cli.release_inspect import inspect
+from swarm.cli.release_seed import seed
+from swarm.terms import Address
+
+CREATE_SCHEMA = "swarm.release.create/1"
+
+
+@click.group(epilog="Example: swarm release create ./Mixtral-8x7B-v0.1")
+def release() -> None:
+    """Create, inspect and seed releases: folders of weights, named by their torrent's infohash."""
+
+
+release.add_command(inspect)
+release.add_command(seed)
+
+
+@release.command(
+    epilog="Example: swarm release create ./Mixtral-8x7B-v0.1 --tracker udp://tracker.example.org:1337/announce"
+)
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--web-seed", "web_seeds", multiple=True, metavar="URL", help="An HTTP copy, BEP 19 (repeatable).")
+@click.option("--tracker", "trackers", multiple=True, metavar="URL", help="A tracker to announce to (repeatable).")
+@click.option("--piece-size", type=click.IntRange(min=16 * 1024), metavar="BYTES", help="Default: by total size.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: NAME.torrent beside DIR."
+)
+@click.option("--peer", "peers", type=ADDRESS, multiple=True, help="An address to put into the magnet (repeatable).")
+@json_option
+def create(
+    folder: Path,
+    web_seeds: tuple[str, ...],
+    trackers: tuple[str, ...],
+    piece_size: int | None,
+    output: Path | None,
+    peers: tuple[Address, ...],
+    as_json: bool,
+) -> None:
+    """Make a torrent of the release in DIR and print its magnet link as the last line.
+
+    The layout is checked first: config, index and every weight file's header must agree.
+    """
+    from swarm.release import read_folder_layout
+
+    folder = folder.resolve()
+    read_folder_layout(folder)
+    torrent = hash_folder(folder, piece_size, trackers, web_seeds)
+    path = torrent_path(folder) if output is None else output
+    write_atomically(path, torrent.data)
+    magnet = str(torrent.magnet(tuple(peers)))
+    if as_json:
+        fields = {"infohash": torrent.infohash, "name": torrent.name, "torrent": str(path.resolve()), "magnet": magnet}
+        sizes = {"total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size, "n_pieces": torrent.n_pieces}
+        print_json(CREATE_SCHEMA, {**fields, **sizes})
+        return
+    note(f"{torrent.n_pieces} pieces of {format_size(torrent.piece_size)}, {format_size(torrent.total_bytes)} in all")
+    click.echo(path)
+    click.echo(magnet)

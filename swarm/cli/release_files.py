@@ -1,0 +1,71 @@
+"""What the release verbs share: hashing a folder into a torrent, and where that torrent's file lies."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swarm.cli.console import ProgressMeter
+from swarm.errors import CorruptRelease
+
+if TYPE_CHECKING:
+    from swarm.torrent import Torrent
+
+
+def torrent_path(folder: Path) -> Path:
+    """NAME.torrent beside the folder NAME."""
+    return folder.parent / f"{folder.name}.torrent"
+
+
+def hash_folder(
+    folder: Path, piece_size: int | None = None, trackers: Sequence[str] = (), web_seeds: Sequence[str] = ()
+) -> Torrent:
+    """The torrent of `folder`, with progress on stderr. piece_size None: chosen by the total size."""
+    from swarm.release import list_folder, pick_piece_size
+    from swarm.torrent import create_torrent
+
+    if piece_size is None:
+        piece_size = pick_piece_size(sum(list_folder(folder).values()))
+    with ProgressMeter(f"hashing {folder.name}", show=lambda n: f"{n:.0f} pieces") as meter:
+        return create_torrent(
+            folder,
+            piece_size=piece_size,
+            trackers=tuple(trackers),
+            web_seeds=tuple(web_seeds),
+            progress=lambda done, total: meter.update(done, total=total),
+        )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that no reader ever sees half of it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def reusable_torrent(folder: Path) -> Torrent | None:
+    """NAME.torrent beside the folder when it lists exactly the folder's files and sizes, else None.
+
+    Does NOT hash: seeding does that, and says when the bytes are not the same.
+    """
+    from swarm.release import list_folder
+    from swarm.torrent import Torrent
+
+    path = torrent_path(folder)
+    if not path.is_file():
+        return None
+    try:
+        torrent = Torrent.load(path)
+    except CorruptRelease:
+        return None
+    listed = {entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}
+    return torrent if torrent.name == folder.name and listed == list_folder(folder) else None

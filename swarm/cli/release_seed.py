@@ -1,0 +1,177 @@
+"""`swarm release seed`: give a release's bytes to whoever asks, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from swarm.cli.console import LINE_INTERVAL_S, format_rate, format_size, note, print_event, status_line
+from swarm.cli.options import ADDRESS, Reach, json_option, seeder_options
+from swarm.cli.release_files import hash_folder, reusable_torrent, torrent_path, write_atomically
+from swarm.errors import BadArgument, VerificationError
+from swarm.terms import Address
+
+if TYPE_CHECKING:
+    from swarm.torrent import Download, Torrent, TorrentSession
+
+SEED_SCHEMA = "swarm.release.seed/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SeedOptions:
+    """parent_dir: the folder that holds the release's own. is_hashed: its bytes were read by this very command.
+
+    folder: the release's own folder where the user named that, None where it was a torrent.
+    """
+
+    torrent: Torrent
+    parent_dir: Path
+    folder: Path | None
+    is_hashed: bool
+    listen: Address | None
+    external: Address | None
+    reach: Reach
+    as_json: bool
+
+
+@click.command(epilog="Example: swarm release seed ./Mixtral-8x7B-v0.1 --listen 0.0.0.0:6881")
+@click.argument("source", metavar="DIR|TORRENT", type=click.Path(exists=True, path_type=Path))
+@click.option("--listen", type=ADDRESS, help="Where to take connections (default: a free port).")
+@click.option("--external", type=ADDRESS, help="The address that others reach this seed by, for the magnet link.")
+@click.option(
+    "--dir",
+    "parent_dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="For a TORRENT: the folder that holds the release's folder (default: where the torrent lies).",
+)
+@seeder_options
+@json_option
+def seed(
+    source: Path,
+    listen: Address | None,
+    external: Address | None,
+    parent_dir: Path | None,
+    reach: Reach,
+    as_json: bool,
+) -> None:
+    """Seed a release until interrupted, and print its magnet link.
+
+    For a DIR, NAME.torrent beside it is used where it still matches, and made where it does not. The files are only
+    read, never written.
+    """
+    from swarm.release import read_folder_layout
+    from swarm.torrent import Torrent
+
+    source = source.resolve()
+    if source.is_file():
+        torrent, folder, is_hashed = Torrent.load(source), None, False
+    elif parent_dir is not None:
+        raise BadArgument("--dir goes with a TORRENT; a DIR is seeded from where it is")
+    else:
+        read_folder_layout(source)
+        reusable = reusable_torrent(source)
+        torrent, folder, is_hashed = reusable or make_torrent(source), source, reusable is None
+    parent_dir = (parent_dir or source.parent).resolve()
+    options = SeedOptions(torrent, parent_dir, folder, is_hashed, listen, external, reach, as_json)
+    asyncio.run(seed_until_stopped(options))
+
+
+def make_torrent(folder: Path) -> Torrent:
+    torrent = hash_folder(folder)
+    path = torrent_path(folder)
+    write_atomically(path, torrent.data)
+    note(f"wrote {path}")
+    return torrent
+
+
+async def seed_until_stopped(options: SeedOptions) -> None:
+    """Seed, show, and stop at SIGINT or SIGTERM."""
+    from swarm.torrent import TorrentSession
+
+    stop = asyncio.Event()
+    with stops_on_signals(stop):
+        async with TorrentSession(options.reach.torrent_config(options.listen)) as session:
+            torrent, download = await start_seeding(session, options)
+            if options.reach.peers:
+                download.add_peers(options.reach.peers)
+            magnet = str(torrent.magnet(own_addresses(session, options)))
+            if options.as_json:
+                sizes = {"name": torrent.name, "infohash": torrent.infohash, "total_bytes": torrent.total_bytes}
+                print_event(SEED_SCHEMA, "seeding", magnet=magnet, port=session.port, **sizes)
+            else:
+                click.echo(magnet)
+                note(
+                    f"seeding {torrent.name} ({format_size(torrent.total_bytes)}) on port {session.port}; Ctrl-C stops"
+                )
+            await show_until(stop, download, options.as_json)
+            uploaded_bytes = download.status().uploaded_bytes
+    if options.as_json:
+        print_event(SEED_SCHEMA, "stopped", uploaded_bytes=uploaded_bytes)
+    else:
+        note(f"stopped after giving {format_size(uploaded_bytes)}")
+
+
+async def start_seeding(session: TorrentSession, options: SeedOptions) -> tuple[Torrent, Download]:
+    """Seed the torrent; a folder whose bytes are no longer those of the torrent beside it gets a new one."""
+    try:
+        return options.torrent, await session.seed(options.torrent, options.parent_dir, verified=options.is_hashed)
+    except VerificationError as error:
+        if options.folder is None:
+            raise VerificationError(
+                f"{error.message}; if the files were changed on purpose, make a new release of them: "
+                f"swarm release create {options.parent_dir / options.torrent.name}"
+            ) from error
+    note(f"{torrent_path(options.folder)} no longer matches the files")
+    torrent = await asyncio.to_thread(make_torrent, options.folder)
+    return torrent, await session.seed(torrent, options.parent_dir, verified=True)
+
+
+def own_addresses(session: TorrentSession, options: SeedOptions) -> tuple[Address, ...]:
+    """The addresses that the magnet may carry: a wildcard listener knows none of its own."""
+    if options.external is not None:
+        return (options.external,)
+    if options.listen is not None and not options.listen.is_unspecified:
+        return (Address(options.listen.host, session.port),)
+    return (Address("127.0.0.1", session.port),) if options.reach.network == "loopback" else ()
+
+
+async def show_until(stop: asyncio.Event, download: Download, as_json: bool) -> None:
+    """Show rates and peers every few seconds until `stop`."""
+    with status_line() as show:
+        while not stop.is_set():
+            status = download.status()
+            fields = {"uploaded_bytes": status.uploaded_bytes, "upload_rate": status.upload_rate}
+            if as_json:
+                print_event(SEED_SCHEMA, "progress", n_peers=status.n_peers, **fields)
+            else:
+                given = format_size(status.uploaded_bytes)
+                show(f"{format_rate(status.upload_rate)} up, {given} given, {status.n_peers} peers")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LINE_INTERVAL_S)
+
+
+@contextlib.contextmanager
+def stops_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`; a second one ends the process as usual."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def request_stop() -> None:
+        stop.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, request_stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

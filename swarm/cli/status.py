@@ -1,0 +1,125 @@
+"""`swarm status`: which nodes serve a release, and which of its layers nobody serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from swarm.cli.console import format_layers, format_percent, format_size, note, out_console, print_json
+from swarm.cli.generation import open_client
+from swarm.cli.options import Reach, data_dir_option, json_option, node_options, timeout_option
+from swarm.errors import NoNodesFound
+from swarm.terms import short_id
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from swarm.client import SwarmStatus
+    from swarm.facts import NodeFact
+
+STATUS_SCHEMA = "swarm.status/1"
+STRIP_WIDTH = 64
+"""Most columns of the coverage strip: with more layers a column stands for several, and shows the worst of them."""
+
+
+@click.command(epilog="Example: swarm status 'magnet:?xt=urn:btih:…' --json")
+@click.argument("magnet")
+@node_options
+@timeout_option
+@data_dir_option
+@json_option
+def status(magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, as_json: bool) -> None:
+    """Show the nodes of a release: state, layers, address, profile, and how much of it each has fetched.
+
+    Exits with 4 when there are no nodes.
+    """
+    with open_client(magnet, reach, timeout_s, data_dir) as client:
+        seen = client.status()
+    if as_json:
+        print_json(STATUS_SCHEMA, status_fields(seen))
+    elif seen.nodes:
+        print_status(seen)
+    if not seen.nodes:
+        raise NoNodesFound(
+            f"nobody serves {seen.name} as far as this machine can see; start a node with `swarm node start MAGNET`, "
+            "or name a known one with --peer or --bootstrap"
+        )
+
+
+def status_fields(seen: SwarmStatus) -> dict[str, Any]:
+    return {
+        "name": seen.name,
+        "infohash": seen.infohash,
+        "n_layers": seen.n_layers,
+        "hosts_per_layer": list(seen.hosts_per_layer),
+        "missing_layers": list(seen.missing_layers),
+        "nodes": [node_fields(fact) for fact in seen.nodes],
+    }
+
+
+def node_fields(fact: NodeFact) -> dict[str, Any]:
+    return {
+        "node_id": fact.node_id,
+        "state": fact.state.value,
+        "spans": [str(span) for span in fact.spans],
+        "address": str(fact.address),
+        "profile": str(fact.profile),
+        "free_sessions": fact.free_sessions,
+        "layer_time_s": fact.layer_time_s,
+        "needed_bytes": fact.needed_bytes,
+        "fetched_bytes": fact.fetched_bytes,
+        "version": fact.version,
+    }
+
+
+def print_status(seen: SwarmStatus) -> None:
+    click.echo(f"{seen.name}  {seen.infohash}")
+    out_console().print(node_table(seen.nodes))
+    click.echo(f"layers  {coverage_strip(seen.hosts_per_layer)}  {seen.n_layers}")
+    if seen.missing_layers:
+        click.echo(
+            f"nobody serves layer{'s' if len(seen.missing_layers) > 1 else ''} {format_layers(seen.missing_layers)}"
+        )
+        note("no answers until somebody does: swarm node start MAGNET --layers START:END")
+    else:
+        fewest = min(seen.hosts_per_layer)
+        click.echo(f"every layer is served, by {fewest} node{'s' if fewest > 1 else ''} at least")
+
+
+def node_table(nodes: tuple[NodeFact, ...]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("node", "state", "layers", "address", "profile", "free", "fetched"):
+        table.add_column(heading, justify="right" if heading in ("free", "fetched") else "left", no_wrap=True)
+    for fact in sorted(nodes, key=lambda fact: (fact.spans, fact.node_id)):
+        table.add_row(
+            short_id(fact.node_id),
+            fact.state.value,
+            " ".join(str(span) for span in fact.spans) or "-",
+            str(fact.address),
+            str(fact.profile),
+            str(fact.free_sessions),
+            fetched_words(fact),
+        )
+    return table
+
+
+def fetched_words(fact: NodeFact) -> str:
+    """Of what the node needs, how much came: whole pieces bring a little more than is needed."""
+    if not fact.needed_bytes:
+        return "-"
+    return f"{format_percent(fact.fetched_bytes, fact.needed_bytes)} of {format_size(fact.needed_bytes)}"
+
+
+def coverage_strip(hosts_per_layer: tuple[int, ...], width: int = STRIP_WIDTH) -> str:
+    """One character a layer: how many nodes serve it, `.` for none and `+` for ten or more."""
+    per_column = -(-len(hosts_per_layer) // width)
+    columns = [hosts_per_layer[i : i + per_column] for i in range(0, len(hosts_per_layer), per_column or 1)]
+    return "".join(host_mark(min(column)) for column in columns)
+
+
+def host_mark(n_hosts: int) -> str:
+    return "." if n_hosts == 0 else str(n_hosts) if n_hosts < 10 else "+"
