@@ -1,0 +1,144 @@
+"""How a torrent session behaves, and the libtorrent settings that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swarm.errors import BadArgument
+from swarm.terms import Address
+
+PUBLIC_DHT = (
+    Address("dht.libtorrent.org", 25401),
+    Address("router.bittorrent.com", 6881),
+    Address("dht.transmissionbt.com", 6881),
+)
+"""Well-known first contacts of the public DHT, used by wan() only."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentConfig:
+    """Where a session listens and whom it may talk to. Build it with loopback(), lan() or wan().
+
+    listen: host and port for TCP and UDP (BitTorrent and DHT); port 0 takes any free one. On a loopback host nothing
+        leaves the machine: trackers, peers, web seeds and DHT nodes elsewhere are left out, and said to be.
+    dht, dht_bootstrap: run the DHT, and whom to ask first.   lsd: find peers on the local network by multicast.
+    upnp, natpmp: ask the router to forward the port.
+    upload_rate, download_rate: bytes per second, 0 for no limit; they hold for local peers too.
+    same_host_dht: several DHT nodes on one host or /24 count as different. Off on the public DHT, where it would make a
+        flood of fake nodes cheap.
+    utp: also speak uTP, which passes NATs that TCP does not; 40 % slower than TCP on a fast network.
+    settle_s: how long after a first DHT answer to collect more. Longer finds more nodes and delays each look-up.
+    max_connections: of all torrents together; each costs a socket and about 100 KB.
+    """
+
+    listen: Address
+    dht: bool = True
+    dht_bootstrap: tuple[Address, ...] = ()
+    lsd: bool = False
+    upnp: bool = False
+    natpmp: bool = False
+    upload_rate: int = 0
+    download_rate: int = 0
+    same_host_dht: bool = False
+    utp: bool = False
+    settle_s: float = 0.5
+    max_connections: int = 200
+
+    def __post_init__(self) -> None:
+        if self.upload_rate < 0 or self.download_rate < 0:
+            raise BadArgument("a rate limit is a number of bytes per second, or 0 for none; it cannot be negative")
+        if self.max_connections < 2:
+            raise BadArgument("max_connections below 2 leaves no room for a peer and a newcomer; raise it")
+        if not 0 <= self.settle_s <= 60:
+            raise BadArgument("settle_s is a number of seconds between 0 and 60")
+        if self.listen.is_loopback and (self.lsd or self.upnp or self.natpmp):
+            raise BadArgument(
+                "lsd, upnp and natpmp leave the machine; listen on another address than loopback to use them"
+            )
+
+    @property
+    def loopback_only(self) -> bool:
+        return self.listen.is_loopback
+
+    @classmethod
+    def loopback(cls, **overrides: Any) -> TorrentConfig:
+        """One machine: nothing leaves it, and nobody is asked but whom the caller names."""
+        return _override(cls(Address("127.0.0.1", 0), same_host_dht=True, settle_s=0.1), overrides)
+
+    @classmethod
+    def lan(cls, **overrides: Any) -> TorrentConfig:
+        """One network of one's own: multicast discovery, a DHT among the members, no contact outside."""
+        return _override(cls(Address("0.0.0.0", 0), lsd=True, same_host_dht=True, settle_s=0.3), overrides)
+
+    @classmethod
+    def wan(cls, **overrides: Any) -> TorrentConfig:
+        """The internet: the public DHT, port forwarding, and uTP for peers behind NATs."""
+        preset = cls(
+            Address("0.0.0.0", 0),
+            dht_bootstrap=PUBLIC_DHT,
+            lsd=True,
+            upnp=True,
+            natpmp=True,
+            utp=True,
+            settle_s=2.0,
+        )
+        return _override(preset, overrides)
+
+
+def _override(preset: TorrentConfig, overrides: dict[str, Any]) -> TorrentConfig:
+    try:
+        return replace(preset, **overrides)
+    except TypeError as error:
+        known = ", ".join(TorrentConfig.__slots__)
+        raise BadArgument(f"{error}; a torrent session knows these settings: {known}") from error
+
+
+def session_settings(config: TorrentConfig, listen: Address, alert_mask: int) -> dict[str, Any]:
+    """libtorrent's settings pack for this configuration, listening on `listen` (its port is never 0)."""
+    settings: dict[str, Any] = {
+        "listen_interfaces": str(listen),
+        # The next free port or a random one would be a silent surprise: a taken port is an error.
+        "max_retry_port_bind": 0,
+        "listen_system_port_fallback": False,
+        "outgoing_interfaces": "" if listen.is_unspecified else listen.host,
+        "enable_dht": config.dht,
+        "dht_bootstrap_nodes": ",".join(map(str, config.dht_bootstrap)) if not config.loopback_only else "",
+        "enable_lsd": config.lsd,
+        "enable_upnp": config.upnp,
+        "enable_natpmp": config.natpmp,
+        "enable_ip_notifier": not config.loopback_only,
+        "webtorrent_stun_server": "",
+        "upload_rate_limit": config.upload_rate,
+        "download_rate_limit": config.download_rate,
+        "enable_outgoing_utp": config.utp,
+        "enable_incoming_utp": config.utp,
+        # uTP falls from 300 to 12 MB/s with the kernel's default socket buffers.
+        "recv_socket_buffer_size": 4 << 20 if config.utp else 0,
+        "send_socket_buffer_size": 4 << 20 if config.utp else 0,
+        "connections_limit": config.max_connections,
+        "allow_multiple_connections_per_ip": True,
+        # Two partial peers look redundant to each other until they want something: never hang up on them.
+        "close_redundant_connections": False,
+        "announce_to_all_trackers": True,
+        "announce_to_all_tiers": True,
+        "max_metadata_size": 32 << 20,
+        "max_web_seed_connections": 20,
+        "urlseed_wait_retry": 2,
+        "min_reconnect_time": 1,
+        "tick_interval": 100,
+        "stop_tracker_timeout": 1,
+        "active_downloads": -1,
+        "active_seeds": -1,
+        "active_limit": -1,
+        "alert_queue_size": 100_000,
+        "alert_mask": alert_mask,
+    }
+    if config.same_host_dht:
+        settings |= {
+            "dht_restrict_routing_ips": False,
+            "dht_restrict_search_ips": False,
+            "dht_block_ratelimit": 100_000,
+            "dht_upload_rate_limit": 10_000_000,
+        }
+    return settings

@@ -1,0 +1,54 @@
+"""A torrent's files in a local folder: are they there, which are at fault. Hashes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from swarm.errors import BadArgument, VerificationError
+from swarm.torrent.metainfo import Torrent
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, absolute, made when it was missing. Raises: BadArgument."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadArgument(f"{path} cannot be made: {error.strerror}; choose another folder") from error
+    return path.absolute()
+
+
+def make_empty_files(torrent: Torrent, save_dir: Path) -> None:
+    """Create the torrent's files of zero bytes, which no piece carries. Raises: OSError."""
+    for entry in torrent.files:
+        if entry.size_bytes == 0 and not entry.is_pad:
+            path = torrent.path_in(save_dir, entry.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+def check_sizes(torrent: Torrent, parent_dir: Path) -> Path:
+    """The folder, absolute, when every file is there with the right size. Raises: VerificationError."""
+    parent_dir = parent_dir.absolute()
+    for entry in torrent.files:
+        if entry.is_pad:
+            continue
+        path = torrent.path_in(parent_dir, entry.path)
+        try:
+            size_bytes = path.stat().st_size
+        except OSError as error:
+            raise VerificationError(
+                f"{path} cannot be seeded: {error.strerror}; torrent {torrent.name!r} contains it. Fetch it again"
+            ) from error
+        if size_bytes != entry.size_bytes:
+            raise VerificationError(
+                f"{path} has {size_bytes} bytes where the torrent says {entry.size_bytes}; fetch the release again"
+            )
+    return parent_dir
+
+
+def files_with(torrent: Torrent, pieces: Iterable[int], most: int = 8) -> list[str]:
+    """The first few files that have bytes in any of these pieces."""
+    bad = set(pieces)
+    entries = (entry for entry in torrent.files if not entry.is_pad)
+    return [entry.path for entry in entries if not bad.isdisjoint(torrent.pieces_of(entry.path))][:most]

@@ -1,0 +1,377 @@
+"""One libtorrent session on an asyncio loop: its port, its torrents and its DHT."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import libtorrent as lt
+
+from swarm.errors import BadArgument, ListenError, LocalProtocolError, SwarmError, TransferError, VerificationError
+from swarm.terms import Address, Infohash
+from swarm.torrent.attempts import Attempts
+from swarm.torrent.config import TorrentConfig, session_settings
+from swarm.torrent.download import Download
+from swarm.torrent.local import check_sizes, files_with, make_folder
+from swarm.torrent.magnet import Magnet
+from swarm.torrent.metainfo import Torrent
+from swarm.torrent.pump import AlertPump
+from swarm.torrent.reach import LEFT_OUT, allows_url, fence, fix_port, resolve
+from swarm.torrent.rendezvous import Rendezvous
+from swarm.torrent.resume import read_resume, resume_path
+from swarm.torrent.transfer import Transfer
+
+_TICK_S = 0.25
+_LISTEN_TIMEOUT_S = 10.0
+_SAVE_EVERY_S = 15.0
+_SAVE_TIMEOUT_S = 10.0
+_LONELY_FIRST_S = 1.0
+_LONELY_MOST_S = 60.0
+
+
+class TorrentSession:
+    """A BitTorrent peer and DHT node. `async with TorrentSession(config) as session:` starts and closes it.
+
+    Lives on the event loop that started it; no method may be called from another thread.
+    """
+
+    def __init__(self, config: TorrentConfig) -> None:
+        self.config = config
+        self._session: Any = None
+        self._pump: AlertPump | None = None
+        self._rendezvous: Rendezvous | None = None
+        self._port = 0
+        self._bound: dict[str, int] = {}
+        self._bind_fault: str | None = None
+        self._bind_news = asyncio.Event()
+        self._downloads: dict[Any, Download] = {}
+        self._lonely: dict[Any, tuple[float, float]] = {}  # handle -> when to look again, and the pause after that
+        self._adding = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def port(self) -> int:
+        """The port listened on, for BitTorrent over TCP and the DHT over UDP."""
+        return self._port
+
+    @property
+    def n_dht_nodes(self) -> int:
+        """Nodes in the DHT routing table, as of the last second."""
+        return self._rendezvous.n_nodes if self._rendezvous is not None else 0
+
+    async def start(self) -> None:
+        """Bind the port and start. Raises: ListenError when the address is taken or not ours."""
+        if self._session is not None:
+            raise LocalProtocolError("this torrent session has been started already")
+        listen = fix_port(self.config.listen)
+        self._session = lt.session(_session_params(self.config, listen))
+        fence(self._session, self.config)
+        self._rendezvous = Rendezvous(self._session, self.config.settle_s)
+        self._pump = AlertPump(self._session, self._on_alerts)
+        try:
+            self._port = await self._listening(listen)
+        except BaseException:
+            await self.close()
+            raise
+        self._spawn(self._keep_up())
+
+    async def close(self) -> None:
+        """Record what was fetched, say good-bye to peers and trackers, and free the port."""
+        if self._session is None or self._pump is None:
+            return
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(self._save(download) for download in self._downloads.values()))
+        for download in self._downloads.values():
+            download.transfer.close(TransferError("the torrent session was closed; start it again to go on"))
+        self._pump.stop()
+        self._pump = self._rendezvous = None
+        self._downloads.clear()
+        self._lonely.clear()
+        self._port = 0
+        holder = [self._session]
+        self._session = None
+        await asyncio.to_thread(holder.clear)  # the destructor waits until the trackers have heard that we leave
+
+    async def add(self, source: Magnet | Torrent, save_dir: Path, *, peers: Iterable[Address] = ()) -> Download:
+        """Join a torrent. Nothing is requested until the Download is asked for it.
+
+        What an earlier session fetched into save_dir is taken up from the resume file there, or found by hashing.
+        Adding it again to the same save_dir returns the same Download. Raises: BadArgument.
+        """
+        self._running()
+        magnet = source if isinstance(source, Magnet) else source.magnet()
+        save_dir = await asyncio.to_thread(make_folder, save_dir)
+        async with self._adding:
+            download = self._find(magnet.infohash, save_dir)
+            if download is None:
+                file = resume_path(save_dir, magnet.infohash)
+                params = await asyncio.to_thread(read_resume, file, magnet.infohash, save_dir)
+                torrent = source if isinstance(source, Torrent) else None
+                if params is not None:
+                    torrent = torrent or Torrent.from_info(params.ti.info_section())
+                elif torrent is not None:
+                    params = lt.load_torrent_buffer(torrent.data)
+                    params.piece_priorities = [0] * torrent.n_pieces
+                else:
+                    params = lt.parse_magnet_uri(str(Magnet(magnet.v1, magnet.v2, magnet.name)))
+                download = self._admit(params, magnet, torrent, save_dir, resume_file=file)
+        await self._dial_now(download, (*magnet.peers, *peers))
+        return download
+
+    async def seed(self, torrent: Torrent, parent_dir: Path, *, verified: bool = False) -> Download:
+        """Offer a complete local file or folder that lies in parent_dir under the torrent's name. Never writes to it.
+
+        verified: the caller has just hashed it: trust it now, and hash each piece when it is first asked for.
+        Raises: VerificationError, naming the files that are missing or differ.
+        """
+        self._running()
+        parent_dir = await asyncio.to_thread(check_sizes, torrent, parent_dir)
+        params = lt.load_torrent_buffer(torrent.data)
+        params.piece_priorities = [0] * torrent.n_pieces
+        async with self._adding:
+            if self._find(torrent.infohash, parent_dir) is not None:
+                raise LocalProtocolError(f"torrent {torrent.infohash} is part of this session already")
+            # In upload mode nothing is ever fetched, so nothing is ever written.
+            flags = lt.torrent_flags.upload_mode | (lt.torrent_flags.seed_mode if verified else 0)
+            download = self._admit(params, torrent.magnet(), torrent, parent_dir, extra_flags=flags)
+        await download.checked()
+        if missing := [piece for piece in range(torrent.n_pieces) if not download.has(piece)]:
+            self._forget(download)
+            raise VerificationError(
+                f"{parent_dir / torrent.name} is not what torrent {torrent.infohash} says: {len(missing)} of "
+                f"{torrent.n_pieces} pieces differ, in {', '.join(files_with(torrent, missing))}. Fetch it again with its "
+                "magnet link, into another folder"
+            )
+        return download
+
+    def add_dht_nodes(self, addresses: Iterable[Address]) -> None:
+        """Ask these DHT nodes, and find others through them. Returns at once."""
+        self._running()
+        self._spawn(self._add_dht_nodes(tuple(addresses)))
+
+    async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
+        """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
+        rendezvous = self._running()
+        return await rendezvous.announce(key, port, timeout_s) if self.config.dht else False
+
+    async def dht_look_up(self, key: bytes, timeout_s: float) -> set[Address]:
+        """The addresses announced under a 20-byte key; the empty set when none was found within timeout_s."""
+        rendezvous = self._running()
+        return await rendezvous.look_up(key, timeout_s) if self.config.dht else set()
+
+    # --- alerts
+
+    def _on_alerts(self, alerts: list[Any]) -> None:
+        touched: set[Download] = set()
+        for alert in alerts:
+            if isinstance(alert, lt.torrent_alert):
+                download = self._downloads.get(alert.handle)
+                if download is not None:
+                    download.transfer.on_alert(alert)
+                    touched.add(download)
+            elif isinstance(alert, lt.state_update_alert):
+                touched |= self._take_statuses(alert.status)
+            else:
+                self._take(alert)
+        for download in touched:
+            download.transfer.wake()
+
+    def _take_statuses(self, statuses: list[Any]) -> set[Download]:
+        touched = set()
+        for status in statuses:
+            download = self._downloads.get(status.handle)
+            if download is not None:
+                download.transfer.on_status(status)
+                touched.add(download)
+        return touched
+
+    def _take(self, alert: Any) -> None:
+        if isinstance(alert, lt.listen_succeeded_alert):
+            self._bound["tcp" if alert.socket_type == lt.socket_type_t.tcp else "udp"] = alert.port
+            self._bind_news.set()
+        elif isinstance(alert, lt.listen_failed_alert):
+            self._bind_fault = self._bind_fault or alert.error.message()
+            self._bind_news.set()
+        elif self._rendezvous is None:
+            return
+        elif isinstance(alert, lt.dht_get_peers_reply_alert):
+            self._rendezvous.on_peers(alert)
+        elif isinstance(alert, lt.dht_stats_alert) and self._rendezvous.on_stats(alert):
+            for handle in self._downloads:
+                handle.force_dht_announce()
+
+    async def _listening(self, listen: Address) -> int:
+        deadline = time.monotonic() + _LISTEN_TIMEOUT_S
+        while not {"tcp", "udp"} <= self._bound.keys():
+            left_s = deadline - time.monotonic()
+            if self._bind_fault is not None or left_s <= 0:
+                fault = self._bind_fault or "no answer from the system"
+                raise ListenError(f"{listen} cannot be listened on: {fault}; choose another port or host")
+            self._bind_news.clear()
+            try:
+                await asyncio.wait_for(self._bind_news.wait(), left_s)
+            except TimeoutError:
+                pass
+        return self._bound["tcp"]
+
+    # --- the background
+
+    async def _keep_up(self) -> None:
+        """Poll statuses, keep the DHT alive, look for peers where there are none, record progress."""
+        n_ticks, save_at_s = 0, time.monotonic() + _SAVE_EVERY_S
+        while True:
+            await asyncio.sleep(_TICK_S)
+            n_ticks += 1
+            if self.config.dht and self._rendezvous is not None and n_ticks % 4 == 1:
+                self._rendezvous.tick()
+            now_s = time.monotonic()
+            for handle, download in self._downloads.items():
+                if download.transfer.failure is None:
+                    handle.post_status(0)
+                    self._help_lonely(handle, download, now_s)
+            if now_s >= save_at_s:
+                await asyncio.gather(*(self._save(download) for download in self._downloads.values()))
+                save_at_s = time.monotonic() + _SAVE_EVERY_S
+
+    def _help_lonely(self, handle: Any, download: Download, now_s: float) -> None:
+        """libtorrent asks the DHT every 900 s and redials a refused peer after 60 s: too late for us."""
+        transfer = download.transfer
+        needs_peers = transfer.torrent is None or transfer.n_wanted_missing > 0
+        if not needs_peers or transfer.n_peers > 0:
+            self._lonely.pop(handle, None)
+            return
+        at_s, pause_s = self._lonely.get(handle, (now_s + _LONELY_FIRST_S, _LONELY_FIRST_S))
+        if now_s >= at_s:
+            pause_s = min(pause_s * 1.5, _LONELY_MOST_S)
+            at_s = now_s + pause_s
+            if self.config.dht:
+                handle.force_dht_announce()
+            self._dial(download, tuple(download.peers))
+        self._lonely[handle] = (at_s, pause_s)
+
+    async def _save(self, download: Download) -> None:
+        try:
+            await asyncio.wait_for(download.save_resume(), _SAVE_TIMEOUT_S)
+        except (SwarmError, TimeoutError):
+            pass  # without a resume file the next start hashes what is there
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- torrents
+
+    def _running(self) -> Rendezvous:
+        if self._rendezvous is None or self._port == 0:
+            raise LocalProtocolError("the torrent session is not running; use `async with TorrentSession(…)`")
+        return self._rendezvous
+
+    def _find(self, infohash: Infohash, save_dir: Path) -> Download | None:
+        for download in self._downloads.values():
+            if download.infohash == infohash:
+                if download.save_dir != save_dir:
+                    raise BadArgument(f"torrent {infohash} is already open in {download.save_dir}; use that folder")
+                return download
+        return None
+
+    def _admit(
+        self,
+        params: Any,
+        magnet: Magnet,
+        torrent: Torrent | None,
+        save_dir: Path,
+        *,
+        resume_file: Path | None = None,
+        extra_flags: int = 0,
+    ) -> Download:
+        attempts = Attempts(self._describe_dht)
+        for url in magnet.trackers:
+            attempts.tracker(url, "not asked yet" if allows_url(self.config, url) else LEFT_OUT)
+        params.trackers = [url for url in magnet.trackers if allows_url(self.config, url)]
+        params.tracker_tiers = list(range(len(params.trackers)))
+        params.url_seeds = [url for url in magnet.web_seeds if allows_url(self.config, url)]
+        params.save_path = str(save_dir)
+        flags = params.flags & ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused | lt.torrent_flags.upload_mode)
+        if torrent is None:
+            flags |= lt.torrent_flags.default_dont_download | lt.torrent_flags.upload_mode
+        params.flags = flags | lt.torrent_flags.duplicate_is_error | extra_flags
+        try:
+            handle = self._session.add_torrent(params)
+        except RuntimeError as error:
+            raise BadArgument(f"torrent {magnet.infohash} cannot be added: {error}") from error
+        transfer = Transfer(handle, torrent, attempts, starts_blank=torrent is None)
+        download = Download(transfer, magnet.infohash, save_dir, resume_file=resume_file, dial=self._dial)
+        self._downloads[handle] = download
+        return download
+
+    def _forget(self, download: Download) -> None:
+        download.transfer.close(TransferError(f"torrent {download.infohash} was taken out of the session"))
+        del self._downloads[download.transfer.handle]
+        self._session.remove_torrent(download.transfer.handle)
+
+    # --- peers
+
+    def _describe_dht(self) -> str:
+        if not self.config.dht or self._rendezvous is None:
+            return "off"
+        n_given = self._rendezvous.n_given + len(self.config.dht_bootstrap)
+        n_nodes = self._rendezvous.n_nodes
+        return (
+            f"{n_nodes} nodes answer of {n_given} that were given" if n_nodes or n_given else "no node given or known"
+        )
+
+    def _dial(self, download: Download, addresses: Iterable[Address]) -> None:
+        self._running()
+        self._spawn(self._dial_now(download, tuple(addresses)))
+
+    async def _dial_now(self, download: Download, addresses: tuple[Address, ...]) -> None:
+        endpoints: list[tuple[str, int]] = []
+        for address in addresses:
+            resolved, fault = await resolve(self.config, address)
+            if fault is not None:
+                download.transfer.attempts.peer(str(address), fault)
+                continue
+            if address not in download.peers:
+                download.peers[address] = None
+                download.transfer.attempts.peer(str(address), "dialled, no answer yet")
+            endpoints += resolved
+        if self._rendezvous is None or download.transfer.failure is not None:
+            return
+        for endpoint in endpoints:
+            download.transfer.handle.connect_peer(endpoint)
+        # A peer of ours listens for the DHT on the same port number.
+        if self.config.dht:
+            self._rendezvous.add_nodes(endpoints)
+
+    async def _add_dht_nodes(self, addresses: tuple[Address, ...]) -> None:
+        endpoints = [endpoint for address in addresses for endpoint in (await resolve(self.config, address))[0]]
+        if self.config.dht and self._rendezvous is not None:
+            self._rendezvous.add_nodes(endpoints)
+
+
+def _session_params(config: TorrentConfig, listen: Address) -> Any:
+    category = lt.alert_category
+    mask = category.error | category.status | category.storage | category.tracker | category.connect
+    mask |= category.peer | category.piece_progress | category.dht_operation
+    params = lt.session_params()
+    settings: Any = session_settings(config, listen, mask)
+    params.settings = settings
+    # The only backend that has neither hung at teardown after a full disk nor shown stale bytes to other readers.
+    params.disk_io_constructor = "posix_disk_io_constructor"
+    return params
