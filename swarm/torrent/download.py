@@ -12,16 +12,14 @@ import libtorrent as lt
 
 from swarm.errors import (
     BadArgument,
-    DiskFull,
     LocalProtocolError,
     MetadataTimeout,
     SwarmError,
-    TransferError,
     TransferStalled,
     VerificationError,
 )
 from swarm.terms import Address, Infohash
-from swarm.torrent.local import make_empty_files
+from swarm.torrent.local import disk_error, make_empty_files
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.resume import stamp_files, write_resume
 from swarm.torrent.transfer import Transfer, TransferStatus
@@ -52,6 +50,7 @@ class Download:
         self.peers: dict[Address, None] = {}  # whom the caller named: dialled again when no peer is left
         self._resume_file = resume_file
         self._n_saved = -1
+        self._made_empty_files = False
         self._dial = dial
 
     @property
@@ -92,7 +91,8 @@ class Download:
     async def want(self, priorities: Mapping[int, int]) -> None:
         """Request these pieces, besides those wanted before; 7 comes first, 1 last.
 
-        A piece wanted again takes the new number. Waits until what lies on disk has been checked. Raises: BadArgument, LocalProtocolError before metadata().
+        A piece wanted again takes the new number. Waits until what lies on disk has been checked.
+        Raises: BadArgument, LocalProtocolError before metadata().
         """
         torrent = self.torrent
         for piece, priority in priorities.items():
@@ -102,7 +102,9 @@ class Download:
                 )
         await self.checked()
         self._recover()
-        await asyncio.to_thread(make_empty_files, torrent, self.save_dir)
+        if not self._made_empty_files:
+            await asyncio.to_thread(make_empty_files, torrent, self.save_dir)
+            self._made_empty_files = True
         self.transfer.want(dict(priorities))
 
     async def wait_for(self, pieces: Iterable[int], *, stall_timeout_s: float = 60.0) -> None:
@@ -204,9 +206,7 @@ class Download:
         try:
             await asyncio.to_thread(write_resume, self._resume_file, data, stamps)
         except OSError as error:
-            raise DiskFull(
-                f"{self._resume_file} cannot be written: {error.strerror}; free space in {self.save_dir} and try again"
-            ) from error
+            raise disk_error(self._resume_file, error.strerror, error.errno) from error
         self._n_saved = n_arrivals
 
     # --- inside
@@ -239,14 +239,8 @@ class Download:
 
     def _raise_disk_fault(self) -> None:
         fault = self.transfer.disk_fault
-        if fault is None:
-            return
-        if fault.is_full:
-            raise DiskFull(
-                f"{fault.path} cannot grow: {fault.reason}. Free space in {self.save_dir}, or save to another disk, "
-                "and run again: what has been fetched is kept"
-            )
-        raise TransferError(f"{fault.path} cannot be read or written: {fault.reason}. Mend that and run again")
+        if fault is not None:
+            raise disk_error(fault.path, fault.reason, fault.code)
 
     def _stalled(self, n_missing: int, stall_timeout_s: float) -> SwarmError:
         transfer = self.transfer

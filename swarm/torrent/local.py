@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
-from swarm.errors import BadArgument, VerificationError
+from swarm.errors import BadArgument, DiskFull, TransferError, VerificationError
 from swarm.torrent.metainfo import Torrent
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_error(path: Path, reason: str, code: int | None) -> TransferError:
+    """What to raise after a failed file operation: DiskFull, or TransferError for any other trouble."""
+    if code in _FULL:
+        return DiskFull(
+            f"{path} cannot grow: {reason}. Free space there, or save to another disk, and run again: what has been "
+            "fetched is kept"
+        )
+    return TransferError(f"{path} cannot be read or written: {reason}. Mend that and run again")
 
 
 def make_folder(path: Path) -> Path:
@@ -19,12 +33,15 @@ def make_folder(path: Path) -> Path:
 
 
 def make_empty_files(torrent: Torrent, save_dir: Path) -> None:
-    """Create the torrent's files of zero bytes, which no piece carries. Raises: OSError."""
+    """Create the torrent's files of zero bytes, which no piece carries. Raises: DiskFull, TransferError."""
     for entry in torrent.files:
         if entry.size_bytes == 0 and not entry.is_pad:
             path = torrent.path_in(save_dir, entry.path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            except OSError as error:
+                raise disk_error(path, error.strerror, error.errno) from error
 
 
 def check_sizes(torrent: Torrent, parent_dir: Path) -> Path:

@@ -154,8 +154,8 @@ class TorrentSession:
             self._forget(download)
             raise VerificationError(
                 f"{parent_dir / torrent.name} is not what torrent {torrent.infohash} says: {len(missing)} of "
-                f"{torrent.n_pieces} pieces differ, in {', '.join(files_with(torrent, missing))}. Fetch it again with its "
-                "magnet link, into another folder"
+                f"{torrent.n_pieces} pieces differ, in {', '.join(files_with(torrent, missing))}. Fetch it again "
+                "with its magnet link, into another folder"
             )
         return download
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import libtorrent as lt
 from swarm.errors import SwarmError, TransferError, VerificationError
 from swarm.torrent.attempts import Attempts
 from swarm.torrent.metainfo import Torrent
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class DiskFault:
 
     path: Path
     reason: str
-    is_full: bool
+    code: int  # errno
 
 
 class Transfer:
@@ -234,7 +231,7 @@ class Transfer:
 
     def _file_error(self, alert: Any) -> None:
         error = alert.error
-        self.disk_fault = DiskFault(Path(alert.filename()), error.message(), error.value() in _DISK_FULL)
+        self.disk_fault = DiskFault(Path(alert.filename()), error.message(), error.value())
 
     def _hash_failed(self, _alert: Any) -> None:
         self.n_failed_pieces += 1
