@@ -5,6 +5,7 @@ Generated protobuf types (v1/) stop here. Knows no sockets, no signatures' valid
 are inside the vocabulary, or rows have the model's width, is for the stage to judge.
 """
 
+from swarm.wire.checks import printable
 from swarm.wire.codec import (
     decode_result,
     decode_results_request,
@@ -44,4 +45,5 @@ __all__ = [
     "encode_run_reply",
     "encode_run_request",
     "encode_signed_fact",
+    "printable",
 ]

@@ -93,6 +93,6 @@ def check_span(wire: pb.Span, n_layers: int = MAX_LAYERS) -> Span:
     return Span(wire.start, wire.end)
 
 
-def check_text(text: str, max_characters: int) -> str:
+def printable(text: str, max_characters: int) -> str:
     """For people to read: cut to length, and without the control characters that could steer a terminal."""
     return "".join(c if c.isprintable() else "�" for c in text[:max_characters])

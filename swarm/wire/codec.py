@@ -30,8 +30,8 @@ from swarm.wire.checks import (
     check_seconds,
     check_session_id,
     check_span,
-    check_text,
     parse,
+    printable,
 )
 from swarm.wire.fields import read_fields
 from swarm.wire.v1 import stage_pb2 as pb
@@ -171,7 +171,7 @@ def from_wire_failure(wire: pb.Failure) -> Failure:
         hop_idx=check_number(wire.hop_idx, 0, MAX_HOPS - 1, "hop_idx"),
         node_id=check_node_id(wire.node_id),
         code=code,
-        message=check_text(wire.message, MAX_MESSAGE_CHARACTERS),
+        message=printable(wire.message, MAX_MESSAGE_CHARACTERS),
         retry_after_s=check_seconds(wire.retry_after_s, "retry_after_s"),
     )
 

@@ -22,8 +22,8 @@ from swarm.wire.checks import (
     check_profile,
     check_seconds,
     check_span,
-    check_text,
     parse,
+    printable,
 )
 from swarm.wire.codec import to_wire_span
 from swarm.wire.v1 import node_pb2 as pb
@@ -92,7 +92,7 @@ def decode_fact(payload: bytes) -> NodeFact:
         torrent_port=check_number(wire.torrent_port, 0, 65535, "torrent_port"),
         needed_bytes=check_number(wire.needed_bytes, 0, MAX_COUNTER, "needed_bytes"),
         fetched_bytes=check_number(wire.fetched_bytes, 0, MAX_COUNTER, "fetched_bytes"),
-        version=check_text(wire.version, MAX_VERSION_CHARACTERS),
+        version=printable(wire.version, MAX_VERSION_CHARACTERS),
     )
 
 

@@ -1,0 +1,27 @@
+"""Calls between nodes over gRPC with mutual TLS: Dialer and Connection to make them, RpcServer to serve them.
+
+Promises that both ends of every call have proved their node ids, that what handlers and callers see has passed the
+bounds of swarm.wire, that a SwarmError raised by a handler reaches the caller as the same class, and that a peer which
+stops answering is noticed within seconds. Knows no sessions, layers or facts: what a call means is for the handlers.
+Sole importer of grpc.
+"""
+
+from swarm.rpc.config import RpcConfig
+from swarm.rpc.connection import Connection
+from swarm.rpc.dialer import Dialer
+from swarm.rpc.run_call import RunCall
+from swarm.rpc.server import NodeHandler, RpcServer, StageHandler
+from swarm.rpc.status import error_to_failure, failure_to_error, http_status
+
+__all__ = [
+    "Connection",
+    "Dialer",
+    "NodeHandler",
+    "RpcConfig",
+    "RpcServer",
+    "RunCall",
+    "StageHandler",
+    "error_to_failure",
+    "failure_to_error",
+    "http_status",
+]

@@ -1,0 +1,156 @@
+"""One open connection to one node whose id is proved, and the calls on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from swarm.errors import NodeUnreachable, RemoteProtocolError, SwarmError
+from swarm.facts import SignedFact
+from swarm.messages import Open, Result
+from swarm.rpc import paths
+from swarm.rpc.run_call import RunCall
+from swarm.rpc.status import Ending, error_of_ending
+from swarm.rpc.stream import Stream
+from swarm.terms import Address, Infohash, NodeId, SessionId, short_id
+from swarm.wire import (
+    decode_exchange_reply,
+    decode_result,
+    decode_signed_fact,
+    encode_exchange_request,
+    encode_results_request,
+)
+
+
+class Connection:
+    """Made by a Dialer, which closes it too. Every answer on it comes from `node_id`, or the call fails.
+
+    on_idle: called when the last call in flight has ended.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, address: Address, node_id: NodeId, on_idle: Callable[[Connection], None]
+    ) -> None:
+        self.address = address
+        self.node_id = node_id
+        self._channel = channel
+        self._on_idle = on_idle
+        self._calls: set[Any] = set()
+        self._broken = False
+        self._closed = False
+        self._describe = channel.unary_unary(paths.DESCRIBE)
+        self._exchange = channel.unary_unary(paths.EXCHANGE)
+        self._check = channel.unary_unary(paths.HEALTH_CHECK)
+        self._run = channel.stream_stream(paths.RUN)
+        self._results = channel.unary_stream(paths.RESULTS)
+
+    @property
+    def alive(self) -> bool:
+        """No call has found it broken, and the transport is up as far as its pings can tell."""
+        return not self._broken and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    @property
+    def n_calls(self) -> int:
+        return len(self._calls)
+
+    async def describe(self, timeout_s: float) -> SignedFact:
+        """The node's newest fact of itself; its signature is not checked."""
+        signed = decode_signed_fact(await self._ask(self._describe, b"", timeout_s))
+        if signed.fact.node_id != self.node_id:
+            raise RemoteProtocolError(f"{self} describes another node than itself: {short_id(signed.fact.node_id)}")
+        return signed
+
+    async def exchange(
+        self, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
+    ) -> tuple[SignedFact, ...]:
+        """Push facts, pull those that the node knows; their signatures are not checked."""
+        request = encode_exchange_request(release, facts)
+        return decode_exchange_reply(await self._ask(self._exchange, request, timeout_s))
+
+    async def check_health(self, timeout_s: float) -> bool:
+        """Does the node say that it is serving? Raises: NodeUnreachable, DeadlineExceeded and other RpcErrors."""
+        answer = await self._ask(self._check, b"", timeout_s)
+        try:
+            response = health_pb2.HealthCheckResponse.FromString(answer)
+        except DecodeError:
+            raise RemoteProtocolError(f"{self} answers a health check with something else") from None
+        return response.status == health_pb2.HealthCheckResponse.SERVING
+
+    async def round_trip(self, timeout_s: float) -> float:
+        """Seconds that the smallest call takes on the warm connection."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await self.check_health(timeout_s)
+        return loop.time() - started
+
+    def run(self, opening: Open) -> RunCall:
+        """A session's stream. It has no deadline: a node that stops answering ends it through pings."""
+        self._check_open()
+        return RunCall(self._stream(self._run()), opening)
+
+    async def results(self, session_id: SessionId, epoch: int) -> AsyncIterator[Result]:
+        """Asked of the last stage; the call starts with the first item, and ends with the iterator."""
+        self._check_open()
+        stream = self._stream(self._results(encode_results_request(session_id, epoch)))
+        try:
+            while (frame := await stream.read()) is not None:
+                yield decode_result(frame)
+        finally:
+            stream.cancel()
+
+    async def close(self) -> None:
+        """End every call on it (they raise NodeUnreachable) and let go of the socket."""
+        self._broken = self._closed = True
+        for call in tuple(self._calls):
+            call.cancel()
+        await self._channel.close()
+
+    def __str__(self) -> str:
+        return f"node {short_id(self.node_id)} at {self.address}"
+
+    async def _ask(self, method: Any, request: bytes, timeout_s: float) -> bytes:
+        self._check_open()
+        call = method(request, timeout=timeout_s)
+        with self._tracked(call):
+            try:
+                return await call
+            except grpc.aio.AioRpcError as error:
+                raise self._explain(Ending.of(error)) from None
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if self._closed and (task is None or not task.cancelling()):
+                    raise NodeUnreachable(f"the connection to {self} was closed during the call") from None
+                raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NodeUnreachable(f"the connection to {self} was closed; connect again")
+
+    def _stream(self, call: Any) -> Stream:
+        self._calls.add(call)
+        call.add_done_callback(self._forget)
+        return Stream(call, self._explain)
+
+    @contextlib.contextmanager
+    def _tracked(self, call: Any) -> Iterator[None]:
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._forget(call)
+
+    def _forget(self, call: Any) -> None:
+        self._calls.discard(call)
+        if not self._calls:
+            self._on_idle(self)
+
+    def _explain(self, ending: Ending) -> SwarmError:
+        if ending.is_transport_failure:
+            self._broken = True
+        return error_of_ending(ending, str(self))
