@@ -29,6 +29,11 @@ def format_size(size_bytes: float) -> str:
     return scaled(size_bytes, ("B", "kB", "MB", "GB", "TB", "PB"))
 
 
+def format_piece_size(size_bytes: int) -> str:
+    """Pieces are powers of two, and named so: `256 KiB`, `4 MiB`."""
+    return f"{size_bytes >> 20} MiB" if size_bytes >= 1 << 20 else f"{size_bytes >> 10} KiB"
+
+
 def format_rate(bytes_per_s: float) -> str:
     return f"{format_size(bytes_per_s)}/s"
 

@@ -153,7 +153,7 @@ class Demo:
             table.add_column(heading, justify="left" if heading in ("node", "layers") else "right", no_wrap=True)
         for node in nodes:
             table.add_row(
-                short_id(str(node.ready.get("node_id", node.child.name))),
+                node.child.name,
                 str(node.span),
                 str(node.child.pid),
                 format_size(node.needed_bytes),
@@ -227,6 +227,8 @@ def print_spans(events: list[TokenEvent]) -> None:
     """A row per token: what each hop spent on it, and what was spent between them."""
     from rich.table import Table
 
+    if not events:
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("token", *(short_id(hop.node_id) for hop in events[-1].hop_times), "between", "in all"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from swarm.cli.console import format_size, note, print_json
+from swarm.cli.console import format_piece_size, format_size, note, print_json
 from swarm.cli.options import ADDRESS, json_option
 from swarm.cli.release_files import hash_folder, torrent_path, write_atomically
 from swarm.cli.release_inspect import inspect
@@ -63,6 +63,7 @@ def create(
         sizes = {"total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size, "n_pieces": torrent.n_pieces}
         print_json(CREATE_SCHEMA, {**fields, **sizes})
         return
-    note(f"{torrent.n_pieces} pieces of {format_size(torrent.piece_size)}, {format_size(torrent.total_bytes)} in all")
+    pieces = f"{torrent.n_pieces} pieces of {format_piece_size(torrent.piece_size)}"
+    note(f"{format_size(torrent.total_bytes)} in {pieces}")
     click.echo(path)
     click.echo(magnet)

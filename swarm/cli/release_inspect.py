@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import format_count, format_size, note, out_console, print_json
+from swarm.cli.console import format_count, format_piece_size, format_size, note, out_console, print_json
 from swarm.cli.options import Reach, json_option, seeder_options, timeout_option
 from swarm.errors import BadArgument
 
@@ -48,7 +48,7 @@ def summarise(source: str, reach: Reach, timeout_s: float) -> tuple[ReleaseSumma
             note(f"warning: {warning}")
         return asyncio.run(summarise_remote(magnet, reach, timeout_s))
     path = Path(source)
-    if path.is_dir():
+    if source and path.is_dir():
         return summarise_folder(path.resolve()), {"name": path.resolve().name}
     if not path.is_file():
         raise BadArgument(f"{source!r} is no folder, no file and no magnet link; give one of the three")
@@ -127,6 +127,6 @@ def summary_rows(summary: ReleaseSummary, facts: dict[str, Any]) -> Iterator[tup
     yield "head", format_size(summary.head_bytes)
     yield "in all", f"{format_size(summary.total_bytes)} in {summary.n_files} files"
     if "piece_size" in facts:
-        yield "pieces", f"{facts['n_pieces']} of {format_size(facts['piece_size'])}"
+        yield "pieces", f"{facts['n_pieces']} of {format_piece_size(facts['piece_size'])}"
     yield "tokenizer", summary.tokenizer_file or "none"
     yield "licence", summary.licence or "not stated"
