@@ -1,6 +1,7 @@
 """The node process: wires the rooms together, from a magnet link to a serving stage, and takes them down again.
 
-A life: torrent -> metadata -> layout -> gRPC up, state joining -> layers fetched and loaded -> serving -> draining -> gone.
+A life: torrent -> metadata -> layout -> gRPC up, state joining -> layers fetched and loaded -> serving -> draining ->
+gone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import torch
 from node.config import NodeConfig
 from node.hosting import FetchProgress, HostedRelease, choose_span, host
 from node.server import FactsHandler, SessionHandler
-from node.stage import Stage, StageConfig, profile_dtype
+from node.stage import DTYPES, Stage, StageConfig
 from swarm import __version__
-from swarm.client.connect import RpcFactsPort
+from swarm.client.guest import RpcFactsPort
 from swarm.client.network import NetworkConfig
 from swarm.client.release import read_remote_layout
 from swarm.discovery import Discovery, sign_fact
@@ -51,10 +52,12 @@ class NodeApp:
         self._network = self._network.with_rates(config.upload_rate, config.download_rate)
         self._dir = config.data_dir / "node" / self._magnet.infohash
         self._device = pick_device(config.device)
-        self._dtype = profile_dtype(config.profile.dtype)
+        self._dtype = DTYPES[config.profile.dtype]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until stop is set; then drain. What was fetched is kept. Raises: SwarmError when it cannot come to serve."""
+        """Serve until stop is set; then drain. What was fetched is kept. Raises: SwarmError when it cannot come to
+        serve.
+        """
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
@@ -163,7 +166,9 @@ class _Node:
             await asyncio.sleep(0.05)
 
     def own_fact(self) -> SignedFact | None:
-        """This node's newest fact, signed anew when it changed or has lived a third of its time; None before the config is read."""
+        """This node's newest fact, signed anew when it changed or has lived a third of its time; None before the
+        config is read.
+        """
         if self._args is None:
             return None
         ttl_s = self.discovery.config.fact_ttl_s
@@ -291,8 +296,8 @@ class _Door:
     def __init__(self, node: _Node) -> None:
         self._node = node
 
-    def run(self, open: Any, steps: Any, caller: Any) -> Any:
-        return self._node.sessions.run(open, steps, caller)
+    def run(self, opening: Any, steps: Any, caller: Any) -> Any:
+        return self._node.sessions.run(opening, steps, caller)
 
     def results(self, session_id: Any, epoch: Any, caller: Any) -> Any:
         return self._node.sessions.results(session_id, epoch, caller)
@@ -300,10 +305,10 @@ class _Door:
 
 def pick_device(name: str) -> torch.device:
     """'auto': CUDA, else Apple's MPS, else the CPU. Raises: BadArgument when the named one is not there."""
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(device for device, is_there in there.items() if is_there())
-    if not there[name]():
+        name = next(device for device, is_there in there.items() if is_there)
+    if not there[name]:
         raise BadArgument(f"this machine (or this build of torch) has no {name}; use --device auto")
     return torch.device(name)
 

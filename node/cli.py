@@ -99,7 +99,7 @@ def node() -> None:
 @node_options
 @data_dir_option
 @json_option
-def start(  # fmt: skip
+def start(
     magnet: str,
     spans: tuple[Span, ...],
     dtype: str,
@@ -159,8 +159,7 @@ def start(  # fmt: skip
     "--format", "format_", type=click.Choice(["hf", "mistral", "mistral-pth"]), default="hf", show_default=True
 )
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--shards", type=click.IntRange(1), help="Weight files to split into (default: the preset's).")
-def synthesize(folder: Path, preset: str, format_: str, seed: int, shards: int | None) -> None:
+def synthesize(folder: Path, preset: str, format_: str, seed: int) -> None:
     """Write a small release of random weights into FOLDER: real formats and tokenizer, no knowledge.
 
     \b
@@ -173,7 +172,7 @@ def synthesize(folder: Path, preset: str, format_: str, seed: int, shards: int |
         raise BadArgument(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     if folder.exists() and any(folder.iterdir()):
         raise BadArgument(f"{folder} is not empty; name a new folder")
-    write_preset(preset, folder, format=format_, seed=seed, n_shards=shards)
+    write_preset(preset, folder, format=format_, seed=seed)
     click.echo(str(folder))
 
 
@@ -213,30 +212,22 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
         case "started":
             note(f"swarm {fields['version']}, node {fields['node_id']}, BitTorrent port {fields['torrent_port']}")
         case "metadata":
-            note(
-                f"release {fields['name']}, {format_size(fields['total_bytes'])} in pieces of {format_size(fields['piece_size'])}"
-            )
+            size, piece = format_size(fields["total_bytes"]), format_size(fields["piece_size"])
+            note(f"release {fields['name']}, {size} in pieces of {piece}")
+        case "listening" if config.listen.is_loopback:
+            note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
         case "listening":
-            note(
-                f"listening on {fields['listen']}"
-                + (
-                    " (this machine only; --listen 0.0.0.0:PORT lets others in)"
-                    if config.listen.is_loopback
-                    else f", dialled as {fields['address']}"
-                )
-            )
+            note(f"listening on {fields['listen']}, dialled as {fields['address']}")
         case "layout":
             note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
         case "progress":
-            done = format_percent(fields["have_bytes"], fields["planned_bytes"])
-            note(
-                f"fetched {done} of {format_size(fields['planned_bytes'])} at {format_rate(fields['download_rate'])}, {fields['layers_loaded']}/{fields['layers_total']} layers loaded"
-            )
+            done, whole = format_percent(fields["have_bytes"], fields["planned_bytes"]), fields["planned_bytes"]
+            layers = f"{fields['layers_loaded']}/{fields['layers_total']} layers loaded"
+            note(f"have {done} of {format_size(whole)}, {format_rate(fields['download_rate'])}, {layers}")
         case "ready":
             needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
-            note(
-                f"needed {format_size(needed)}, fetched {format_size(fetched)}, {format_percent(fetched, whole)} of the release"
-            )
+            share = format_percent(fetched, whole)
+            note(f"needed {format_size(needed)}, fetched {format_size(fetched)}, {share} of the release")
             note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
         case "draining":
             note(f"draining: {fields['sessions']} sessions are still open")

@@ -26,9 +26,9 @@ class NodeConfig:
     magnet: str
     data_dir: Path
     spans: tuple[Span, ...] = ()
-    profile: Profile = Profile("bf16")
+    profile: Profile = Profile("bf16")  # noqa: RUF009  frozen
     device: str = "auto"
-    listen: Address = Address("127.0.0.1", 0)
+    listen: Address = Address("127.0.0.1", 0)  # noqa: RUF009  frozen
     advertise: Address | None = None
     network: str | None = None
     bootstrap: tuple[Address, ...] = ()

@@ -1,4 +1,6 @@
-"""What nodes say of themselves, and the routes made of it: plain values. Signing, expiry and transport live elsewhere."""
+"""What nodes say of themselves, and the routes made of it: plain values. Signing, expiry and transport live
+elsewhere.
+"""
 
 from __future__ import annotations
 

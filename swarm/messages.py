@@ -1,4 +1,6 @@
-"""What travels on a session's streams, as plain values: Open, Step, Result and what answers them. No IO, no protobuf."""
+"""What travels on a session's streams, as plain values: Open, Step, Result and what answers them. No IO, no
+protobuf.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ class Rows:
 class Step:
     """One chunk of a session: T token ids into the first stage, T rows of hidden state into each next one.
 
-    position: tokens cached before it. Equal to the stage's count: compute. Smaller: the stage truncates first. Larger: refused.
+    position: tokens cached before it. Equal to the stage's count: compute. Smaller: the stage truncates first.
+    Larger: refused.
     n_logit_rows: of how many of the last rows the client wants logits (0 for all but the last chunk of a prompt).
     hop_times: what the hops before this one spent, first hop first.
     """

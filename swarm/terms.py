@@ -1,4 +1,6 @@
-"""The words that every room shares: ids, spans, addresses, profiles. Knows no room, no IO and no third-party package."""
+"""The words that every room shares: ids, spans, addresses, profiles. Knows no room, no IO and no third-party
+package.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,9 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        return self.host == "localhost" or self.host == "::1" or re.fullmatch(r"127(\.\d{1,3}){3}", self.host) is not None
+        return (
+            self.host == "localhost" or self.host == "::1" or re.fullmatch(r"127(\.\d{1,3}){3}", self.host) is not None
+        )
 
     @property
     def is_unspecified(self) -> bool:

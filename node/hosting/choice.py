@@ -24,8 +24,8 @@ def choose_span(args: ModelArgs, hosts_per_layer: Sequence[int], memory_bytes: i
     n_fitting = min(args.n_layers, max(0, budget - embeddings) // layer)
     if n_fitting == 0:
         raise BadArgument(
-            f"one layer of this model takes {(layer + embeddings) / 1e9:.1f} GB, but {budget / 1e9:.1f} GB can be used; "
-            "free some memory, or pick a smaller dtype"
+            f"one layer of this model takes {(layer + embeddings) / 1e9:.1f} GB, but {budget / 1e9:.1f} GB can be "
+            "used; free some memory, or pick a smaller dtype"
         )
     starts = range(args.n_layers - n_fitting + 1)
     start = min(starts, key=lambda s: (sorted(hosts_per_layer[s : s + n_fitting]), s))

@@ -41,42 +41,42 @@ class SessionHandler:
         self._opened = asyncio.Condition()
         self.draining = False
 
-    async def run(self, open: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
+    async def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
         """One hop of one session: from Open to the end of the stream. A Failure is the last thing said."""
-        self._check_open(open, caller)
+        self._check_open(opening, caller)
         if self.draining:
             raise StageFull("this node is draining and takes no new sessions; choose another", retry_after_s=60.0)
-        hop = open.hops[open.hop_idx]
+        hop = opening.hops[opening.hop_idx]
         session = self._stage.open(
-            (open.session_id, open.hop_idx), open.epoch, hop.span, open.max_positions, open.n_top
+            (opening.session_id, opening.hop_idx), opening.epoch, hop.span, opening.max_positions, opening.n_top
         )
         call: RunCall | None = None
         outbox: _Outbox | None = None
         try:
-            if open.hop_idx + 1 < len(open.hops):
+            if opening.hop_idx + 1 < len(opening.hops):
                 try:
-                    call = await self._open_next(open)
+                    call = await self._open_next(opening)
                 except SwarmError as error:
-                    yield self._failure_of_next(open, error)
+                    yield self._failure_of_next(opening, error)
                     return
                 replies = call.replies()
-                first = await self._first_reply(open, replies)
+                first = await self._first_reply(opening, replies)
                 yield first
                 if isinstance(first, Failure):
                     return
-                async for failure in self._relay(open, session, steps, call, replies):
+                async for failure in self._relay(opening, session, steps, call, replies):
                     yield failure
             else:
-                outbox = await self._register(open)
-                yield Opened(open.epoch)
-                async for failure in self._deliver(open, session, steps, outbox):
+                outbox = await self._register(opening)
+                yield Opened(opening.epoch)
+                async for failure in self._deliver(opening, session, steps, outbox):
                     yield failure
         finally:
             self._stage.close(session)
             if call is not None:
                 call.cancel()
             if outbox is not None:
-                self._unregister(open.session_id, outbox)
+                self._unregister(opening.session_id, outbox)
 
     async def results(self, session_id: SessionId, epoch: int, caller: NodeId) -> AsyncIterator[Result]:
         """What the last stage computes for the client that opened the session.
@@ -94,19 +94,19 @@ class SessionHandler:
 
     async def _relay(
         self,
-        open: Open,
+        opening: Open,
         session: StageSession,
         steps: AsyncIterator[Step],
         call: RunCall,
         replies: AsyncIterator[Opened | Failure],
     ) -> AsyncIterator[Failure]:
         """Compute each step and send it on, until the steps end or the next hop says that it cannot go on."""
-        pump = asyncio.create_task(self._pump(open, session, steps, call))
-        watch = asyncio.create_task(self._watch(open, replies))
+        pump = asyncio.create_task(self._pump(opening, session, steps, call))
+        watch = asyncio.create_task(self._watch(opening, replies))
         try:
             await asyncio.wait((pump, watch), return_when=asyncio.FIRST_COMPLETED)
             if pump.done() and not pump.cancelled() and pump.exception() is None and pump.result() is None:
-                call.done_sending()  # the client is content: the hops behind end in their own time
+                await call.done_sending()  # the client is content: the hops behind end in their own time
                 failure = await watch
                 if failure is not None and failure.code != SessionLost.__name__:
                     yield failure
@@ -120,39 +120,39 @@ class SessionHandler:
             await asyncio.gather(pump, watch, return_exceptions=True)
 
     async def _pump(
-        self, open: Open, session: StageSession, steps: AsyncIterator[Step], call: RunCall
+        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], call: RunCall
     ) -> Failure | None:
         async for step in steps:
             try:
                 output = await self._stage.step(session, step)
             except SwarmError as error:
-                return self._failure(open, error)
+                return self._failure(opening, error)
             assert isinstance(output.payload, Rows)
             try:
                 await call.send(replace(step, payload=output.payload, hop_times=self._timed(step, output)))
             except SwarmError as error:
-                return self._failure_of_next(open, error)
+                return self._failure_of_next(opening, error)
         return None
 
-    async def _watch(self, open: Open, replies: AsyncIterator[Opened | Failure]) -> Failure | None:
+    async def _watch(self, opening: Open, replies: AsyncIterator[Opened | Failure]) -> Failure | None:
         """The next hop's last words: a Failure, or None when it ended its stream because ours ended."""
         try:
             async for reply in replies:
                 if isinstance(reply, Failure):
                     return reply
         except SwarmError as error:
-            return self._failure_of_next(open, error)
-        return self._failure_of_next(open, SessionLost("the next hop ended the session"))
+            return self._failure_of_next(opening, error)
+        return self._failure_of_next(opening, SessionLost("the next hop ended the session"))
 
     async def _deliver(
-        self, open: Open, session: StageSession, steps: AsyncIterator[Step], outbox: _Outbox
+        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], outbox: _Outbox
     ) -> AsyncIterator[Failure]:
         """On the last hop: compute each step and put its result where the client reads it."""
         async for step in steps:
             try:
                 output = await self._stage.step(session, step)
             except SwarmError as error:
-                yield self._failure(open, error)
+                yield self._failure(opening, error)
                 return
             assert not isinstance(output.payload, Rows)
             await outbox.results.put(Result(step.epoch, output.position, output.payload, self._timed(step, output)))
@@ -162,53 +162,53 @@ class SessionHandler:
 
     # -- the next hop --------------------------------------------------------------------------------------------
 
-    async def _open_next(self, open: Open) -> RunCall:
-        hop = open.hops[open.hop_idx + 1]
+    async def _open_next(self, opening: Open) -> RunCall:
+        hop = opening.hops[opening.hop_idx + 1]
         connection = await self._dialer.connect(hop.address, hop.node_id)
-        return connection.run(replace(open, hop_idx=open.hop_idx + 1))
+        return connection.run(replace(opening, hop_idx=opening.hop_idx + 1))
 
-    async def _first_reply(self, open: Open, replies: AsyncIterator[Opened | Failure]) -> Opened | Failure:
+    async def _first_reply(self, opening: Open, replies: AsyncIterator[Opened | Failure]) -> Opened | Failure:
         try:
             async for reply in replies:
                 return reply
         except SwarmError as error:
-            return self._failure_of_next(open, error)
-        return self._failure_of_next(open, SessionLost("the next hop ended the session before it opened it"))
+            return self._failure_of_next(opening, error)
+        return self._failure_of_next(opening, SessionLost("the next hop ended the session before it opened it"))
 
-    def _failure(self, open: Open, error: SwarmError) -> Failure:
-        return error_to_failure(error, open.hop_idx, self._node_id)
+    def _failure(self, opening: Open, error: SwarmError) -> Failure:
+        return error_to_failure(error, opening.hop_idx, self._node_id)
 
-    def _failure_of_next(self, open: Open, error: SwarmError) -> Failure:
+    def _failure_of_next(self, opening: Open, error: SwarmError) -> Failure:
         """The next hop is at fault. It may only have vanished, which for the session is being lost there."""
-        hop = open.hops[open.hop_idx + 1]
-        return error_to_failure(error, open.hop_idx + 1, hop.node_id)
+        hop = opening.hops[opening.hop_idx + 1]
+        return error_to_failure(error, opening.hop_idx + 1, hop.node_id)
 
     # -- checks and registers ------------------------------------------------------------------------------------
 
-    def _check_open(self, open: Open, caller: NodeId) -> None:
+    def _check_open(self, opening: Open, caller: NodeId) -> None:
         """Raises: RemoteProtocolError when the route does not lead through this node as the caller claims."""
-        if open.release != self._release:
-            raise RemoteProtocolError(f"this node serves release {self._release}, not {open.release}")
-        if open.hop_idx >= len(open.hops) or open.hops[open.hop_idx].node_id != self._node_id:
+        if opening.release != self._release:
+            raise RemoteProtocolError(f"this node serves release {self._release}, not {opening.release}")
+        if opening.hop_idx >= len(opening.hops) or opening.hops[opening.hop_idx].node_id != self._node_id:
             raise RemoteProtocolError("the route does not name this node at this hop")
-        expected = open.client_id if open.hop_idx == 0 else open.hops[open.hop_idx - 1].node_id
+        expected = opening.client_id if opening.hop_idx == 0 else opening.hops[opening.hop_idx - 1].node_id
         if caller != expected:
             raise RemoteProtocolError("the caller is not the hop before this one")
-        if open.profile != self._profile:
-            raise RemoteProtocolError(f"this node computes in profile {self._profile}, not {open.profile}")
-        ends = [0, *(hop.span.end for hop in open.hops)]
+        if opening.profile != self._profile:
+            raise RemoteProtocolError(f"this node computes in profile {self._profile}, not {opening.profile}")
+        ends = [0, *(hop.span.end for hop in opening.hops)]
         if (
-            any(hop.span.start != end for hop, end in zip(open.hops, ends, strict=False))
+            any(hop.span.start != end for hop, end in zip(opening.hops, ends, strict=False))
             or ends[-1] != self._stage.args.n_layers
         ):
             raise RemoteProtocolError(
                 f"the route's spans do not join up to the {self._stage.args.n_layers} layers of the model"
             )
 
-    async def _register(self, open: Open) -> _Outbox:
-        outbox = _Outbox(open.client_id, open.epoch)
+    async def _register(self, opening: Open) -> _Outbox:
+        outbox = _Outbox(opening.client_id, opening.epoch)
         async with self._opened:
-            self._outboxes[open.session_id] = outbox
+            self._outboxes[opening.session_id] = outbox
             self._opened.notify_all()
         return outbox
 

@@ -1,13 +1,24 @@
 """A span of layers that serves sessions: opens them, runs their steps one after another, bounds what they may cache.
 
-Promises that steps of different sessions never disturb each other, that a step is computed at exactly the position that it
+Promises that steps of different sessions never disturb each other, that a step is computed at exactly the position
+that it
 states or refused, and that the cache never outgrows its budget. Knows nothing of routes, nodes, streams or sampling:
 hidden state (or token ids) in, hidden state (or the largest logits) out.
 """
 
-from node.stage.rows import rows_of, tensor_of
+from node.stage.rows import DTYPES, rows_of, tensor_of
 from node.stage.scheduler import ComputeThread
 from node.stage.stage import Stage, StageConfig, StageSession, StepOutput
 from node.stage.top_logits import top_logits
 
-__all__ = ["ComputeThread", "Stage", "StageConfig", "StageSession", "StepOutput", "rows_of", "tensor_of", "top_logits"]
+__all__ = [
+    "DTYPES",
+    "ComputeThread",
+    "Stage",
+    "StageConfig",
+    "StageSession",
+    "StepOutput",
+    "rows_of",
+    "tensor_of",
+    "top_logits",
+]

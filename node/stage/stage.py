@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from node.model import KVCache, SpanModel
-from node.stage.rows import DTYPES, rows_of, tensor_of
+from node.stage.rows import rows_of, tensor_of
 from node.stage.scheduler import ComputeThread
 from node.stage.top_logits import top_logits
 from swarm.errors import (
@@ -94,7 +94,9 @@ class Stage:
 
     @property
     def free_sessions(self) -> int:
-        """How many more sessions of a typical length (2048 positions, or the whole context if shorter) would be admitted."""
+        """How many more sessions of a typical length (2048 positions, or the whole context if shorter) would be
+        admitted.
+        """
         typical = sum(self._session_bytes(span, min(2048, self.args.max_positions)) for span in self._models)
         by_memory = (self.config.cache_budget_bytes - self._reserved_bytes) // max(1, typical)
         return max(0, min(self.config.max_sessions - len(self._sessions), by_memory))
@@ -102,7 +104,8 @@ class Stage:
     def open(self, key: SessionKey, epoch: int, span: Span, max_positions: int, n_top: int) -> StageSession:
         """Admit a session, reserving its cache; a newer epoch of a known session replaces the older one.
 
-        Raises: StaleEpoch; StageFull; RemoteProtocolError (layers not hosted here, or more positions than the model has).
+        Raises: StaleEpoch; StageFull; RemoteProtocolError (layers not hosted here, or more positions than the model
+        has).
         """
         hosted = next((hosted for hosted in self._models if hosted.covers(span)), None)
         if hosted is None:
@@ -167,7 +170,7 @@ class Stage:
             raise StaleEpoch(f"a step of epoch {step.epoch} came into epoch {session.epoch}")
         if step.position + step.n_rows > session.max_positions:
             raise RemoteProtocolError(
-                f"positions {step.position}..{step.position + step.n_rows - 1} do not fit the {session.max_positions} of the session"
+                f"{step.n_rows} rows from position {step.position} on exceed the session's {session.max_positions}"
             )
         if not 0 < step.n_rows <= self.config.max_chunk_rows or step.n_logit_rows > step.n_rows:
             raise RemoteProtocolError(
@@ -215,8 +218,3 @@ class Stage:
     def _session_bytes(self, span: Span, positions: int) -> int:
         itemsize = next(iter(self._models.values())).dtype.itemsize
         return len(span) * positions * 2 * self.args.n_kv_heads * self.args.head_dim * itemsize
-
-
-def profile_dtype(name: str) -> torch.dtype:
-    """The dtype that a profile's first word names."""
-    return DTYPES[name]

@@ -1,4 +1,6 @@
-"""The loop that makes tokens: find a route, step along it, sample, journal, show; and go on elsewhere when it breaks."""
+"""The loop that makes tokens: find a route, step along it, sample, journal, show; and go on elsewhere when it
+breaks.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class TokenLoop:
         check_context(len(journal.prompt_ids), release)
 
     async def events(self) -> AsyncGenerator[TokenEvent, None]:
-        """Each token once, in order; a resumed journal's tokens are not repeated. Raises: SwarmError when no route can go on."""
+        """Each token once, in order; a resumed journal's tokens are not repeated. Raises: SwarmError when no route
+        can go on.
+        """
         self._take_in_resumed()
         fruitless = 0
         try:
@@ -160,5 +164,6 @@ def check_context(n_prompt: int, release: ClientRelease) -> None:
         raise BadArgument("the prompt is empty; give at least one token")
     if n_prompt >= most:
         raise ContextLengthExceeded(
-            f"the prompt is {n_prompt} tokens, but {release.name} sees {most} at a time, the answer's included; shorten it"
+            f"the prompt is {n_prompt} tokens, but {release.name} sees {most} at a time, "
+            "the answer's included; shorten it"
         )

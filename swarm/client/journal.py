@@ -35,7 +35,9 @@ class Journal:
 
     @classmethod
     def create(cls, release: Infohash, prompt_ids: Sequence[int], params: SamplingParams, path: Path | None) -> Journal:
-        """A new journal; its seed is the parameters' or drawn at random. Raises: BadArgument when path exists already."""
+        """A new journal; its seed is the parameters' or drawn at random. Raises: BadArgument when path exists
+        already.
+        """
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(7), "big")
         journal = cls(release, tuple(prompt_ids), params, seed)
         if path is not None:

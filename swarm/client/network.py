@@ -29,7 +29,9 @@ class NetworkConfig:
 
     @classmethod
     def named(cls, name: str | None, bootstrap: Sequence[Address] = (), torrent_port: int = 0) -> NetworkConfig:
-        """name: one of NETWORKS; None takes the environment's SWARM_NETWORK, else wan. bootstrap: DHT nodes to begin with."""
+        """name: one of NETWORKS; None takes the environment's SWARM_NETWORK, else wan. bootstrap: DHT nodes to begin
+        with.
+        """
         name = name or os.environ.get("SWARM_NETWORK") or "wan"
         if name not in NETWORKS:
             raise BadArgument(f"network {name!r} is unknown; choose one of {', '.join(NETWORKS)}")

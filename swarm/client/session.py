@@ -13,7 +13,9 @@ from swarm.rpc import Connection, Dialer, RunCall, failure_to_error
 from swarm.terms import Infohash, NodeId, SessionId
 
 CHUNK_TOKENS = 256
-"""Prompt tokens in one step: large enough to keep matrix units busy, small enough to keep the hops of a route all at work."""
+"""Prompt tokens in one step: large enough to keep matrix units busy, small enough to keep the hops of a route all at
+work.
+"""
 
 MAX_CHUNKS_IN_FLIGHT = 4
 
@@ -172,7 +174,9 @@ class RouteSession:
             self._fault.set_result(fault)
 
     async def _raise_fault(self, seen: HopFailed) -> None:
-        """Raise what the route says is at fault, if it says so soon; a broken stream alone only shows where it was noticed."""
+        """Raise what the route says is at fault, if it says so soon; a broken stream alone only shows where it was
+        noticed.
+        """
         await asyncio.wait((self._fault,), timeout=DEATH_NOTICE_S)
         told = self._fault.result() if self._fault.done() else None
         if told is not None and not (isinstance(told.error, SessionLost) and isinstance(seen.error, NodeUnreachable)):

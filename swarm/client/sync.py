@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from swarm.client.connect import AsyncClient, AsyncGeneration, Message, Prompt, connect_async
+from swarm.client.guest import AsyncClient, AsyncGeneration, Message, Prompt, connect_async
 from swarm.client.values import ClientRelease, Generation, SwarmStatus, TokenEvent
 from swarm.errors import BadArgument
 from swarm.sampling import SamplingParams
@@ -115,7 +115,9 @@ class Client:
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, *, journal: Path | None = None
     ) -> TokenStream:
-        """Begin a generation. prompt: text (completed as is) or token ids. journal: a file to keep it in for `resume`."""
+        """Begin a generation. prompt: text (completed as is) or token ids. journal: a file to keep it in for
+        `resume`.
+        """
         return self._streamed(lambda: self._client.stream(prompt, params, journal=journal))
 
     def stream_chat(

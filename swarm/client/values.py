@@ -26,8 +26,8 @@ class TokenEvent:
     """One generated token.
 
     index: 0 for the first. text: what it adds to the answer; may be empty (half a character, a possible stop string).
-    logprob, top_logprobs: natural logarithms, of the model's own distribution (temperature 1), the latter (id, logprob).
-    hop_times: each hop's seconds for the step that led to it; elapsed_s: since the generation began.
+    logprob, top_logprobs: natural logarithms, of the model's own distribution (temperature 1), the latter (id,
+    logprob). hop_times: each hop's seconds for the step that led to it; elapsed_s: since the generation began.
     """
 
     index: int
@@ -51,7 +51,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds. first_token_s: from the request to the first token (route, prefill and all); n_replays: routes lost and replaced."""
+    """Seconds. first_token_s: from the request to the first token (route, prefill and all); n_replays: routes lost
+    and replaced.
+    """
 
     first_token_s: float
     total_s: float

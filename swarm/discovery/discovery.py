@@ -1,4 +1,6 @@
-"""One participant's view of who serves a release: looks nodes up, exchanges facts with them, and keeps the table fresh."""
+"""One participant's view of who serves a release: looks nodes up, exchanges facts with them, and keeps the table
+fresh.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,18 @@ from swarm.facts import NodeFact, SignedFact
 from swarm.terms import Address, Infohash, NodeId
 
 
+OwnFact = Callable[[], SignedFact | None]
+"""A participant's own newest fact; None while it has nothing to say."""
+
+
 @dataclass(frozen=True, slots=True)
 class DiscoveryConfig:
     """Rhythm of the exchange.
 
     exchange_interval_s: between rounds; lower notices changes sooner and costs fanout calls a round.
     announce_interval_s: between DHT announcements; the DHT forgets after 45 minutes.
-    fact_ttl_s: how long a node's word holds without renewal; at least three rounds, so that one lost round does no harm.
-    fanout: nodes asked a round; news reaches n nodes in about log(n)/log(fanout) rounds.
+    fact_ttl_s: how long a node's word holds without renewal; at least three rounds, so that one lost round does no
+    harm. fanout: nodes asked a round; news reaches n nodes in about log(n)/log(fanout) rounds.
     """
 
     exchange_interval_s: float = 10.0
@@ -46,7 +52,8 @@ class DiscoveryConfig:
 
     @classmethod
     def for_network(cls, network: str) -> DiscoveryConfig:
-        return {"loopback": cls.loopback, "lan": cls.lan, "wan": cls}[network]()
+        """network: 'loopback', 'lan' or 'wan'."""
+        return cls.loopback() if network == "loopback" else cls.lan() if network == "lan" else cls()
 
 
 class Discovery:
@@ -64,7 +71,7 @@ class Discovery:
         *,
         rendezvous: Rendezvous | None = None,
         static_peers: Sequence[Address] = (),
-        own: Callable[[], SignedFact | None] = lambda: None,
+        own: OwnFact | None = None,
     ) -> None:
         self.release = release
         self.config = config
@@ -73,7 +80,7 @@ class Discovery:
         self._port = port
         self._rendezvous = rendezvous
         self._static = tuple(static_peers)
-        self._own = own
+        self._own: OwnFact = own if own is not None else _nothing
         self._wake = asyncio.Event()
 
     def nodes(self) -> tuple[NodeFact, ...]:
@@ -173,7 +180,14 @@ class Discovery:
         return own is not None and own.fact.address == address
 
     def _expected_id(self, address: Address) -> NodeId | None:
-        """The node id that is known to live at address, unless the user named the address: whoever answers there is welcome."""
+        """The node id that is known to live at address, unless the user named the address: whoever answers there is
+        welcome.
+        """
         if address in self._static:
             return None
         return next((fact.node_id for fact in self.table.live() if fact.address == address), None)
+
+
+def _nothing() -> SignedFact | None:
+    """A guest's own fact."""
+    return None

@@ -10,9 +10,11 @@ from swarm.terms import Address, Infohash, NodeId
 
 
 class Rendezvous(Protocol):
-    """A place where nodes leave their addresses under a 20-byte key. What it returns is hearsay until a node answers there."""
+    """A place where nodes leave their addresses under a 20-byte key. What it returns is hearsay until a node answers
+    there.
+    """
 
-    async def dht_announce(self, key: bytes, port: int) -> None: ...
+    async def dht_announce(self, key: bytes, port: int) -> object: ...
 
     async def dht_look_up(self, key: bytes, timeout_s: float) -> set[Address]: ...
 

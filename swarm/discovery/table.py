@@ -51,8 +51,9 @@ class FactTable:
             raise RemoteProtocolError(f"a fact of release {fact.release} was sent where {self._release} was asked for")
         if not 0 < fact.ttl_s <= MAX_TTL_S or fact.issued_at_s > now + MAX_CLOCK_SKEW_S:
             raise RemoteProtocolError(
-                f"node {fact.node_id[:8]} issued a fact for {fact.ttl_s:.0f} s dated {fact.issued_at_s - now:+.0f} s from now; "
-                "facts live at most 600 s and clocks may differ by 120 s: set the machine's clock"
+                f"node {fact.node_id[:8]} issued a fact for {fact.ttl_s:.0f} s dated "
+                f"{fact.issued_at_s - now:+.0f} s from now; facts live at most 600 s and clocks may differ by 120 s: "
+                "set the machine's clock"
             )
         if fact.issued_at_s + fact.ttl_s + MAX_CLOCK_SKEW_S < now:
             return False
@@ -67,7 +68,9 @@ class FactTable:
             self._entries[node_id].dead = True
 
     def live(self) -> tuple[NodeFact, ...]:
-        """Facts in force, by node id. Their issued_at_s is rewritten to this table's clock, so skewed clocks do no harm."""
+        """Facts in force, by node id. Their issued_at_s is rewritten to this table's clock, so skewed clocks do no
+        harm.
+        """
         return tuple(
             replace(entry.signed.fact, issued_at_s=entry.expires_s - entry.signed.fact.ttl_s) for entry in self._alive()
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 
 from swarm.errors import CorruptRelease, LocalProtocolError
 from swarm.release import files as release_files
@@ -142,14 +142,26 @@ def _read_heads(
         if files[shard] < heads.LENGTH_BYTES + 2:
             raise CorruptRelease(f"{shard} is empty or cut short ({files[shard]} bytes); {REFETCH}")
     lengths = yield [ByteRange(shard, 0, heads.LENGTH_BYTES) for shard in shards]
+    sizes = [heads.header_size(length, shard, files[shard]) for shard, length in zip(shards, lengths, strict=True)]
     tables: list[tuple[str, TensorRange]] = []
-    for shard, length in zip(shards, lengths, strict=True):  # one at a time: a header may be large
-        size = heads.header_size(length, shard, files[shard])
-        (header,) = yield [ByteRange(shard, heads.LENGTH_BYTES, size)]
-        tables += heads.parse_header(header, shard, files[shard]).items()
-        if len(tables) > MAX_TENSORS:
-            raise CorruptRelease(f"the shards declare more than {MAX_TENSORS} tensors; {REFETCH}")
+    for batch in _batches(sizes, heads.MAX_HEADER_BYTES):
+        headers = yield [ByteRange(shards[i], heads.LENGTH_BYTES, sizes[i]) for i in batch]
+        for i, header in zip(batch, headers, strict=True):
+            tables += heads.parse_header(header, shards[i], files[shards[i]]).items()
+            if len(tables) > MAX_TENSORS:
+                raise CorruptRelease(f"the shards declare more than {MAX_TENSORS} tensors; {REFETCH}")
     return tables
+
+
+def _batches(sizes: Sequence[int], most: int) -> Iterator[range]:
+    """Indices into sizes, in order, in as few runs as keep each run's sum within `most` (or of one index)."""
+    start, total = 0, 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > most:
+            yield range(start, i)
+            start, total = i, 0
+        total += size
+    yield range(start, len(sizes))
 
 
 def _parse_index(data: bytes, index: str, files: Mapping[str, int]) -> dict[str, str]:
@@ -174,7 +186,9 @@ def _refuse_large(files: Mapping[str, int], file: str, most: int) -> None:
 
 
 def _with_stored_dtype(args: ModelArgs, found: Mapping[str, TensorRange]) -> ModelArgs:
-    """What the heads say outweighs the config: the dtype of most bytes."""
+    """What the heads say outweighs the config: the dtype of most bytes. No heads read: the config's word stands."""
+    if not found:
+        return args
     n_bytes: Counter[str] = Counter()
     for tensor in found.values():
         n_bytes[tensor.dtype] += tensor.size_bytes

@@ -1,0 +1,186 @@
+"""A stage's sessions: admission, positions, epochs, and that sessions do not disturb each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from node.model import SpanModel
+from node.stage import Stage, StageConfig, rows_of, tensor_of
+from node.weights import load_tensors
+from swarm.errors import PositionMismatch, RemoteProtocolError, SessionLost, StageFull, StaleEpoch
+from swarm.messages import Rows, Step, TopLogits
+from swarm.release import read_folder_layout
+from swarm.terms import SessionId, Span
+
+CPU = torch.device("cpu")
+A, B = SessionId("aa" * 16), SessionId("bb" * 16)
+IDS = tuple(int(i) for i in torch.randint(0, 300, (40,), generator=torch.Generator().manual_seed(1)))
+
+
+def load(folder: Path, span: Span) -> SpanModel:
+    layout = read_folder_layout(folder)
+    model = SpanModel(layout.args, span, dtype=torch.float32, device=CPU)
+    for layer_idx in span:
+        tensors = load_tensors(layout.layer_tensors(layer_idx), folder, dtype=torch.float32, device=CPU)
+        model.load_layer(layer_idx, {n.removeprefix(f"layers.{layer_idx}."): t for n, t in tensors.items()})
+    if span.start == 0:
+        model.load_embeddings(
+            next(iter(load_tensors(layout.embedding_tensors(), folder, dtype=torch.float32).values()))
+        )
+    if span.end == layout.args.n_layers:
+        head = load_tensors(layout.head_tensors(), folder, dtype=torch.float32)
+        model.load_head(head.pop("norm.weight"), next(iter(head.values())))
+    return model
+
+
+@pytest.fixture
+def stage_of(release: Callable[..., Path]) -> Iterator[Callable[..., Stage]]:
+    stages: list[Stage] = []
+
+    def make(preset: str = "tiny-mixtral", spans: tuple[Span, ...] = (Span(0, 6),), **config: int) -> Stage:
+        models = {span: load(release(preset), span) for span in spans}
+        stages.append(Stage(next(iter(models.values())).args, models, StageConfig(**config), CPU))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.shut_down()
+
+
+def ids_step(ids: tuple[int, ...], position: int, n_logit_rows: int = 1, epoch: int = 1) -> Step:
+    return Step(epoch, position, ids, n_logit_rows)
+
+
+async def top(stage: Stage, session: object, step: Step) -> tuple[TopLogits, ...]:
+    output = await stage.step(session, step)  # type: ignore[arg-type]
+    assert isinstance(output.payload, tuple)
+    return output.payload
+
+
+async def test_decode_after_prefill_equals_prefill_of_everything(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of()
+    one = stage.open((A, 0), 1, Span(0, 6), 64, 8)
+    (whole,) = await top(stage, one, ids_step(IDS, 0))
+    other = stage.open((B, 0), 1, Span(0, 6), 64, 8)
+    await stage.step(other, ids_step(IDS[:30], 0, 0))
+    for position in range(30, 40):
+        (last,) = await top(stage, other, ids_step(IDS[position : position + 1], position))
+    assert last.ids == whole.ids
+    assert last.logits == pytest.approx(whole.logits, abs=1e-5)
+    assert last.log_sum_exp == pytest.approx(whole.log_sum_exp, abs=1e-5)
+
+
+async def test_two_interleaved_sessions_do_not_disturb_each_other(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of()
+
+    async def alone(session_id: SessionId, ids: tuple[int, ...]) -> list[TopLogits]:
+        session = stage.open((session_id, 0), 1, Span(0, 6), 64, 4)
+        rows = [(await top(stage, session, ids_step((i,), position)))[0] for position, i in enumerate(ids)]
+        stage.close(session)
+        return rows
+
+    undisturbed = await alone(A, IDS[:20]), await alone(B, IDS[20:])
+    assert tuple(await asyncio.gather(alone(A, IDS[:20]), alone(B, IDS[20:]))) == undisturbed
+
+
+async def test_a_split_stage_equals_a_whole_one_bit_for_bit(stage_of: Callable[..., Stage]) -> None:
+    whole = stage_of()
+    (expected,) = await top(whole, whole.open((A, 0), 1, Span(0, 6), 64, 8), ids_step(IDS, 0))
+    parts = stage_of(spans=(Span(0, 1), Span(1, 4), Span(4, 6)))
+    step = ids_step(IDS, 0)
+    for hop_idx, span in enumerate((Span(0, 1), Span(1, 4), Span(4, 6))):
+        session = parts.open((A, hop_idx), 1, span, 64, 8)
+        output = await parts.step(session, step)
+        if isinstance(output.payload, Rows):
+            step = Step(1, 0, output.payload, 1)
+    assert output.payload == (expected,)
+
+
+async def test_part_of_a_hosted_span_can_be_a_hop(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of()
+    (expected,) = await top(stage, stage.open((A, 0), 1, Span(0, 6), 64, 8), ids_step(IDS, 0))
+    first = await stage.step(stage.open((B, 0), 1, Span(0, 2), 64, 8), ids_step(IDS, 0))
+    assert isinstance(first.payload, Rows)
+    last = await stage.step(stage.open((B, 1), 1, Span(2, 6), 64, 8), Step(1, 0, first.payload, 1))
+    assert last.payload == (expected,)
+
+
+async def test_a_smaller_position_truncates_and_a_larger_one_is_refused(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of()
+    session = stage.open((A, 0), 1, Span(0, 6), 64, 4)
+    (expected,) = await top(stage, session, ids_step(IDS[:10], 0))
+    await stage.step(session, ids_step(IDS[10:20], 10, 0))
+    with pytest.raises(PositionMismatch, match="20 tokens are cached"):
+        await stage.step(session, ids_step(IDS[:1], 21))
+    (again,) = await top(stage, session, ids_step(IDS[9:10], 9))
+    assert again.ids == expected.ids
+    with pytest.raises(PositionMismatch, match="10 tokens are cached"):
+        await stage.step(session, ids_step(IDS[:1], 11))
+
+
+async def test_epochs_fence_the_past(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of()
+    old = stage.open((A, 0), 1, Span(0, 6), 64, 4)
+    new = stage.open((A, 0), 2, Span(0, 6), 64, 4)
+    with pytest.raises(SessionLost):
+        await stage.step(old, ids_step(IDS[:1], 0))
+    with pytest.raises(StaleEpoch):
+        await stage.step(new, ids_step(IDS[:1], 0, epoch=1))
+    with pytest.raises(StaleEpoch):
+        stage.open((A, 0), 2, Span(0, 6), 64, 4)
+    stage.close(old)
+    assert stage.n_sessions == 1
+
+
+async def test_the_cache_budget_admits_and_refuses_and_gives_back(stage_of: Callable[..., Stage]) -> None:
+    session_bytes = 6 * 64 * 2 * 2 * 16 * 4  # layers x positions x (k, v) x kv heads x head_dim x fp32
+    stage = stage_of(cache_budget_bytes=2 * session_bytes)
+    first = stage.open((A, 0), 1, Span(0, 6), 64, 4)
+    stage.open((B, 0), 1, Span(0, 6), 64, 4)
+    with pytest.raises(StageFull, match="cache") as full:
+        stage.open((SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
+    assert full.value.retry_after_s > 0
+    stage.close(first)
+    stage.close(first)
+    stage.open((SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
+
+
+async def test_what_a_remote_may_get_wrong_is_refused_and_changes_nothing(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of(spans=(Span(0, 3),), max_chunk_rows=8)
+    with pytest.raises(RemoteProtocolError, match="not hosted here"):
+        stage.open((A, 0), 1, Span(2, 4), 64, 4)
+    with pytest.raises(RemoteProtocolError, match="4096"):
+        stage.open((A, 0), 1, Span(0, 3), 4097, 4)
+    session = stage.open((A, 0), 1, Span(0, 3), 12, 4)
+    for wrong in (
+        ids_step((512,), 0),  # outside of the vocabulary
+        ids_step((), 0),
+        ids_step(IDS[:9], 0),  # more rows than a chunk may have
+        ids_step(IDS[:1], 12),  # beyond the session's positions
+        ids_step(IDS[:1], 0, n_logit_rows=2),
+        Step(1, 0, Rows(1, "fp32", bytes(64 * 4)), 1),  # hidden state into the first stage
+    ):
+        with pytest.raises(RemoteProtocolError):
+            await stage.step(session, wrong)
+    assert session.cache.length == 0
+    inner = stage.open((B, 1), 1, Span(1, 3), 12, 4)
+    for rows in (Rows(1, "fp32", bytes(64 * 4 - 4)), Rows(1, "bf16", bytes(64 * 2))):
+        with pytest.raises(RemoteProtocolError):
+            await stage.step(inner, Step(1, 0, rows, 0))
+    with pytest.raises(RemoteProtocolError):
+        await stage.step(inner, ids_step(IDS[:1], 0))
+    assert inner.cache.length == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_travel_bit_for_bit(dtype: torch.dtype) -> None:
+    h = torch.randn(5, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+    rows = rows_of(h)
+    assert len(rows.data) == 5 * 24 * dtype.itemsize
+    back = tensor_of(Rows(rows.n_rows, rows.dtype, bytes(rows.data)), 24, CPU)
+    assert back.dtype == dtype and torch.equal(back, h)

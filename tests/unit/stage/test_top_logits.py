@@ -1,0 +1,25 @@
+"""The top of a row of logits, with ties in one order everywhere."""
+
+import math
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.stage import top_logits
+
+ROWS = st.lists(st.integers(-3, 3), min_size=1, max_size=40)
+
+
+@given(ROWS, st.integers(1, 45))
+def test_the_largest_first_and_equal_ones_by_id(row: list[int], n_top: int) -> None:
+    (got,) = top_logits(torch.tensor([row], dtype=torch.float32), n_top)
+    expected = sorted(range(len(row)), key=lambda i: (-row[i], i))[:n_top]
+    assert got.ids == tuple(expected)
+    assert got.logits == tuple(float(row[i]) for i in expected)
+    assert math.isclose(got.log_sum_exp, math.log(sum(math.exp(v) for v in row)), abs_tol=1e-5)
+
+
+def test_each_row_is_on_its_own() -> None:
+    rows = top_logits(torch.tensor([[0.0, 1.0, 1.0], [5.0, -1.0, 5.0]]), 2)
+    assert [row.ids for row in rows] == [(1, 2), (0, 2)]
