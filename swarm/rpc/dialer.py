@@ -14,6 +14,7 @@ from swarm.identity import TlsIdentity, node_id_of_certificate, tls_host_name
 from swarm.rpc.config import RpcConfig, channel_options
 from swarm.rpc.connection import Connection
 from swarm.rpc.probe import Prober
+from swarm.rpc.quiet import keep_grpc_quiet
 from swarm.terms import Address, NodeId, short_id
 
 
@@ -21,6 +22,7 @@ class Dialer:
     """Use within one event loop, and close: `async with Dialer(tls, config) as dialer`."""
 
     def __init__(self, tls: TlsIdentity, config: RpcConfig) -> None:
+        keep_grpc_quiet()
         self._tls = tls
         self._config = config
         self._prober = Prober(tls)
