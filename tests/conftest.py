@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("SWARM_NETWORK", "loopback")
+
+# A shared machine stalls for longer than any one example takes.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 Release = Callable[..., Path]
 """release("tiny-mixtral", format="hf", dtype="fp32") -> the folder of that synthetic release; treat it as read-only."""
