@@ -54,9 +54,14 @@ def missing_extra(module: str | None) -> SwarmError:
     )
 
 
+def is_ours(module: str | None) -> bool:
+    """Whether a module that cannot be found should have come with this very package."""
+    return module is not None and module.partition(".")[0] in ("swarm", "node")
+
+
 def explain(error: BaseException) -> ErrorReport:
     """What to tell the user about `error`, and the status to exit with."""
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and not is_ours(error.name):
         error = missing_extra(error.name)
     match error:
         case SwarmError():

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from swarm import __version__
-from swarm.cli.errors import missing_extra, report_error, wants_json
+from swarm.cli.errors import is_ours, missing_extra, report_error, wants_json
 from swarm.errors import SwarmError
 
 ENTRY_POINT_GROUP = "swarm.commands"
@@ -92,7 +92,7 @@ def load_external(entry: metadata.EntryPoint) -> click.Command:
     try:
         command = entry.load()
     except ModuleNotFoundError as error:
-        raise missing_extra(error.name) from error
+        raise error if is_ours(error.name) else missing_extra(error.name) from error
     except (ImportError, AttributeError) as error:
         raise SwarmError(
             f"the verb {entry.name!r} cannot be loaded from {entry.value}: {error}; reinstall what brings it"

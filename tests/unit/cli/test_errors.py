@@ -93,6 +93,13 @@ def test_a_missing_package_of_the_node_extra_says_what_to_install() -> None:
     assert "mistral-swarm[node]" not in missing_extra("click").message
 
 
+def test_a_missing_module_of_ours_is_a_bug_and_no_missing_package() -> None:
+    status, _, err = run_failing(ModuleNotFoundError("No module named 'swarm.nothing'", name="swarm.nothing"))
+    assert status == 1
+    assert "Traceback" in err
+    assert "pip install" not in err
+
+
 def test_a_bug_of_ours_shows_its_traceback_and_says_so() -> None:
     status, _, err = run_failing(ZeroDivisionError("division by zero"))
     assert status == 1
