@@ -27,7 +27,10 @@ def load_raw(path: Path) -> SentencePieceTokenizer | Tekkenizer:
     try:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             raise CorruptRelease(f"{path} has {path.stat().st_size} bytes; no tokenizer has over {MAX_TOKENIZER_BYTES}")
-        return _load_tekken(path) if path.suffix == ".json" else _load_sentencepiece(path)
+        raw = _load_tekken(path) if path.suffix == ".json" else _load_sentencepiece(path)
+        if not all(0 <= token_id < raw.n_words for token_id in (raw.bos_id, raw.eos_id)):
+            raise ValueError("it has no ids for the beginning and the end of a text")
+        return raw
     except (MistralCommonException, *_SPOILED) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CorruptRelease(
@@ -56,6 +59,8 @@ def with_templates(raw: SentencePieceTokenizer | Tekkenizer) -> MistralTokenizer
     }
     if raw.version.value not in classes or not all(raw.is_special(token) for token in _markers(raw.version.value)):
         return None
+    if raw.version.supports_model_settings and raw.model_settings_builder is None:
+        return None  # its template has to say the settings, and the file does not say which there are
     try:
         return MistralTokenizer(
             classes[raw.version.value](raw),

@@ -1,0 +1,147 @@
+"""Any file either loads or is refused as corrupt; names alone tell which file to load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+from swarm.errors import CorruptRelease
+from swarm.tokenizer import load_tokenizer, pick_tokenizer_file
+
+DATA = Path(MistralTokenizer._data_path())
+
+
+def test_what_a_loaded_tokenizer_says_of_itself(case: Any) -> None:
+    raw = case.reference.instruct_tokenizer.tokenizer
+    assert case.ours.version == raw.version.value == case.name.split("-")[0].removesuffix("m1")
+    assert case.ours.vocab_size == raw.n_words
+    assert (case.ours.bos_id, case.ours.eos_id) == (raw.bos_id, raw.eos_id) == (1, 2)
+    assert case.ours.has_chat_template
+
+
+@pytest.mark.parametrize(
+    ("bundled", "version"),
+    [
+        ("tokenizer.model.v1", "v1"),
+        ("mistral_instruct_tokenizer_240216.model.v2", "v2"),
+        ("mistral_instruct_tokenizer_240323.model.v3", "v3"),
+        ("mistral_instruct_tokenizer_241114.model.v7", "v7"),
+    ],
+)
+def test_a_bare_tokenizer_model_is_told_by_its_tokens(tmp_path: Path, bundled: str, version: str) -> None:
+    shutil.copy(DATA / bundled, tmp_path / "tokenizer.model")
+    assert load_tokenizer(tmp_path / "tokenizer.model").version == version
+
+
+def test_a_file_without_its_version_s_tokens_has_no_template(tmp_path: Path) -> None:
+    """SentencePiece would answer <unk> for [INST] and say nothing."""
+    shutil.copy(DATA / "tokenizer.model.v1", tmp_path / "tokenizer.model.v3")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.model.v3")
+    assert not tokenizer.has_chat_template
+    assert tokenizer.decode(tokenizer.encode("Hello")) == "Hello"
+
+
+@pytest.fixture(scope="module")
+def small_tekken() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((DATA / "tekken_240718.json").read_text())
+    data["vocab"] = data["vocab"][:300]
+    data["config"] |= {"default_vocab_size": 340, "default_num_special_tokens": 40}
+    return data
+
+
+def test_a_tiny_tekken_file_loads(tmp_path: Path, small_tekken: dict[str, Any]) -> None:
+    (tmp_path / "tekken.json").write_text(json.dumps(small_tekken))
+    tokenizer = load_tokenizer(tmp_path / "tekken.json")
+    assert tokenizer.vocab_size == 340
+    assert tokenizer.decode(tokenizer.encode_chat([{"role": "user", "content": "Hé"}])) == "Hé"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda d: d.pop("vocab"),
+        lambda d: d.pop("config"),
+        lambda d: d["config"].pop("pattern"),
+        lambda d: d["config"].update(version="v99"),
+        lambda d: d["config"].update(version=None),
+        lambda d: d["config"].update(version=[]),
+        lambda d: d["config"].update(version="v13"),
+        lambda d: d["config"].update(default_vocab_size=10**9),
+        lambda d: d["config"].update(default_vocab_size="many"),
+        lambda d: d["config"].update(default_vocab_size=-1),
+        lambda d: d["config"].update(pattern="(unclosed"),
+        lambda d: d["config"].update(default_num_special_tokens=3),
+        lambda d: d["vocab"][7].update(token_bytes="AQ=="),
+        lambda d: d["vocab"][7].update(token_bytes="not base64!"),
+        lambda d: d["vocab"][7].update(rank=8),
+        lambda d: d["vocab"].append("x") or d["config"].update(default_vocab_size=341),
+        lambda d: d.update(special_tokens=[{"rank": 0, "token_str": "a"}] * 2),
+        lambda d: d.update(special_tokens=7),
+        lambda d: d.update(special_tokens=[{"rank": 0, "token_str": "<unk>", "is_control": True}]),
+        lambda d: d.update(multimodal={"image_patch_size": "x"}),
+        lambda d: d.update(audio=3),
+    ],
+)
+def test_a_spoilt_tekken_file_is_corrupt(tmp_path: Path, small_tekken: dict[str, Any], spoil: Any) -> None:
+    data = json.loads(json.dumps(small_tekken))
+    spoil(data)
+    (tmp_path / "tekken.json").write_text(json.dumps(data))
+    with pytest.raises(CorruptRelease, match=r"tekken\.json is not a tokenizer that this version reads"):
+        load_tokenizer(tmp_path / "tekken.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["tekken.json", "tokenizer.model", "tokenizer.model.v3", "tokenizer.model.v99", "x.bin"]
+)
+@pytest.mark.parametrize("content", [b"", b"\x00\xff" * 50, b"[]", b"{}", b"null", b"[" * 100_000, b'{"config": 3}'])
+def test_bytes_that_are_no_tokenizer_are_corrupt(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorruptRelease, match="is not a tokenizer"):
+        load_tokenizer(tmp_path / name)
+
+
+def test_a_cut_off_file_is_corrupt(tmp_path: Path) -> None:
+    for bundled in ("tokenizer.model.v1", "tekken_240718.json"):
+        whole = (DATA / bundled).read_bytes()
+        (tmp_path / bundled).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(CorruptRelease, match="is not a tokenizer"):
+            load_tokenizer(tmp_path / bundled)
+
+
+def test_a_missing_or_monstrous_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with pytest.raises(CorruptRelease, match="No such file"):
+        load_tokenizer(tmp_path / "tekken.json")
+    with (tmp_path / "tekken.json").open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(CorruptRelease, match="no tokenizer has over"):
+        load_tokenizer(tmp_path / "tekken.json")
+
+
+@pytest.mark.parametrize(
+    ("names", "picked"),
+    [
+        (["params.json", "consolidated.00.pth", "tokenizer.model", "RELEASE"], "tokenizer.model"),
+        (["tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "config.json"], "tokenizer.model.v3"),
+        (["tokenizer.model.v3", "tokenizer.model.v11", "tokenizer.model.v7m1"], "tokenizer.model.v11"),
+        (["tokenizer.model.v7", "tekken.json"], "tekken.json"),
+        (["original/tekken.json", "tokenizer.model"], "tokenizer.model"),
+        (["tekken_240718.json"], "tekken_240718.json"),
+        (["tokenizer.json", "model.safetensors", "README.md", "tokenizer.model.bak"], None),
+        ([], None),
+    ],
+)
+def test_the_tokenizer_is_picked_by_name(names: list[str], picked: str | None) -> None:
+    assert pick_tokenizer_file(names) == picked
+    assert pick_tokenizer_file(reversed(names)) == picked
+
+
+def test_importing_the_room_does_not_import_mistral_common() -> None:
+    code = "import sys, swarm.tokenizer; sys.exit('mistral_common' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
