@@ -81,18 +81,18 @@ class ModelArgs:
 
     @property
     def n_expert_params(self) -> int:
-        """Of one feed-forward network: one expert, or a dense layer's only one."""
+        """Of one feed-forward network: one expert's, or a dense layer's only one."""
         return 3 * self.dim * self.hidden_dim
 
     @property
     def n_trunk_params(self) -> int:
-        """Of one layer without its experts: attention, both norms, and the router. A dense layer's FFN is not in it."""
+        """Of one layer without its experts: attention, both norms, the router. A dense layer is all trunk."""
         attention = 2 * self.dim * self.head_dim * (self.n_heads + self.n_kv_heads)
-        return attention + 2 * self.dim + self.n_experts * self.dim
+        return attention + 2 * self.dim + (self.n_experts * self.dim if self.is_moe else self.n_expert_params)
 
     @property
     def n_layer_params(self) -> int:
-        return self.n_trunk_params + max(1, self.n_experts) * self.n_expert_params
+        return self.n_trunk_params + self.n_experts * self.n_expert_params
 
     @property
     def n_params(self) -> int:
@@ -102,7 +102,7 @@ class ModelArgs:
     @property
     def n_active_params(self) -> int:
         """Those that take part in one token: all but the experts that its router does not choose."""
-        active_layer = self.n_trunk_params + max(1, self.n_experts_per_tok) * self.n_expert_params
+        active_layer = self.n_trunk_params + self.n_experts_per_tok * self.n_expert_params
         return self._n_outer_params + self.n_layers * active_layer
 
     @property

@@ -81,6 +81,8 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
+        if self.take(2) != _PROTOCOL_2:
+            raise _Refused("is not of protocol 2, which torch writes")
         for _ in range(MAX_OPCODES):
             opcode = self.take(1)[0]
             if opcode == _STOP:
@@ -201,19 +203,13 @@ def _are_counts(values: tuple[Any, ...]) -> bool:
     return len(values) <= 9 and all(type(v) is int and 0 <= v < 1 << 48 for v in values)
 
 
-def _check_protocol(machine: _Machine) -> None:
-    protocol = machine.take(1)[0]
-    if protocol != 2:
-        raise _Refused(f"is of protocol {protocol}, not torch's 2")
-
-
 def _long(machine: _Machine) -> None:
     machine.push(int.from_bytes(machine.take(machine.take(1)[0]), "little", signed=True))
 
 
+_PROTOCOL_2 = b"\x80\x02"
 _STOP = ord(".")
 _ACTIONS: dict[int, Callable[[_Machine], None]] = {
-    0x80: _check_protocol,
     ord("("): lambda m: m.push(_Mark),
     ord("N"): lambda m: m.push(None),
     0x88: lambda m: m.push(True),

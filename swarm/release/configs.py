@@ -155,6 +155,9 @@ def _hf_architecture(fields: Fields) -> str:
             raise fields.wrong("model_type", "the model's architecture")
     if not isinstance(named, str) or named not in known:
         raise _unsupported(f"{fields.what}: the architecture {show(named)}")
+    model_type = fields.values.get("model_type", named)
+    if not isinstance(model_type, str) or (_HF_MODEL_TYPES | _HF_CLASSES).get(model_type) != known[named]:
+        raise fields.wrong("model_type", f"one that goes with {named}")
     return known[named]
 
 

@@ -31,32 +31,33 @@ def header_size(first_bytes: bytes, file: str, file_bytes: int) -> int:
 def parse_header(header: bytes, file: str, file_bytes: int) -> dict[str, TensorRange]:
     """The tensors of one safetensors file, under the names that it stores.
 
-    header: exactly the JSON after the length. The ranges lie within the file, fit their shapes and do not overlap.
+    header: exactly the JSON after the length. The ranges fit their shapes and fill the file, as the format demands.
     Raises: CorruptRelease; UnsupportedArchitecture for a dtype that is not BF16, F16 or F32.
     """
+    n_objects = header.count(b"{")  # before the costly parse: one for each tensor
+    if n_objects > MAX_TENSORS + 64:
+        raise CorruptRelease(f"{file} declares about {n_objects} tensors, and {MAX_TENSORS} is the most; {REFETCH}")
     entries = parse_json_object(header, f"the header of {file}", MAX_TENSORS * _VALUES_PER_TENSOR)
     entries.pop("__metadata__", None)
-    if len(entries) > MAX_TENSORS:
-        raise CorruptRelease(f"{file} declares {len(entries)} tensors, and {MAX_TENSORS} is the most; {REFETCH}")
     data_start = LENGTH_BYTES + len(header)
     tensors = {
         check_name(name, file): _parse_entry(entry, f"{file}: {show(name)}", file, data_start, file_bytes)
         for name, entry in entries.items()
     }
-    refuse_overlaps(tensors)
+    _refuse_gaps_and_overlaps(tensors, file, data_start, file_bytes)
     return tensors
 
 
-def refuse_overlaps(tensors: dict[str, TensorRange]) -> None:
-    """Two tensors of one file share no byte. Raises: CorruptRelease naming both."""
-    ordered = sorted(tensors.items(), key=lambda item: (item[1].file, item[1].offset))
-    last_name, last = "", None
-    for name, tensor in ordered:
-        if not tensor.size_bytes:
-            continue
-        if last is not None and last.file == tensor.file and tensor.offset < last.offset + last.size_bytes:
-            raise CorruptRelease(f"{tensor.file}: the bytes of {last_name} and {name} overlap; {REFETCH}")
-        last_name, last = name, tensor
+def _refuse_gaps_and_overlaps(tensors: dict[str, TensorRange], file: str, data_start: int, file_bytes: int) -> None:
+    """The tensors fill the file from the header to its end. Raises: CorruptRelease naming where they do not."""
+    at, last_name = data_start, "the header"
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].size_bytes)):
+        if tensor.offset != at:
+            fault = "overlap" if tensor.offset < at else "leave a gap"
+            raise CorruptRelease(f"{file}: the bytes of {last_name} and {name} {fault}; {REFETCH}")
+        at, last_name = at + tensor.size_bytes, name
+    if at != file_bytes:
+        raise CorruptRelease(f"{file} has {file_bytes} bytes, but its tensors end at byte {at}; {REFETCH}")
 
 
 def _parse_entry(entry: Any, what: str, file: str, data_start: int, file_bytes: int) -> TensorRange:
