@@ -120,6 +120,8 @@ def session_settings(config: TorrentConfig, listen: Address, alert_mask: int) ->
         "allow_multiple_connections_per_ip": True,
         # Two partial peers look redundant to each other until they want something: never hang up on them.
         "close_redundant_connections": False,
+        # By default the first four pieces are picked at random, whatever their priorities.
+        "initial_picker_threshold": 0,
         "announce_to_all_trackers": True,
         "announce_to_all_tiers": True,
         "max_metadata_size": 32 << 20,

@@ -49,7 +49,7 @@ class Download:
         self.transfer = transfer
         self.peers: dict[Address, None] = {}  # whom the caller named: dialled again when no peer is left
         self._resume_file = resume_file
-        self._n_saved = -1
+        self._saved: tuple[int, int] | None = None
         self._made_empty_files = False
         self._dial = dial
 
@@ -198,8 +198,8 @@ class Download:
         torrent, transfer = self.transfer.torrent, self.transfer
         if self._resume_file is None or torrent is None or not transfer.prepared or transfer.failure is not None:
             return
-        n_arrivals = len(transfer.arrivals)
-        if n_arrivals == self._n_saved:
+        progress = (len(transfer.arrivals), transfer.fetched_bytes)
+        if progress == self._saved:
             return
         data = await transfer.start_save()
         stamps = await asyncio.to_thread(stamp_files, torrent, self.save_dir)
@@ -207,7 +207,7 @@ class Download:
             await asyncio.to_thread(write_resume, self._resume_file, data, stamps)
         except OSError as error:
             raise disk_error(self._resume_file, error.strerror, error.errno) from error
-        self._n_saved = n_arrivals
+        self._saved = progress
 
     # --- inside
 

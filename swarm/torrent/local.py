@@ -9,11 +9,10 @@ from pathlib import Path
 from swarm.errors import BadArgument, DiskFull, TransferError, VerificationError
 from swarm.torrent.metainfo import Torrent
 
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def disk_error(path: Path, reason: str, code: int | None) -> TransferError:
+def disk_error(path: Path, reason: str | None, code: int | None) -> TransferError:
     """What to raise after a failed file operation: DiskFull, or TransferError for any other trouble."""
     if code in _FULL:
         return DiskFull(

@@ -52,6 +52,8 @@ class Torrent:
         self._info = info
         self.files = self._read_files()
         self._by_path = {entry.path: entry for entry in self.files if not entry.is_pad}
+        if len(self._by_path) != sum(not entry.is_pad for entry in self.files):
+            raise CorruptRelease(f"torrent {self.name!r} names a file twice; fetch it again from its publisher")
         self._pads_by_piece = self._count_pads()
 
     @classmethod
@@ -128,7 +130,12 @@ class Torrent:
             # libtorrent has already neutralised absolute paths, `..` and NULs.
             path = PurePosixPath(layout.file_path(idx))
             inner = PurePosixPath(*path.parts[1:]) if len(path.parts) > 1 else path
-            is_pad = bool(layout.file_flags(idx) & lt.file_storage.flag_pad_file)
+            flags = layout.file_flags(idx)
+            if flags & lt.file_storage.flag_symlink:
+                raise CorruptRelease(
+                    f"torrent {self.name!r} contains a symbolic link, {str(inner)!r}; a release has none"
+                )
+            is_pad = bool(flags & lt.file_storage.flag_pad_file)
             entries.append(TorrentEntry(str(inner), layout.file_size(idx), layout.file_offset(idx), is_pad))
         return tuple(entries)
 

@@ -38,16 +38,21 @@ class Rendezvous:
         self._news = asyncio.Event()
         self._fill_until_s = 0.0
         self.n_nodes = 0
-        self.n_given = 0
+        self._given: set[tuple[str, int]] = set()
 
     def add_nodes(self, endpoints: list[tuple[str, int]]) -> None:
         """Make these known, and ask around until the routing table knows others through them."""
         for endpoint in endpoints:
             self._session.add_dht_node(endpoint)
-        self.n_given += len(endpoints)
-        self._fill_until_s = time.monotonic() + _FILL_FOR_S
-        if endpoints:
+        if new := set(endpoints) - self._given:
+            self._given |= new
+            self._fill_until_s = time.monotonic() + _FILL_FOR_S
             self._session.dht_get_peers(lt.sha1_hash(os.urandom(_KEY_BYTES)))
+
+    @property
+    def n_given(self) -> int:
+        """DHT nodes that callers have named."""
+        return len(self._given)
 
     async def announce(self, key: bytes, port: int, timeout_s: float) -> bool:
         """Store this host's address with `port` under the key. False when no DHT node was known within timeout_s.

@@ -142,7 +142,6 @@ class TorrentSession:
         self._running()
         parent_dir = await asyncio.to_thread(check_sizes, torrent, parent_dir)
         params = lt.load_torrent_buffer(torrent.data)
-        params.piece_priorities = [0] * torrent.n_pieces
         async with self._adding:
             if self._find(torrent.infohash, parent_dir) is not None:
                 raise LocalProtocolError(f"torrent {torrent.infohash} is part of this session already")
@@ -158,6 +157,13 @@ class TorrentSession:
                 "with its magnet link, into another folder"
             )
         return download
+
+    async def remove(self, download: Download) -> None:
+        """Stop fetching and seeding it. Its files stay, and its resume file lets add() take it up again."""
+        self._running()
+        await self._save(download)
+        if download.transfer.handle in self._downloads:
+            self._forget(download)
 
     def add_dht_nodes(self, addresses: Iterable[Address]) -> None:
         """Ask these DHT nodes, and find others through them. Returns at once."""

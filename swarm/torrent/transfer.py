@@ -21,7 +21,8 @@ class TransferStatus:
     state: 'metadata' (asking for it), 'checking' (hashing what is on disk), 'fetching', 'idle' (all wanted pieces are
     here), 'seeding' (all pieces are), 'disk-error' or 'closed'.
     have_bytes: verified and on disk, pads not counted. fetched_bytes / uploaded_bytes: payload moved over the network
-    since this download was added, wasted bytes included. Rates are payload bytes per second.
+    since this download was added, wasted bytes included; what comes before a pad comes in whole torrent blocks of
+    16 KiB. Rates are payload bytes per second.
     n_seeds: those of the connected peers that have everything.
     """
 
@@ -233,6 +234,11 @@ class Transfer:
         error = alert.error
         self.disk_fault = DiskFault(Path(alert.filename()), error.message(), error.value())
 
+    def _torrent_error(self, alert: Any) -> None:
+        if self.disk_fault is None:
+            error = alert.error
+            self.disk_fault = DiskFault(Path(alert.filename()), error.message(), error.value())
+
     def _hash_failed(self, _alert: Any) -> None:
         self.n_failed_pieces += 1
 
@@ -270,6 +276,7 @@ _HANDLERS = {
     lt.save_resume_data_alert: Transfer._saved,
     lt.save_resume_data_failed_alert: Transfer._save_failed,
     lt.file_error_alert: Transfer._file_error,
+    lt.torrent_error_alert: Transfer._torrent_error,
     lt.hash_failed_alert: Transfer._hash_failed,
     lt.peer_connect_alert: Transfer._peer_connected,
     lt.peer_error_alert: Transfer._peer_lost,
