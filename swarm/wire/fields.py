@@ -27,6 +27,8 @@ def read_fields(frame: bytes, start: int, end: int) -> list[Field] | None:
     while at < end:
         field_start = at
         tag, at = read_varint(frame, at, end)
+        if tag >> 32 or at - field_start > 5:
+            return None
         match tag & 7:
             case 0:
                 value_start = at

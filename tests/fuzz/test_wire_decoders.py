@@ -1,0 +1,149 @@
+"""The invariant: any bytes decode to a value, or raise RemoteProtocolError; never anything else.
+
+Besides arbitrary bytes, good messages are cut, joined and mutated, and every value that comes out can be encoded and
+decoded again to itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from swarm.errors import RemoteProtocolError
+from swarm.facts import Hop, NodeFact, NodeState, SignedFact
+from swarm.identity import NodeKey
+from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
+from swarm.terms import Address, Infohash, Profile, SessionId, Span
+from swarm.wire import (
+    decode_exchange_reply,
+    decode_exchange_request,
+    decode_fact,
+    decode_result,
+    decode_results_request,
+    decode_run_reply,
+    decode_run_request,
+    decode_signed_fact,
+    encode_exchange_reply,
+    encode_exchange_request,
+    encode_fact,
+    encode_result,
+    encode_results_request,
+    encode_run_reply,
+    encode_run_request,
+    encode_signed_fact,
+)
+from swarm.wire.codec import from_wire_open, from_wire_step
+from swarm.wire.v1 import stage_pb2
+
+NODE = NodeKey.generate().node_id
+TIMES = (HopTime(NODE, 0.5, 0.25), HopTime(NODE, 0.0, 2.0))
+HOPS = (Hop(NODE, Address("127.0.0.1", 7000), Span(0, 3)), Hop(NODE, Address("::1", 7001), Span(3, 9)))
+RELEASE, SESSION = Infohash("ab" * 20), SessionId("cd" * 16)
+FACT = NodeFact(
+    NODE, RELEASE, Address("::1", 7), 3, 1e9, 60.0, NodeState.SERVING, (Span(0, 2), Span(3, 4)), Profile("bf16"), 9
+)
+SIGNED = SignedFact(FACT, encode_fact(FACT), bytes(64))
+ROW = TopLogits((5, 2, 9), (1.5, 1.0, -2.0), 2.0)
+
+Decoder = Callable[[bytes], Any]
+KINDS: dict[str, tuple[Decoder, Callable[[Any], bytes], list[bytes]]] = {
+    "run_request": (
+        decode_run_request,
+        encode_run_request,
+        [
+            encode_run_request(Open(SESSION, 1, RELEASE, NODE, HOPS, 1, Profile("fp32"), 100, 8)),
+            encode_run_request(Step(1, 5, (1, 2, 3), 1, TIMES)),
+            encode_run_request(Step(1, 5, Rows(2, "bf16", bytes(range(16))), 1, TIMES)),
+        ],
+    ),
+    "run_reply": (
+        decode_run_reply,
+        encode_run_reply,
+        [encode_run_reply(Opened(3)), encode_run_reply(Failure(1, NODE, "StageFull", "full", 1.5))],
+    ),
+    "results_request": (
+        decode_results_request,
+        lambda value: encode_results_request(*value),
+        [encode_results_request(SESSION, 4)],
+    ),
+    "result": (decode_result, encode_result, [encode_result(Result(1, 9, (ROW, ROW), TIMES))]),
+    "fact": (decode_fact, encode_fact, [encode_fact(FACT)]),
+    "signed_fact": (decode_signed_fact, encode_signed_fact, [encode_signed_fact(SIGNED)]),
+    "exchange_request": (
+        decode_exchange_request,
+        lambda value: encode_exchange_request(*value),
+        [encode_exchange_request(RELEASE, [SIGNED, SIGNED])],
+    ),
+    "exchange_reply": (decode_exchange_reply, encode_exchange_reply, [encode_exchange_reply([SIGNED, SIGNED])]),
+}
+SEEDS = [seed for _, _, seeds in KINDS.values() for seed in seeds]
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> bytes:
+    """A good message of any kind after a few edits: bytes set, cut out, repeated, or another message spliced in."""
+    data = bytearray(draw(st.sampled_from(SEEDS)))
+    for _ in range(draw(st.integers(min_value=0, max_value=4))):
+        at = draw(st.integers(min_value=0, max_value=len(data)))
+        length = draw(st.integers(min_value=0, max_value=12))
+        match draw(st.integers(min_value=0, max_value=4)):
+            case 0:
+                data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+            case 1:
+                del data[at : at + length]
+            case 2:
+                data[at:at] = data[at : at + length]
+            case 3:
+                data[at:at] = draw(st.binary(max_size=12))
+            case 4:
+                data[at:] = draw(st.sampled_from(SEEDS))[at:]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=150)
+@given(data=st.one_of(st.binary(max_size=200), mutants()))
+def test_any_bytes_are_a_value_or_a_protocol_error(kind: str, data: bytes) -> None:
+    decode, encode, _ = KINDS[kind]
+    value = outcome(decode, data)
+    if isinstance(value, RemoteProtocolError):
+        assert value.message.isprintable()
+    else:
+        assert decode(encode(value)) == value
+
+
+@settings(max_examples=400)
+@given(frame=st.one_of(st.binary(max_size=60), mutants()))
+@example(frame=SEEDS[2] + SEEDS[2])
+@example(frame=SEEDS[1] + SEEDS[2])
+@example(frame=SEEDS[2] + SEEDS[1])
+@example(frame=SEEDS[0] + SEEDS[2])
+@example(frame=b"\x12\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01")
+@example(frame=b"\x92\x80\x80\x80\x80\x00" + SEEDS[2][1:])
+def test_reading_around_the_tensor_agrees_with_the_generated_parser(frame: bytes) -> None:
+    """Two readers of one format are a hole wherever they differ."""
+    ours, theirs = outcome(decode_run_request, frame), outcome(decode_by_generated_code, frame)
+    assert ours == theirs or (isinstance(ours, RemoteProtocolError) and isinstance(theirs, RemoteProtocolError))
+
+
+def outcome(decode: Decoder, data: bytes) -> Any:
+    try:
+        return decode(data)
+    except RemoteProtocolError as error:
+        return error
+
+
+def decode_by_generated_code(frame: bytes) -> Any:
+    try:
+        wire = stage_pb2.RunRequest.FromString(frame)
+    except DecodeError:
+        raise RemoteProtocolError("malformed") from None
+    match wire.WhichOneof("request"):
+        case "open":
+            return from_wire_open(wire.open)
+        case "step":
+            return from_wire_step(wire.step)
+    raise RemoteProtocolError("empty")
