@@ -12,7 +12,7 @@ import click
 
 from swarm.cli.console import note, print_event
 from swarm.cli.generate import token_fields
-from swarm.cli.generation import describe_generation, generation_fields, open_client, sampling_options
+from swarm.cli.generation import describe_generation, ended_with, generation_fields, open_client, sampling_options
 from swarm.cli.options import Reach, data_dir_option, json_option, node_options, timeout_option
 from swarm.errors import BadArgument, SwarmError
 
@@ -128,15 +128,15 @@ class Conversation:
     def _show(self, stream: TokenStream) -> str:
         parts: list[str] = []
         try:
-            for event in stream:
-                parts.append(event.text)
-                if self._as_json:
-                    print_event(CHAT_SCHEMA, "token", **token_fields(event))
-                else:
-                    click.echo(event.text, nl=False)
-                    sys.stdout.flush()
+            with ended_with(stream):
+                for event in stream:
+                    parts.append(event.text)
+                    if self._as_json:
+                        print_event(CHAT_SCHEMA, "token", **token_fields(event))
+                    else:
+                        click.echo(event.text, nl=False)
+                        sys.stdout.flush()
         except KeyboardInterrupt:
-            stream.cancel()
             click.echo(" [stopped]" if not self._as_json else "", nl=not self._as_json, err=self._as_json)
             return "".join(parts)
         if self._as_json:

@@ -27,7 +27,7 @@ from swarm.cli.console import (
 )
 from swarm.cli.errors import missing_extra
 from swarm.cli.generate import token_fields
-from swarm.cli.generation import describe_generation, generation_fields, open_client
+from swarm.cli.generation import describe_generation, ended_with, generation_fields, open_client
 from swarm.cli.options import Reach, json_option
 from swarm.cli.processes import Child, stop_all
 from swarm.terms import Span, short_id
@@ -171,13 +171,14 @@ class Demo:
             stream = client.stream(self._prompt, params)
             if not self._as_json:
                 click.echo(f"\n{self._prompt}", nl=False)
-            for event in stream:
-                events.append(event)
-                if self._as_json:
-                    print_event(DEMO_SCHEMA, "token", **token_fields(event))
-                else:
-                    click.echo(event.text, nl=False)
-                    sys.stdout.flush()
+            with ended_with(stream):
+                for event in stream:
+                    events.append(event)
+                    if self._as_json:
+                        print_event(DEMO_SCHEMA, "token", **token_fields(event))
+                    else:
+                        click.echo(event.text, nl=False)
+                        sys.stdout.flush()
             result = stream.result
         if self._as_json:
             print_event(DEMO_SCHEMA, "done", **generation_fields(result), hops=mean_hop_times(events))

@@ -11,6 +11,7 @@ import click
 from swarm.cli.console import note, print_event
 from swarm.cli.generation import (
     describe_generation,
+    ended_with,
     generation_fields,
     hop_time_fields,
     open_client,
@@ -89,12 +90,13 @@ def refuse_with_resume(**given: Any) -> None:
 
 def show_stream(stream: TokenStream, as_json: bool) -> None:
     """Write tokens as they come, and the account of them at the end."""
-    for event in stream:
-        if as_json:
-            print_event(GENERATE_SCHEMA, "token", **token_fields(event))
-        else:
-            click.echo(event.text, nl=False)
-            sys.stdout.flush()
+    with ended_with(stream):
+        for event in stream:
+            if as_json:
+                print_event(GENERATE_SCHEMA, "token", **token_fields(event))
+            else:
+                click.echo(event.text, nl=False)
+                sys.stdout.flush()
     result = stream.result
     if as_json:
         print_event(GENERATE_SCHEMA, "done", **generation_fields(result))

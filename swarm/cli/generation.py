@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,7 @@ from swarm.terms import short_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swarm.client import Client, Generation
+    from swarm.client import Client, Generation, TokenStream
     from swarm.facts import Route
     from swarm.messages import HopTime
 
@@ -58,6 +59,16 @@ def open_client(magnet: str, reach: Reach, timeout_s: float, data_dir: Path | No
         data_dir=data_dir,
         timeout_s=timeout_s,
     )
+
+
+@contextlib.contextmanager
+def ended_with(stream: TokenStream) -> Iterator[None]:
+    """Cancel the stream when showing it fails (an interrupt, a closed pipe), so that every stage drops its session."""
+    try:
+        yield
+    except BaseException:
+        stream.cancel()
+        raise
 
 
 def describe_generation(generation: Generation) -> str:

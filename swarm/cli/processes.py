@@ -17,7 +17,7 @@ from typing import Any
 
 from swarm.errors import SwarmError
 
-STOP_GRACE_S = 10.0
+STOP_GRACE_S = 20.0
 """How long a process may take over its farewell before it is killed."""
 
 N_LAST_LINES = 12

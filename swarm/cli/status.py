@@ -11,6 +11,7 @@ from swarm.cli.console import format_layers, format_percent, format_size, note, 
 from swarm.cli.generation import open_client
 from swarm.cli.options import Reach, data_dir_option, json_option, node_options, timeout_option
 from swarm.errors import NoNodesFound
+from swarm.facts import NodeState
 from swarm.terms import short_id
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("node", "state", "layers", "address", "profile", "free", "fetched"):
-        table.add_column(heading, justify="right" if heading in ("free", "fetched") else "left", no_wrap=True)
+    for heading in ("node", "state", "layers", "address", "profile", "free", "has"):
+        table.add_column(heading, justify="right" if heading in ("free", "has") else "left", no_wrap=True)
     for fact in sorted(nodes, key=lambda fact: (fact.spans, fact.node_id)):
         table.add_row(
             short_id(fact.node_id),
@@ -102,16 +103,17 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             str(fact.address),
             str(fact.profile),
             str(fact.free_sessions),
-            fetched_words(fact),
+            holding_words(fact),
         )
     return table
 
 
-def fetched_words(fact: NodeFact) -> str:
-    """Of what the node needs, how much came: whole pieces bring a little more than is needed."""
+def holding_words(fact: NodeFact) -> str:
+    """How much of what it hosts the node has. One that serves has it all, whenever it fetched it."""
     if not fact.needed_bytes:
         return "-"
-    return f"{format_percent(fact.fetched_bytes, fact.needed_bytes)} of {format_size(fact.needed_bytes)}"
+    fetched_bytes = fact.fetched_bytes if fact.state is NodeState.JOINING else fact.needed_bytes
+    return f"{format_percent(fetched_bytes, fact.needed_bytes)} of {format_size(fact.needed_bytes)}"
 
 
 def coverage_strip(hosts_per_layer: tuple[int, ...], width: int = STRIP_WIDTH) -> str:

@@ -177,7 +177,9 @@ def test_a_failure_on_the_way_keeps_what_was_printed_and_its_own_status(monkeypa
 
 
 def test_an_interrupt_ends_it_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(monkeypatch, FakeClient(["half", KeyboardInterrupt()]), "generate", MAGNET, "p").exit_code == 130
+    client = FakeClient(["half", KeyboardInterrupt()])
+    assert run(monkeypatch, client, "generate", MAGNET, "p").exit_code == 130
+    assert client.streams[0].is_cancelled
 
 
 # -- chat ----------------------------------------------------------------------------------------------------------
@@ -298,8 +300,9 @@ def test_status_names_nodes_and_missing_layers(monkeypatch: pytest.MonkeyPatch) 
     result = run(monkeypatch, client, "status", MAGNET)
     lines = result.stdout.splitlines()
     assert result.exit_code == 0
-    assert lines[2].split() == ["aaaaaaaa", "serving", "0:2", "127.0.0.1:7000", "bf16", "8", "50%", "of", "2.00", "MB"]
+    assert lines[2].split() == ["aaaaaaaa", "serving", "0:2", "127.0.0.1:7000", "bf16", "8", "100%", "of", "2.00", "MB"]
     assert lines[3].split()[:2] == ["bbbbbbbb", "joining"]
+    assert lines[3].endswith("50% of 2.00 MB")
     assert lines[4] == "layers  11..  4"
     assert lines[5] == "nobody serves layers 2-3"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from importlib import metadata
 
 import click
@@ -48,12 +48,13 @@ def test_help_imports_nothing_heavy(args: tuple[str, ...]) -> None:
 
 def test_help_is_quick() -> None:
     def measure() -> float:
-        started_s = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "swarm", "--help"], capture_output=True, check=True, timeout=30)
-        return time.perf_counter() - started_s
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The best of several: other work on the machine only ever adds to it.
-    assert min(measure() for _ in range(5)) < 0.3
+    # Processor seconds, and the best of several: what else the machine does is not what is measured.
+    assert min(measure() for _ in range(3)) < 0.3
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("generat", "generate"), ("stauts", "status"), ("nod", "node")])
