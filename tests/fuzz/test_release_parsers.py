@@ -323,8 +323,18 @@ def test_any_licence_text(data: bytes, text: str) -> None:
 @given(
     st.dictionaries(
         st.sampled_from(
-            """config.json params.json model.safetensors consolidated.safetensors consolidated.00.pth README.md LICENSE
-            model.safetensors.index.json model-00001-of-00002.safetensors a.gguf""".split()
+            [
+                "config.json",
+                "params.json",
+                "model.safetensors",
+                "consolidated.safetensors",
+                "consolidated.00.pth",
+                "README.md",
+                "LICENSE",
+                "model.safetensors.index.json",
+                "model-00001-of-00002.safetensors",
+                "a.gguf",
+            ]
         ),
         st.binary(max_size=60) | values.map(lambda v: json.dumps(v).encode()) | st.just(json.dumps(CONFIG).encode()),
     )
