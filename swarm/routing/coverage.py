@@ -55,7 +55,7 @@ def layer_ranges(layers: Iterable[int]) -> str:
 
 
 def describe_gap(missing: Sequence[int], facts: Sequence[NodeFact], reasons: dict[NodeId, str], n_layers: int) -> str:
-    """What is missing, who would have had it and why they do not count, and what mends it."""
+    """What is missing, who would have had it and why they do not count. What mends it is for who knows the magnet."""
     lines = [f"layers {layer_ranges(missing)} of {n_layers} have no node that can take a session"]
     hosts = [f for f in facts if f.node_id in reasons and any(idx in span for span in f.spans for idx in missing)]
     for fact in hosts[:8]:
@@ -67,4 +67,4 @@ def describe_gap(missing: Sequence[int], facts: Sequence[NodeFact], reasons: dic
         lines.append("no node of this release is known at all")
     elif not hosts:
         lines.append(f"none of the {len(facts)} known node(s) hosts them")
-    return "; ".join(lines) + f". Host them with a node that serves {layer_ranges(missing)}, or wait for one to join"
+    return "; ".join(lines)

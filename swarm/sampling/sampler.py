@@ -12,6 +12,8 @@ from swarm.messages import TopLogits
 from swarm.sampling.exact_math import FloatArray, exact_exp, exact_log, uniforms
 from swarm.sampling.params import SamplingParams
 
+_MAX_VOCAB_SIZE = 2**32  # what the wire can name
+
 _LOG_SUM_EXP_SLACK = 1e-3
 """How far below the largest logit a stage's log_sum_exp may lie, relative to it: fp32 rounding stays under 1e-6."""
 
@@ -28,7 +30,9 @@ class Sampled:
     top: tuple[tuple[int, float], ...]
 
 
-def sample(row: TopLogits, params: SamplingParams, position: int, seed: int) -> Sampled:
+def sample(
+    row: TopLogits, params: SamplingParams, position: int, seed: int, *, vocab_size: int = _MAX_VOCAB_SIZE
+) -> Sampled:
     """Draw the token for one row: greedy at temperature 0 (ties: the smaller id), else by the filtered distribution.
 
     position: tokens of the sequence before the drawn one (Result.position of a decode step). The noise of a candidate
@@ -36,10 +40,10 @@ def sample(row: TopLogits, params: SamplingParams, position: int, seed: int) -> 
     rounding, another n_top) moves the draw no more often than it must: each candidate keeps its own noise.
     Only the row's candidates can be drawn; where the stage sent fewer than the whole vocabulary, filters and
     probabilities are relative to the part that was sent.
-    Raises: RemoteProtocolError if the row breaks TopLogits' promises.
+    Raises: RemoteProtocolError if the row breaks TopLogits' promises, or names an id outside of [0, vocab_size).
     Source: exponential race (equal to Gumbel-max): argmin E_i / p_i over E_i ~ Exp(1).
     """
-    ids, logits = _checked(row)
+    ids, logits = _checked(row, vocab_size)
     if params.is_greedy:
         chosen = int(ids[logits == logits[0]].min())
     else:
@@ -56,7 +60,7 @@ def candidates(row: TopLogits, params: SamplingParams) -> tuple[tuple[int, float
 
     Raises: RemoteProtocolError if the row breaks TopLogits' promises.
     """
-    ids, logits = _checked(row)
+    ids, logits = _checked(row, _MAX_VOCAB_SIZE)
     if params.is_greedy:
         return ((int(ids[logits == logits[0]].min()), 1.0),)
     kept_ids, probs = _filtered(ids, logits, params)
@@ -68,8 +72,8 @@ def _logprob(row: TopLogits, idx: int) -> float:
     return min(0.0, row.logits[idx] - row.log_sum_exp)  # above 0 only by the stage's fp32 rounding
 
 
-def _checked(row: TopLogits) -> tuple[NDArray[np.int64], FloatArray]:
-    """The row as arrays (N,), N >= 1: finite, largest first, ids distinct and in uint32's range."""
+def _checked(row: TopLogits, vocab_size: int) -> tuple[NDArray[np.int64], FloatArray]:
+    """The row as arrays (N,), N >= 1: finite, largest first, ids distinct and in [0, vocab_size)."""
     if not row.ids or len(row.ids) != len(row.logits):
         raise RemoteProtocolError(f"a stage sent {len(row.ids)} token ids with {len(row.logits)} logits; it is faulty")
     ids, logits = np.array(row.ids, dtype=np.int64), np.array(row.logits, dtype=np.float64)
@@ -77,8 +81,8 @@ def _checked(row: TopLogits) -> tuple[NDArray[np.int64], FloatArray]:
         raise RemoteProtocolError("a stage sent logits that are not finite; its weights or its arithmetic are broken")
     if (logits[1:] > logits[:-1]).any():
         raise RemoteProtocolError("a stage sent its largest logits out of order; it is faulty")
-    if ids.min() < 0 or ids.max() >= 2**32 or len(set(row.ids)) != len(row.ids):
-        raise RemoteProtocolError("a stage sent token ids that are negative or named twice; it is faulty")
+    if ids.min() < 0 or ids.max() >= vocab_size or len(set(row.ids)) != len(row.ids):
+        raise RemoteProtocolError("a stage sent token ids twice, or outside of the vocabulary; it is faulty")
     if row.log_sum_exp < logits[0] - _LOG_SUM_EXP_SLACK * (1.0 + abs(logits[0])):
         raise RemoteProtocolError(f"a stage sent a log-sum-exp of {row.log_sum_exp} below its own largest logit")
     return ids, logits

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,23 @@ _SPOILED = (AssertionError, AttributeError, LookupError, OSError, RecursionError
 """What mistral-common, json, tiktoken and sentencepiece raise for a file that is not what its name says."""
 
 
+_PROBE = "".join(map(chr, range(256))) + " \r\n\n 1234 don't é 日本語 نص \N{GRINNING FACE}"
+
+
+@contextlib.contextmanager
+def no_panics() -> Iterator[None]:
+    """Turns a panic in tiktoken into CorruptRelease: only a pattern or a vocabulary that makes no sense causes one.
+
+    PyO3's PanicException is a BaseException that no module exports, so that it can be told by its name alone.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CorruptRelease("the release's tekken.json makes its own tokenizer fail; use another release") from error
+
+
 def load_raw(path: Path) -> SentencePieceTokenizer | Tekkenizer:
     """The tokenizer without its templates. Raises: CorruptRelease."""
     from mistral_common.exceptions import MistralCommonException
@@ -27,7 +46,8 @@ def load_raw(path: Path) -> SentencePieceTokenizer | Tekkenizer:
     try:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             raise CorruptRelease(f"{path} has {path.stat().st_size} bytes; no tokenizer has over {MAX_TOKENIZER_BYTES}")
-        raw = _load_tekken(path) if path.suffix == ".json" else _load_sentencepiece(path)
+        with no_panics():
+            raw = _load_tekken(path) if path.suffix == ".json" else _load_sentencepiece(path)
         if not all(0 <= token_id < raw.n_words for token_id in (raw.bos_id, raw.eos_id)):
             raise ValueError("it has no ids for the beginning and the end of a text")
         return raw
@@ -79,9 +99,13 @@ def _markers(version: str) -> tuple[str, ...]:
 
 
 def _load_tekken(path: Path) -> Tekkenizer:
+    """A tekken tokenizer loses nothing, if its pattern (a regular expression out of the file) matches everything."""
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-    return Tekkenizer.from_file(path)
+    raw = Tekkenizer.from_file(path)
+    if raw.decode(raw.encode(_PROBE, bos=False, eos=False)) != _PROBE:
+        raise ValueError("its pattern loses text")
+    return raw
 
 
 def _load_sentencepiece(path: Path) -> SentencePieceTokenizer:

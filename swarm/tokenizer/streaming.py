@@ -15,9 +15,9 @@ class StreamDecoder(Protocol):
     """One generation's text as it comes: all pushes and the flush, joined, are exactly what decoding all ids gives."""
 
     def push(self, token_id: int) -> str:
-        """The text that this id completes: "" while a character is unfinished, or for a special id.
+        """The text that this id completes: "" while a character is unfinished, or for an id that has no text.
 
-        Raises: BadArgument for an id outside of the vocabulary.
+        Raises: BadArgument for a negative id.
         """
         ...
 

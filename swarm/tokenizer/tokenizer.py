@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.errors import BadArgument
-from swarm.tokenizer.loading import load_raw, with_templates
+from swarm.tokenizer.loading import load_raw, no_panics, with_templates
 from swarm.tokenizer.streaming import ByteLevelDecoder, SentencePieceDecoder, StreamDecoder
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
 class Tokenizer:
     """Text <-> ids of one release, as mistral-common has it. Immutable, and safe to share between threads.
 
-    version: Mistral's own, 'v1' to 'v15'. vocab_size: ids are in [0, vocab_size); a model may have more, which no text
-    stands for. has_chat_template: False only for a file that lacks its version's special tokens.
+    version: Mistral's own, 'v1' to 'v15'. vocab_size: ids that this file knows are in [0, vocab_size); a model may emit
+    more (padding, tokens that a fine-tune added), which have no text, like special ids. has_chat_template: False only
+    for a file that lacks its version's special tokens.
     """
 
     def __init__(self, raw: SentencePieceTokenizer | Tekkenizer, templates: MistralTokenizer | None) -> None:
@@ -53,24 +54,24 @@ class Tokenizer:
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Plain text, no template. Text that looks like a special token stays text.
 
-        Raises: BadArgument for text that is not Unicode (lone surrogates).
+        Raises: BadArgument for text that is not Unicode (lone surrogates); CorruptRelease when the file's own pattern
+        turns out to be broken on this text.
         """
         _check_text(text)
-        return self._raw.encode(text, bos=bos, eos=False)
+        with no_panics():
+            return self._raw.encode(text, bos=bos, eos=False)
 
     def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
-        """The text of these ids; special ids have none. Bytes that are no character become replacement characters.
+        """The text of these ids; special and unknown ids have none. Stray bytes become replacement characters.
 
         continues: they go on where a prompt's text ended, so their first space stays (see SentencePieceDecoder).
-        Raises: BadArgument for an id outside of the vocabulary.
+        Raises: BadArgument for a negative id.
         """
         ids = list(ids)
         if continues:
             decoder = self.stream(continues=True)
             return "".join([decoder.push(token_id) for token_id in ids]) + decoder.flush()
-        for token_id in ids:
-            self._check_id(token_id)
-        return self._raw.decode(ids)
+        return self._raw.decode([self.bos_id if self.is_special(token_id) else token_id for token_id in ids])
 
     def stream(self, *, continues: bool = False) -> StreamDecoder:
         """A decoder for one generation: its pushes joined are `decode(all ids, continues=continues)`."""
@@ -79,7 +80,10 @@ class Tokenizer:
         return SentencePieceDecoder(self._piece_of, continues)
 
     def is_special(self, token_id: int) -> bool:
-        return token_id in self._special_ids
+        """Whether this id has no text: a control token, or beyond the vocabulary. Raises: BadArgument if negative."""
+        if token_id < 0:
+            raise BadArgument(f"token id {token_id} is negative; ids are counted from 0")
+        return token_id >= self.vocab_size or token_id in self._special_ids
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """The ids of a conversation up to where the assistant speaks, by the template of this tokenizer's version.
@@ -100,7 +104,8 @@ class Tokenizer:
         try:
             asked = {"messages": list(messages), "tools": list(tools) or None, "model": "-"}
             request: ChatCompletionRequest[Any] = ChatCompletionRequest.model_validate(asked)
-            return list(self._templates.encode_chat_completion(request).tokens)
+            with no_panics():
+                return list(self._templates.encode_chat_completion(request).tokens)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -124,19 +129,14 @@ class Tokenizer:
             )
         _check_text(prefix)
         _check_text(suffix)
-        return list(self._templates.encode_fim(FIMRequest(prompt=prefix, suffix=suffix)).tokens)
-
-    def _check_id(self, token_id: int) -> None:
-        if not 0 <= token_id < self.vocab_size:
-            raise BadArgument(f"token id {token_id} is outside of this tokenizer's vocabulary of {self.vocab_size}")
+        with no_panics():
+            return list(self._templates.encode_fim(FIMRequest(prompt=prefix, suffix=suffix)).tokens)
 
     def _bytes_of(self, token_id: int) -> bytes | None:
-        self._check_id(token_id)
-        return None if token_id in self._special_ids else self._raw.id_to_byte_piece(token_id)  # type: ignore[union-attr]
+        return None if self.is_special(token_id) else self._raw.id_to_byte_piece(token_id)  # type: ignore[union-attr]
 
     def _piece_of(self, token_id: int) -> str | bytes | None:
-        self._check_id(token_id)
-        return self._pieces[token_id]
+        return None if self.is_special(token_id) else self._pieces[token_id]
 
 
 def _sentencepiece_pieces(raw: SentencePieceTokenizer | Tekkenizer) -> list[str | bytes | None]:

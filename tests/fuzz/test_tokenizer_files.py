@@ -32,7 +32,10 @@ def load_and_use(path: Path) -> None:
         tokenizer = load_tokenizer(path)
     except CorruptRelease:
         return
-    ids = tokenizer.encode("Hello, ümlaut 日本 🙂")
+    try:
+        ids = tokenizer.encode("Hello, ümlaut 日本 🙂")
+    except CorruptRelease:  # the pattern of a tekken file is tried on a few texts only when it is loaded
+        return
     decoder = tokenizer.stream()
     assert "".join([decoder.push(token_id) for token_id in ids]) + decoder.flush() == tokenizer.decode(ids)
     if tokenizer.has_chat_template:

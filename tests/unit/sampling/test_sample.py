@@ -182,6 +182,13 @@ def test_a_broken_row_is_the_stage_s_fault(row: TopLogits, temperature: float) -
         candidates(row, SamplingParams(temperature=temperature))
 
 
+def test_an_id_that_the_model_does_not_have_is_the_stage_s_fault() -> None:
+    row = TopLogits((7, 320), (1.0, 0.5), 2.0)
+    assert sample(row, SamplingParams(temperature=0.0), 0, 0, vocab_size=321).id == 7
+    with pytest.raises(RemoteProtocolError, match="outside of the vocabulary"):
+        sample(row, SamplingParams(temperature=0.0), 0, 0, vocab_size=320)
+
+
 @given(
     st.lists(st.tuples(st.integers(-5, 2**33), st.floats(width=32)), max_size=8),
     st.floats(width=32),

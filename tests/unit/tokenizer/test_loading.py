@@ -77,6 +77,7 @@ def test_a_tiny_tekken_file_loads(tmp_path: Path, small_tekken: dict[str, Any]) 
         lambda d: d["config"].update(default_vocab_size="many"),
         lambda d: d["config"].update(default_vocab_size=-1),
         lambda d: d["config"].update(pattern="(unclosed"),
+        lambda d: d["config"].update(pattern="x"),
         lambda d: d["config"].update(default_num_special_tokens=3),
         lambda d: d["vocab"][7].update(token_bytes="AQ=="),
         lambda d: d["vocab"][7].update(token_bytes="not base64!"),
@@ -105,6 +106,28 @@ def test_bytes_that_are_no_tokenizer_are_corrupt(tmp_path: Path, name: str, cont
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CorruptRelease, match="is not a tokenizer"):
         load_tokenizer(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "config", [{"pattern": ""}, {"pattern": "(?=a)"}, {"default_vocab_size": 41}, {"default_vocab_size": 270}]
+)
+def test_a_tekken_file_that_makes_tiktoken_panic_is_corrupt(
+    tmp_path: Path, small_tekken: dict[str, Any], config: dict[str, Any]
+) -> None:
+    """A panic is a BaseException: it would pass every `except Exception` on its way up."""
+    data = small_tekken | {"config": small_tekken["config"] | config}
+    (tmp_path / "tekken.json").write_text(json.dumps(data))
+    with pytest.raises(CorruptRelease):
+        load_tokenizer(tmp_path / "tekken.json")
+
+
+def test_a_pattern_that_panics_on_some_text_only_is_corrupt_then(tmp_path: Path, small_tekken: dict[str, Any]) -> None:
+    pattern = r"(?=\u16a0)|[\s\S]"
+    data = small_tekken | {"config": small_tekken["config"] | {"pattern": pattern}}
+    (tmp_path / "tekken.json").write_text(json.dumps(data))
+    tokenizer = load_tokenizer(tmp_path / "tekken.json")
+    with pytest.raises(CorruptRelease, match="makes its own tokenizer fail"):
+        tokenizer.encode("\u16a0")
 
 
 def test_a_cut_off_file_is_corrupt(tmp_path: Path) -> None:
