@@ -51,7 +51,7 @@ def tiny_tekken() -> dict[str, Any]:
 
 
 @given(edits=EDITS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_a_damaged_tekken_file(
     edits: list[tuple[float, int, bytes]], tiny_tekken: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -65,7 +65,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers(-5, 400) | st.floats
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_a_tekken_file_with_a_field_of_the_wrong_kind(
     data: st.DataObject, tiny_tekken: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
