@@ -54,6 +54,10 @@ class DemoNode:
     ready: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def node_id(self) -> str:
+        return next((str(event["node_id"]) for event in self.child.events if "node_id" in event), "")
+
+    @property
     def needed_bytes(self) -> int:
         return int(self.ready.get("needed_bytes", 0))
 
@@ -140,7 +144,7 @@ class Demo:
         for node in nodes:
             node.ready = node.child.wait_for("ready", deadline_s - time.monotonic())
             words = f"{node.child.name} serves layers {node.span} after {self._elapsed()}"
-            self._say("node", words, layers=str(node.span), pid=node.child.pid, ready=node.ready)
+            self._say("node", words, node_id=node.node_id, layers=str(node.span), pid=node.child.pid, ready=node.ready)
         return nodes
 
     def _show_nodes(self, nodes: list[DemoNode], total_bytes: int) -> None:
@@ -149,11 +153,12 @@ class Demo:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("node", "layers", "pid", "needs", "fetched", "of the release"):
-            table.add_column(heading, justify="left" if heading in ("node", "layers") else "right", no_wrap=True)
+        for heading in ("node", "id", "layers", "pid", "needs", "fetched", "of the release"):
+            table.add_column(heading, justify="left" if heading in ("node", "id", "layers") else "right", no_wrap=True)
         for node in nodes:
             table.add_row(
                 node.child.name,
+                short_id(node.node_id),
                 str(node.span),
                 str(node.child.pid),
                 format_size(node.needed_bytes),

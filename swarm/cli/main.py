@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -125,4 +126,6 @@ def cli(ctx: click.Context, config_path: Path | None) -> None:
 
 def main() -> NoReturn:
     """The console script `swarm`."""
+    # gRPC's own log lines are not for the person at the terminal: what fails reaches them as an error with a mend.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     cli.main()

@@ -1,0 +1,83 @@
+"""`swarm demo`, as a newcomer runs it: one command, a whole swarm, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+DEADLINE_S = 170.0
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "config.toml").touch()
+    (tmp_path / "tmp").mkdir()
+    return {**os.environ, "SWARM_CONFIG": str(tmp_path / "config.toml"), "TMPDIR": str(tmp_path / "tmp")}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_demo_runs_a_whole_swarm_and_leaves_nothing_behind(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "swarm", "demo", "--json", "--max-tokens", "8"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert ran.returncode == 0, ran.stderr
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [e["event"] for e in events] == [
+        "synthesized",
+        "seeding",
+        *["node"] * 3,
+        *["token"] * 8,
+        "done",
+        "stopped",
+    ]
+    nodes, done = [e for e in events if e["event"] == "node"], events[-2]
+    assert [node["layers"] for node in nodes] == ["0:4", "4:8", "8:12"]
+    for ready in (node["ready"] for node in nodes):
+        # Whole pieces: a little more than it needs, and well below the whole release.
+        assert ready["needed_bytes"] <= ready["fetched_bytes"] <= 1.2 * ready["needed_bytes"]
+        assert ready["fetched_bytes"] < 0.5 * ready["release_bytes"]
+    assert [hop["layers"] for hop in done["route"]["hops"]] == ["0:4", "4:8", "8:12"]
+    assert [hop["node_id"] for hop in done["route"]["hops"]] == [node["node_id"] for node in nodes]
+    assert len(done["ids"]) == 8
+    assert [hop["mean_s"] > 0 for hop in done["hops"]] == [True] * 3
+    assert "was killed" not in ran.stderr
+    assert not any(is_alive(event["pid"]) for event in events if "pid" in event)
+    assert list(Path(environment["TMPDIR"]).glob("swarm-demo-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_takes_its_children_with_it(environment: dict[str, str], number: int) -> None:
+    command = [sys.executable, "-m", "swarm", "demo", "--json"]
+    with tempfile.TemporaryFile() as stderr:
+        demo = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        assert demo.stdout is not None
+        with demo.stdout as stdout:
+            events = []
+            for line in stdout:
+                events.append(json.loads(line))
+                if events[-1]["event"] == "seeding":
+                    demo.send_signal(number)
+            status = demo.wait(DEADLINE_S)
+    assert status == 130
+    assert events[-1]["error"] == "Interrupted"
+    pids = [event["pid"] for event in events if "pid" in event]
+    deadline_s = time.monotonic() + 5
+    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert pids
+    assert not any(is_alive(pid) for pid in pids)
+    assert list(Path(environment["TMPDIR"]).glob("swarm-demo-*")) == []
