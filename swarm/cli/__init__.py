@@ -4,3 +4,5 @@ Promises: results on stdout and progress on stderr, one exit code per kind of fa
 answers something, and a `--help` that loads no room at all. Does NOT know how anything works: no torrent, tensor, route
 or session logic lives here, and no verb keeps state of its own beyond the files that the user names.
 """
+
+__all__: list[str] = []  # its modules are imported by name, each only when its verb runs
