@@ -108,14 +108,12 @@ class SpanModel:
         """
         n_rows = h.shape[0]
         layers = layers or cache.span
+        self._require_loaded(layers, cache.span)
         cache.truncate(position)
         cache.require_room(n_rows)
         chunk = Chunk(position, n_rows, self._rope.rotations(position, n_rows), self.args.head_dim, self.dtype)
         for layer_idx in layers:
-            layer = self._layers.get(layer_idx)
-            if layer is None:
-                raise LocalProtocolError(f"layer {layer_idx} is not loaded")
-            h = layer(h, chunk, cache.layer(layer_idx))
+            h = self._layers[layer_idx](h, chunk, cache.layer(layer_idx))
         cache.advance(n_rows)
         return h
 
@@ -125,6 +123,13 @@ class SpanModel:
         if self._norm is None or self._output is None:
             raise LocalProtocolError("the head is not loaded")
         return self._output(self._norm(h)).float()
+
+    def _require_loaded(self, layers: Span, cached: Span) -> None:
+        if not cached.covers(layers):
+            raise LocalProtocolError(f"the session caches layers {cached}, and the step is for {layers}")
+        for layer_idx in layers:
+            if layer_idx not in self._layers:
+                raise LocalProtocolError(f"layer {layer_idx} is not loaded")
 
     def _attention(self, take: _Taker) -> Attention:
         args = self.args

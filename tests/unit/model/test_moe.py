@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from node.model.feed_forward import FeedForward
+from node.model.linear import Linear
+from node.model.moe import MoE
+
+DIM, HIDDEN_DIM = 16, 24
+
+
+def _moe(n_experts: int, k: int) -> MoE:
+    def linear(out: int, into: int) -> Linear:
+        return Linear(torch.randn(out, into) * into**-0.5)
+
+    experts = [
+        FeedForward(w1=linear(HIDDEN_DIM, DIM), w2=linear(DIM, HIDDEN_DIM), w3=linear(HIDDEN_DIM, DIM))
+        for _ in range(n_experts)
+    ]
+    return MoE(linear(n_experts, DIM), experts, k)
+
+
+def _reference(moe: MoE, x: Tensor) -> Tensor:
+    """transformers' order: softmax over all experts, the k largest, renormalised."""
+    out = torch.zeros_like(x)
+    for row in range(x.shape[0]):
+        probabilities = moe.gate(x[row : row + 1])[0].softmax(0)
+        top, chosen = probabilities.topk(moe.n_experts_per_tok)
+        for weight, expert_idx in zip(top / top.sum(), chosen.tolist(), strict=True):
+            out[row] += weight * moe.experts[expert_idx](x[row : row + 1])[0]
+    return out
+
+
+@pytest.mark.parametrize(("n_experts", "k"), [(8, 2), (6, 3), (4, 1), (3, 3)])
+@pytest.mark.parametrize("n_rows", [1, 2, 33])
+def test_it_mixes_the_k_best_experts(n_experts: int, k: int, n_rows: int) -> None:
+    torch.manual_seed(n_rows)
+    moe, x = _moe(n_experts, k), torch.randn(n_rows, DIM)
+    torch.testing.assert_close(moe(x), _reference(moe, x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_rows_weights_add_up_to_one_and_follow_its_logits() -> None:
+    moe, x = _moe(8, 2), torch.randn(10, DIM)
+    weights, chosen = moe.route(x)
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights.sum(-1), torch.ones(10))
+    assert torch.equal(chosen, moe.gate(x).topk(2).indices)
+
+
+def test_bf16_experts_are_summed_in_fp32() -> None:
+    # 256 + 1 + 1 is 258 in fp32 and in bf16; adding one by one in bf16 stays at 256.
+    def expert(value: float) -> FeedForward:
+        linear = FeedForward.__new__(FeedForward)
+        linear.w1 = linear.w3 = lambda x: torch.ones(x.shape[0], 1, dtype=x.dtype)  # type: ignore[assignment]
+        linear.w2 = lambda x: torch.full((x.shape[0], DIM), value, dtype=x.dtype)  # type: ignore[assignment]
+        return linear
+
+    moe = MoE(Linear(torch.zeros(3, DIM).bfloat16()), [expert(768), expert(3), expert(3)], 3)
+    for n_rows in (1, 4):
+        mixed = moe(torch.randn(n_rows, DIM).bfloat16())
+        assert mixed.dtype == torch.bfloat16
+        assert (mixed == 258).all()
+
+
+def test_feed_forward_is_swiglu() -> None:
+    w1, w3 = torch.randn(2, HIDDEN_DIM, DIM)
+    w2 = torch.randn(DIM, HIDDEN_DIM)
+    x = torch.randn(4, DIM)
+    got = FeedForward(w1=Linear(w1), w2=Linear(w2), w3=Linear(w3))(x)
+    torch.testing.assert_close(got, (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T)
