@@ -160,13 +160,16 @@ def create_torrent(
     piece_size: int,
     trackers: Sequence[str] = (),
     web_seeds: Sequence[str] = (),
+    hybrid: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Torrent:
-    """Hash a file or folder into a hybrid (v1 and v2) torrent; equal bytes and names give an equal infohash anywhere.
+    """Hash a file or folder into a torrent; equal bytes and names give an equal infohash on any machine.
 
-    piece_size: bytes, a power of two from 16 KiB to 8 MiB. Hidden files (names that start with a dot) are left out,
+    piece_size: bytes, a power of two from 16 KiB to 8 MiB. hybrid: v2 hashes beside the v1 ones. They name each file by
+    a hash of its own, but aria2 1.36 computes a wrong infohash for such a torrent and Transmission 3 cannot read it.
+    Hidden files (names that start with a dot) are left out,
     symbolic links to files are read through. progress(hashed pieces, all pieces) is called from this thread.
-    Blocks for about 2-3 s per GB, with the GIL free: call it in a thread from asyncio.
+    Blocks for about 1-2 s per GB, with the GIL free: call it in a thread from asyncio.
     Raises: BadArgument.
     """
     if piece_size & (piece_size - 1) or not 16_384 <= piece_size <= 8 << 20:
@@ -178,7 +181,8 @@ def create_torrent(
     if not any(entry.size for entry in entries):
         raise BadArgument(f"{path} holds no data; give a release's folder")
     # Attributes such as the executable bit differ between machines, and would change the infohash.
-    maker = lt.create_torrent(entries, piece_size, lt.create_torrent.no_attributes)
+    flags = lt.create_torrent.no_attributes | (0 if hybrid else lt.create_torrent.v1_only)
+    maker = lt.create_torrent(entries, piece_size, flags)
     maker.set_creation_date(0)
     maker.set_creator("")
     for tier, tracker in enumerate(trackers):

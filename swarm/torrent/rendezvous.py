@@ -7,6 +7,7 @@ buffer with too many queries at once; this module makes up for all three.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import Any
@@ -120,10 +121,9 @@ class Rendezvous:
         self._news = asyncio.Event()
 
     async def _next_news(self, timeout_s: float) -> None:
-        try:
-            await asyncio.wait_for(self._news.wait(), timeout_s)
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
 
 
 def _target(key: bytes) -> Any:

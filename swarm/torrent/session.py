@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
@@ -229,10 +230,9 @@ class TorrentSession:
                 fault = self._bind_fault or "no answer from the system"
                 raise ListenError(f"{listen} cannot be listened on: {fault}; choose another port or host")
             self._bind_news.clear()
-            try:
-                await asyncio.wait_for(self._bind_news.wait(), left_s)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._bind_news.wait()
         return self._bound["tcp"]
 
     # --- the background
@@ -271,10 +271,10 @@ class TorrentSession:
         self._lonely[handle] = (at_s, pause_s)
 
     async def _save(self, download: Download) -> None:
-        try:
-            await asyncio.wait_for(download.save_resume(), _SAVE_TIMEOUT_S)
-        except (SwarmError, TimeoutError):
-            pass  # without a resume file the next start hashes what is there
+        # Without a resume file the next start hashes what is there.
+        with contextlib.suppress(SwarmError, TimeoutError):
+            async with asyncio.timeout(_SAVE_TIMEOUT_S):
+                await download.save_resume()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -23,7 +23,8 @@ def write_folder(root: Path, order: list[str] | None = None) -> Path:
     return root
 
 
-def test_the_infohash_depends_on_bytes_and_names_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_the_infohash_depends_on_bytes_and_names_alone(tmp_path: Path, hybrid: bool) -> None:
     a = write_folder(tmp_path / "a" / "model")
     b = write_folder(tmp_path / "b" / "model", ["empty", "config.json", "sub/shard-2.bin", "shard-1.bin"])
     (b / "config.json").chmod(0o755)
@@ -31,11 +32,12 @@ def test_the_infohash_depends_on_bytes_and_names_alone(tmp_path: Path) -> None:
     (b / ".cache").mkdir()
     (b / ".cache" / "x").write_bytes(b"x")
     (b / ".resume").write_bytes(b"x")
-    first, second = create_torrent(a, piece_size=64 * KIB), create_torrent(b, piece_size=64 * KIB)
+    first, second = (create_torrent(root, piece_size=64 * KIB, hybrid=hybrid) for root in (a, b))
+    assert (first.v2 is not None) == hybrid
     assert first.infohash == second.infohash
     assert first.data == second.data
     (b / "config.json").write_bytes(b"y" * 17)
-    assert create_torrent(b, piece_size=64 * KIB).infohash != first.infohash
+    assert create_torrent(b, piece_size=64 * KIB, hybrid=hybrid).infohash != first.infohash
 
 
 def test_symbolic_links_are_read_through(tmp_path: Path) -> None:
@@ -47,10 +49,15 @@ def test_symbolic_links_are_read_through(tmp_path: Path) -> None:
     assert create_torrent(links, piece_size=64 * KIB).infohash == create_torrent(real, piece_size=64 * KIB).infohash
 
 
-def test_entries_and_pieces_agree_with_the_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_entries_and_pieces_agree_with_the_files(tmp_path: Path, hybrid: bool) -> None:
     root = write_folder(tmp_path / "model")
     torrent = create_torrent(
-        root, piece_size=64 * KIB, trackers=["http://t.example/announce"], web_seeds=["http://w.example/"]
+        root,
+        piece_size=64 * KIB,
+        trackers=["http://t.example/announce"],
+        web_seeds=["http://w.example/"],
+        hybrid=hybrid,
     )
     files = {entry.path: entry for entry in torrent.files if not entry.is_pad}
     assert {path: entry.size_bytes for path, entry in files.items()} == {
@@ -64,11 +71,12 @@ def test_entries_and_pieces_agree_with_the_files(tmp_path: Path) -> None:
     assert torrent.total_bytes == sum(torrent.piece_bytes(piece) for piece in range(torrent.n_pieces))
     ends = [0] + [entry.offset + entry.size_bytes for entry in torrent.files]
     assert all(entry.offset == end for entry, end in zip(torrent.files, ends, strict=False)), "entries leave no gap"
-    assert all(entry.offset % torrent.piece_size == 0 for entry in files.values())
-    start = files["shard-1.bin"].offset // torrent.piece_size
-    assert torrent.pieces_of("shard-1.bin") == range(start, start + 5)
-    assert torrent.pieces_of("shard-1.bin", 64 * KIB - 1, 2) == range(start, start + 2)
-    assert torrent.pieces_of("shard-1.bin", 64 * KIB, 1) == range(start + 1, start + 2)
+    assert any(entry.is_pad for entry in torrent.files) == hybrid
+    shard = files["shard-1.bin"]
+    for offset, size_bytes in ((0, shard.size_bytes), (0, 1), (64 * KIB - 1, 2), (64 * KIB, 1), (300 * KIB - 1, 1)):
+        pieces = torrent.pieces_of("shard-1.bin", offset, size_bytes)
+        assert pieces.start * 64 * KIB <= shard.offset + offset < (pieces.start + 1) * 64 * KIB
+        assert (pieces.stop - 1) * 64 * KIB < shard.offset + offset + size_bytes <= pieces.stop * 64 * KIB
     assert len(torrent.pieces_of("empty")) == 0
     assert torrent.path_in(Path("/d"), "sub/shard-2.bin") == Path("/d/model/sub/shard-2.bin")
     assert torrent.magnet([Address("127.0.0.1", 9)]) == Magnet(
@@ -105,7 +113,7 @@ def test_a_torrent_survives_its_file_and_its_bare_info(tmp_path: Path) -> None:
     torrent = create_torrent(write_folder(tmp_path / "model"), piece_size=64 * KIB)
     (tmp_path / "x.torrent").write_bytes(torrent.data)
     assert Torrent.load(tmp_path / "x.torrent").files == torrent.files
-    info = torrent.data[torrent.data.index(b"4:info") + 6 : torrent.data.index(b"12:piece layers")]
+    info = torrent.data[torrent.data.index(b"4:info") + 6 : -1]
     assert Torrent.from_info(info).infohash == torrent.infohash
 
 
@@ -119,7 +127,7 @@ def test_what_is_no_torrent_is_refused(tmp_path: Path) -> None:
 
 
 def test_any_flipped_byte_gives_a_torrent_or_corrupt_release(tmp_path: Path) -> None:
-    data = create_torrent(write_folder(tmp_path / "model"), piece_size=64 * KIB).data
+    data = create_torrent(write_folder(tmp_path / "model"), piece_size=64 * KIB, hybrid=True).data
     for position in range(0, len(data), 7):
         flipped = data[:position] + bytes((data[position] ^ 0x15,)) + data[position + 1 :]
         try:
@@ -151,20 +159,25 @@ def test_folders_without_data_are_refused(tmp_path: Path) -> None:
 
 def test_other_threads_run_while_hashing(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "w").write_bytes(bytes(48 << 20))
+    (tmp_path / "model" / "w").write_bytes(bytes(96 << 20))
     calls: list[tuple[int, int]] = []
+    turns_at_call: list[int] = []
     stop = threading.Event()
-    n_turns_while_hashing = 0
+    n_turns = 0
 
     def count() -> None:
-        nonlocal n_turns_while_hashing
+        nonlocal n_turns
         while not stop.wait(0.0005):
-            n_turns_while_hashing += 1
+            n_turns += 1
+
+    def progress(done: int, of: int) -> None:
+        calls.append((done, of))
+        turns_at_call.append(n_turns)
 
     other = threading.Thread(target=count)
     other.start()
-    create_torrent(tmp_path / "model", piece_size=4 << 20, progress=lambda done, of: calls.append((done, of)))
+    create_torrent(tmp_path / "model", piece_size=4 << 20, progress=progress)
     stop.set()
     other.join()
-    assert calls == [(n, 12) for n in range(1, 13)]
-    assert n_turns_while_hashing >= 12, "the GIL is free between pieces"
+    assert calls == [(n, 24) for n in range(1, 25)]
+    assert turns_at_call[-1] - turns_at_call[0] >= 3, "the GIL is free between pieces"
