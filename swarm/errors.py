@@ -1,33 +1,33 @@
 """The whole error tree. Every message says what failed, why, and what mends it.
 
-    SwarmError
-    ├── BadArgument                what the user typed or passed cannot be meant
-    │   ├── MagnetError            not a magnet link that names a torrent
-    │   └── ContextLengthExceeded  prompt and max_tokens do not fit the model's context
-    ├── ReleaseError               the release itself
-    │   ├── UnsupportedArchitecture
-    │   └── CorruptRelease         config, index or weight header contradict themselves, or each other
-    ├── TransferError              moving its bytes
-    │   ├── MetadataTimeout        nobody gave us the torrent's metadata
-    │   ├── TransferStalled        pieces stopped coming
-    │   ├── DiskFull
-    │   └── VerificationError      bytes on disk are not what the torrent says
-    ├── DiscoveryError             finding nodes
-    │   ├── NoNodesFound
-    │   └── LayersUncovered        nodes were found, but some layers have no host
-    ├── RpcError                   talking to a node
-    │   ├── NodeUnreachable
-    │   ├── Unauthenticated        its certificate does not prove the node id
-    │   ├── RemoteProtocolError    it said something that the protocol does not allow
-    │   └── DeadlineExceeded
-    ├── SessionError               a generation's state on the stages
-    │   ├── SessionLost            the stage no longer has it (or its next hop is gone): replay elsewhere
-    │   ├── StaleEpoch             a newer epoch of this session exists: the caller is a zombie
-    │   ├── PositionMismatch       the step starts after what is cached: replay from there
-    │   └── StageFull              no room for another session; carries retry_after_s
-    ├── ListenError                an address could not be bound
-    ├── Unfinished                 interrupted or out of time with work left; running again resumes it
-    └── LocalProtocolError         our own code used a room wrongly (a bug)
+SwarmError
+├── BadArgument                what the user typed or passed cannot be meant
+│   ├── MagnetError            not a magnet link that names a torrent
+│   └── ContextLengthExceeded  prompt and max_tokens do not fit the model's context
+├── ReleaseError               the release itself
+│   ├── UnsupportedArchitecture
+│   └── CorruptRelease         config, index or weight header contradict themselves, or each other
+├── TransferError              moving its bytes
+│   ├── MetadataTimeout        nobody gave us the torrent's metadata
+│   ├── TransferStalled        pieces stopped coming
+│   ├── DiskFull
+│   └── VerificationError      bytes on disk are not what the torrent says
+├── DiscoveryError             finding nodes
+│   ├── NoNodesFound
+│   └── LayersUncovered        nodes were found, but some layers have no host
+├── RpcError                   talking to a node
+│   ├── NodeUnreachable
+│   ├── Unauthenticated        its certificate does not prove the node id
+│   ├── RemoteProtocolError    it said something that the protocol does not allow
+│   └── DeadlineExceeded
+├── SessionError               a generation's state on the stages
+│   ├── SessionLost            the stage no longer has it (or its next hop is gone): replay elsewhere
+│   ├── StaleEpoch             a newer epoch of this session exists: the caller is a zombie
+│   ├── PositionMismatch       the step starts after what is cached: replay from there
+│   └── StageFull              no room for another session; carries retry_after_s
+├── ListenError                an address could not be bound
+├── Unfinished                 interrupted or out of time with work left; running again resumes it
+└── LocalProtocolError         our own code used a room wrongly (a bug)
 """
 
 from __future__ import annotations

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from node.config import NodeConfig
+    from swarm.client import AsyncClient
+    from swarm.torrent import Torrent, TorrentSession
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,3 +42,126 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
         return made[key]
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_compute_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+class LocalSwarm:
+    """A published release on loopback, its seeder, and nodes that run in this process.
+
+    start(...) returns once the node serves. Everything ends with the fixture.
+    """
+
+    def __init__(self, folder: Path, work_dir: Path) -> None:
+        self.folder = folder
+        self.work_dir = work_dir
+        self.magnet = ""
+        self.torrent: Torrent
+        self._seeder: TorrentSession | None = None
+        self._nodes: list[LocalNode] = []
+
+    async def publish(self, piece_size: int | None = None) -> str:
+        from swarm.terms import Address
+        from swarm.torrent import TorrentConfig, TorrentSession, create_torrent
+
+        self.torrent = create_torrent(self.folder, piece_size=piece_size or 256 << 10)
+        self._seeder = TorrentSession(TorrentConfig.loopback())
+        await self._seeder.start()
+        await self._seeder.seed(self.torrent, self.folder.parent, verified=True)
+        self.magnet = str(self.torrent.magnet(peers=(Address("127.0.0.1", self._seeder.port),)))
+        return self.magnet
+
+    async def stop_seeding(self) -> None:
+        if self._seeder is not None:
+            await self._seeder.close()
+            self._seeder = None
+
+    async def start(self, *spans: str, wait: bool = True, **config: object) -> LocalNode:
+        from node.config import NodeConfig
+        from swarm.terms import Profile, Span
+
+        settings: dict[str, object] = {
+            "magnet": self.magnet,
+            "data_dir": self.work_dir / f"node-{len(self._nodes)}",
+            "spans": tuple(map(Span.parse, spans)),
+            "profile": Profile("fp32"),
+            "device": "cpu",
+            "network": "loopback",
+            "cache_budget_bytes": 256 << 20,
+            "drain_timeout_s": 0.0,
+            **config,
+        }
+        node = LocalNode(NodeConfig(**settings))  # type: ignore[arg-type]
+        self._nodes.append(node)
+        if wait:
+            await node.event("ready")
+        return node
+
+    def client(self, **settings: object) -> AsyncClient:
+        from swarm.client import connect_async
+
+        known = {"network": "loopback", "data_dir": self.work_dir / "client", "timeout_s": 20.0, **settings}
+        return connect_async(self.magnet, **known)  # type: ignore[arg-type]
+
+    async def close(self) -> None:
+        await asyncio.gather(*(node.stop() for node in self._nodes))
+        await self.stop_seeding()
+
+
+class LocalNode:
+    """One NodeApp as a task. events: the fields of each event, by name, newest last."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        from node.app import NodeApp
+
+        self.config = config
+        self.events: dict[str, list[dict[str, object]]] = {}
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self.task = asyncio.create_task(NodeApp(config, self._on_event).run(self._stop))
+
+    def _on_event(self, event: str, fields: dict[str, object]) -> None:
+        self.events.setdefault(event, []).append(fields)
+        self._changed.set()
+
+    async def event(self, name: str, timeout_s: float = 60.0) -> dict[str, object]:
+        """The newest `name` event, once there is one; raises what ended the node if it ended first."""
+        async with asyncio.timeout(timeout_s):
+            while name not in self.events:
+                if self.task.done():
+                    self.task.result()
+                    raise AssertionError(f"the node ended without {name}")
+                self._changed.clear()
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait((changed, self.task), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        return self.events[name][-1]
+
+    async def stop(self) -> None:
+        """Stop it as Ctrl-C would."""
+        self._stop.set()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    async def kill(self) -> None:
+        """Stop it in the middle of whatever it does."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+async def local_swarm(tmp_path: Path) -> AsyncIterator[Callable[[Path], LocalSwarm]]:
+    """local_swarm(folder) -> a LocalSwarm of that release; call publish() on it first."""
+    swarms: list[LocalSwarm] = []
+
+    def make(folder: Path) -> LocalSwarm:
+        swarms.append(LocalSwarm(folder, tmp_path / f"swarm-{len(swarms)}"))
+        return swarms[-1]
+
+    yield make
+    for swarm in swarms:
+        await swarm.close()

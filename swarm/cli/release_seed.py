@@ -154,7 +154,8 @@ async def show_until(stop: asyncio.Event, download: Download, as_json: bool) -> 
                 given = format_size(status.uploaded_bytes)
                 show(f"{format_rate(status.upload_rate)} up, {given} given, {status.n_peers} peers")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LINE_INTERVAL_S)
+                async with asyncio.timeout(LINE_INTERVAL_S):
+                    await stop.wait()
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ class TokenLoop:
         self._first_token_s = 0.0
         self._n_replays = 0
         self._route: Route | None = None
-        self._decoder = release.tokenizer.stream() if release.tokenizer is not None else None
+        self._decoder = release.tokenizer.stream(continues=journal.continues) if release.tokenizer is not None else None
         self._stops = StopMatcher(journal.params.stop)
         self._text = ""
         self._finish_reason: str | None = None
@@ -121,7 +121,8 @@ class TokenLoop:
         """Sample, journal, then show."""
         journal, position = self._journal, len(self._journal.ids)
         try:
-            sampled = sample(result.rows[0], journal.params, position, journal.seed)
+            vocab_size = self._release.args.vocab_size
+            sampled = sample(result.rows[0], journal.params, position, journal.seed, vocab_size=vocab_size)
         except SwarmError as error:
             raise HopFailed(route.hops[-1].node_id, error) from error
         journal.emit(sampled.id, sampled.logprob)

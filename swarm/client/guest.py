@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -47,23 +46,55 @@ class RpcFactsPort:
 
 
 class AsyncGeneration:
-    """One generation under way: an async iterator of its tokens, which may be cancelled; then its result."""
+    """One generation under way: an async iterator of its tokens, which may be cancelled; then its result.
+
+    Left before its end, it must be cancelled, or used as an async context manager, which does that: until then every
+    stage keeps its session.
+    """
 
     def __init__(self, loop: TokenLoop) -> None:
         self._loop = loop
         self._events = loop.events()
+        self._reading: asyncio.Task[TokenEvent] | None = None
+        self._cancelled = False
 
-    def __aiter__(self) -> AsyncGenerator[TokenEvent, None]:
-        return self._events
+    def __aiter__(self) -> AsyncGeneration:
+        return self
+
+    async def __anext__(self) -> TokenEvent:
+        if self._cancelled:
+            raise StopAsyncIteration
+        self._reading = asyncio.create_task(self._next())
+        try:
+            return await self._reading
+        except asyncio.CancelledError:
+            if self._cancelled:
+                raise StopAsyncIteration from None
+            raise
 
     async def cancel(self) -> None:
-        """Stop here: every stage drops the session."""
+        """Stop here, also while another task waits for the next token: every stage drops the session."""
+        self._cancelled = True
+        if self._reading is not None and not self._reading.done():
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
         await self._events.aclose()
+
+    async def __aenter__(self) -> AsyncGeneration:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.cancel()
 
     @property
     def result(self) -> Generation:
         """All so far; final once the iterator has ended."""
         return self._loop.generation
+
+    async def _next(self) -> TokenEvent:
+        return await anext(self._events)
 
 
 class AsyncClient:
@@ -135,7 +166,9 @@ class AsyncClient:
         Raises: BadArgument, ContextLengthExceeded; while iterated: DiscoveryError, RpcError, SessionError.
         """
         ids = self._encode(prompt)
-        return self._begin(Journal.create(self.release.infohash, ids, params or SamplingParams(), journal))
+        return self._begin(
+            Journal.create(self.release.infohash, ids, params or SamplingParams(), journal, continues=True)
+        )
 
     def stream_chat(
         self, messages: Sequence[Message], params: SamplingParams | None = None, *, journal: Path | None = None
@@ -143,7 +176,8 @@ class AsyncClient:
         """As `stream`, for the answer to a conversation: [{"role": "user", "content": "..."}, ...]."""
         tokenizer = self._tokenizer("chat")
         ids = tokenizer.encode_chat(messages)
-        return self._begin(Journal.create(self.release.infohash, ids, params or SamplingParams(), journal))
+        params = params or SamplingParams()
+        return self._begin(Journal.create(self.release.infohash, ids, params, journal, continues=False))
 
     def resume(self, journal: Path) -> AsyncGeneration:
         """Go on with a journaled generation: the same tokens that it would have had. Raises: BadArgument."""
@@ -232,7 +266,7 @@ def connect_async(
 
 
 async def _drain(generation: AsyncGeneration) -> Generation:
-    async with contextlib.aclosing(generation.__aiter__()) as events:
-        async for _ in events:
+    async with generation:
+        async for _ in generation:
             pass
     return generation.result

@@ -21,6 +21,8 @@ FORMAT = "swarm-journal-v1"
 class Journal:
     """The prompt, the parameters, the seed, the profile and every token emitted: about 4 bytes a token.
 
+    continues: the answer goes on in the middle of the prompt's text (a completion), rather than beginning anew (chat).
+
     emit() comes before the caller sees the token. With a path, each token is a line of the file, written through to the
     operating system: the process may die at any moment.
     """
@@ -29,17 +31,20 @@ class Journal:
     prompt_ids: tuple[int, ...]
     params: SamplingParams
     seed: int
+    continues: bool = True
     profile: Profile | None = None
     emitted: list[tuple[int, float]] = field(default_factory=list)  # (token id, logprob)
     _file: IO[str] | None = None
 
     @classmethod
-    def create(cls, release: Infohash, prompt_ids: Sequence[int], params: SamplingParams, path: Path | None) -> Journal:
+    def create(
+        cls, release: Infohash, prompt_ids: Sequence[int], params: SamplingParams, path: Path | None, *, continues: bool
+    ) -> Journal:
         """A new journal; its seed is the parameters' or drawn at random. Raises: BadArgument when path exists
         already.
         """
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(7), "big")
-        journal = cls(release, tuple(prompt_ids), params, seed)
+        journal = cls(release, tuple(prompt_ids), params, seed, continues)
         if path is not None:
             try:
                 journal._file = path.open("x", encoding="utf-8")
@@ -65,7 +70,8 @@ class Journal:
             profile = Profile.parse(head["profile"])
             prompt_ids = tuple(_id(i) for i in head["prompt_ids"])
             emitted = [(_id(line["id"]), float(line["logprob"])) for line in lines]
-            journal = cls(Infohash(head["release"]), prompt_ids, params, int(head["seed"]), profile, emitted)
+            release, seed, continues = Infohash(head["release"]), int(head["seed"]), bool(head["continues"])
+            journal = cls(release, prompt_ids, params, seed, continues, profile, emitted)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadArgument(
                 f"{path} is not a journal that can be resumed ({error}); start the generation anew"
@@ -86,6 +92,7 @@ class Journal:
                 "release": self.release,
                 "profile": str(profile),
                 "seed": self.seed,
+                "continues": self.continues,
                 "params": params,
                 "prompt_ids": self.prompt_ids,
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,13 +27,22 @@ class _LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work; an exception in this thread meanwhile (Ctrl-C, say) cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Wait for work; an exception in this thread meanwhile (Ctrl-C, say) cancels it and waits for its end."""
+        ended = threading.Event()
+
+        async def watched() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
         try:
             return future.result()
         except BaseException:
             if not future.done():
                 future.cancel()
+                ended.wait()
             raise
 
     def close(self) -> None:
@@ -54,7 +63,6 @@ class TokenStream:
     def __init__(self, loop: _LoopThread, generation: AsyncGeneration) -> None:
         self._loop = loop
         self._generation = generation
-        self._events = generation.__aiter__()
         self._cancelled = False
 
     def __iter__(self) -> Iterator[TokenEvent]:
@@ -64,14 +72,23 @@ class TokenStream:
         if self._cancelled:
             raise StopIteration
         try:
-            event = self._loop.run(_next(self._events))
+            event = self._loop.run(_next(self._generation))
         except concurrent.futures.CancelledError:
             raise StopIteration from None
         if event is None:
             raise StopIteration
         return event
 
+    def __enter__(self) -> TokenStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
     def cancel(self) -> None:
+        """Stop here: every stage drops the session. Needed whenever the iterator is left before its end."""
         self._cancelled = True
         self._loop.run(self._generation.cancel())
 
@@ -166,5 +183,5 @@ def connect(
     )
 
 
-async def _next(events: AsyncIterator[TokenEvent]) -> TokenEvent | None:
-    return await anext(events, None)
+async def _next(generation: AsyncGeneration) -> TokenEvent | None:
+    return await anext(generation, None)

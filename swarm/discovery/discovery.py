@@ -5,6 +5,7 @@ fresh.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,6 @@ from swarm.discovery.table import FactTable
 from swarm.errors import NodeUnreachable, SwarmError
 from swarm.facts import NodeFact, SignedFact
 from swarm.terms import Address, Infohash, NodeId
-
 
 OwnFact = Callable[[], SignedFact | None]
 """A participant's own newest fact; None while it has nothing to say."""
@@ -127,10 +127,9 @@ class Discovery:
             self._wake.clear()
             await self._round()
             delay_s = self.config.exchange_interval_s * random.uniform(0.75, 1.25)
-            try:
-                await asyncio.wait_for(self._wake.wait(), delay_s)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):  # wait_for of Python 3.11 loses a cancellation that meets a wake
+                    await self._wake.wait()
 
     def describe_attempts(self) -> str:
         """What was tried and how it ended, for people."""

@@ -6,6 +6,7 @@ stops answering is noticed within seconds. Knows no sessions, layers or facts: w
 Sole importer of grpc.
 """
 
+import swarm.rpc.quiet  # noqa: F401 - before grpc
 from swarm.rpc.config import RpcConfig
 from swarm.rpc.connection import Connection
 from swarm.rpc.dialer import Dialer

@@ -78,7 +78,9 @@ def server_options(config: RpcConfig) -> ChannelOptions:
         ("grpc.so_reuseport", 0),  # else a second node on the same port gets half of the first one's calls
         ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_timeout_s)),
         # Clients ping once per keepalive_s; by default gRPC takes that for an attack and answers "too many pings".
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _milliseconds(config.keepalive_s) // 4),
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(config.keepalive_s) // 4),
+        # A server that was starved of CPU reads several pings at once; by default that, too, ends the connection.
+        ("grpc.http2.max_ping_strikes", 0),
         ("grpc.max_concurrent_streams", config.max_concurrent_rpcs),
     ]
 

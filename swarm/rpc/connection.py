@@ -15,6 +15,7 @@ from swarm.errors import NodeUnreachable, RemoteProtocolError, SwarmError
 from swarm.facts import SignedFact
 from swarm.messages import Open, Result
 from swarm.rpc import paths
+from swarm.rpc.config import RpcConfig
 from swarm.rpc.run_call import RunCall
 from swarm.rpc.status import Ending, error_of_ending
 from swarm.rpc.stream import Stream
@@ -35,13 +36,19 @@ class Connection:
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, address: Address, node_id: NodeId, on_idle: Callable[[Connection], None]
+        self,
+        channel: grpc.aio.Channel,
+        address: Address,
+        node_id: NodeId,
+        config: RpcConfig,
+        on_idle: Callable[[Connection], None],
     ) -> None:
         self.address = address
         self.node_id = node_id
         self._channel = channel
+        self._config = config
         self._on_idle = on_idle
-        self._calls: set[Any] = set()
+        self._calls: dict[Any, Stream | None] = {}
         self._broken = False
         self._closed = False
         self._describe = channel.unary_unary(paths.DESCRIBE)
@@ -107,8 +114,11 @@ class Connection:
     async def close(self) -> None:
         """End every call on it (they raise NodeUnreachable) and let go of the socket."""
         self._broken = self._closed = True
-        for call in tuple(self._calls):
-            call.cancel()
+        for call, stream in tuple(self._calls.items()):
+            if stream is None:
+                call.cancel()
+            else:
+                stream.break_off(NodeUnreachable(f"the connection to {self} was closed during the call"))
         await self._channel.close()
 
     def __str__(self) -> str:
@@ -133,20 +143,21 @@ class Connection:
             raise NodeUnreachable(f"the connection to {self} was closed; connect again")
 
     def _stream(self, call: Any) -> Stream:
-        self._calls.add(call)
+        stream = Stream(call, self._config.max_message_bytes, self._explain)
+        self._calls[call] = stream
         call.add_done_callback(self._forget)
-        return Stream(call, self._explain)
+        return stream
 
     @contextlib.contextmanager
     def _tracked(self, call: Any) -> Iterator[None]:
-        self._calls.add(call)
+        self._calls[call] = None
         try:
             yield
         finally:
             self._forget(call)
 
     def _forget(self, call: Any) -> None:
-        self._calls.discard(call)
+        self._calls.pop(call, None)
         if not self._calls:
             self._on_idle(self)
 

@@ -14,7 +14,6 @@ from swarm.identity import TlsIdentity, node_id_of_certificate, tls_host_name
 from swarm.rpc.config import RpcConfig, channel_options
 from swarm.rpc.connection import Connection
 from swarm.rpc.probe import Prober
-from swarm.rpc.quiet import keep_grpc_quiet
 from swarm.terms import Address, NodeId, short_id
 
 
@@ -22,7 +21,6 @@ class Dialer:
     """Use within one event loop, and close: `async with Dialer(tls, config) as dialer`."""
 
     def __init__(self, tls: TlsIdentity, config: RpcConfig) -> None:
-        keep_grpc_quiet()
         self._tls = tls
         self._config = config
         self._prober = Prober(tls)
@@ -114,7 +112,7 @@ class Dialer:
         except BaseException:
             await channel.close()
             raise
-        return Connection(channel, address, node_id, self._idle)
+        return Connection(channel, address, node_id, self._config, self._idle)
 
     def _opened(self, key: tuple[Address, NodeId | None], task: asyncio.Task[Connection]) -> None:
         del self._pending[key]

@@ -1,13 +1,10 @@
-"""gRPC's own log lines, which go straight to standard error, kept to errors."""
+"""Imported before grpc, to keep its own log lines on standard error to errors, unless GRPC_VERBOSITY is set.
 
-from __future__ import annotations
+By default gRPC reports every connection that a stranger or a restart breaks off, on the terminal of whoever runs a
+command. It reads the variable while it is being imported, so this module is the room's one exception to doing no work
+at import.
+"""
 
 import os
 
-
-def keep_grpc_quiet() -> None:
-    """Let gRPC print errors only, unless GRPC_VERBOSITY is set. Works before gRPC's first object in the process.
-
-    By default it reports every connection that a stranger breaks off, on the terminal of whoever runs a command.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

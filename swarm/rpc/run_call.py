@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from types import TracebackType
 
+from swarm.errors import SwarmError
 from swarm.messages import Failure, Open, Opened, Step
 from swarm.rpc.stream import Stream
 from swarm.wire import decode_run_reply, encode_run_request
@@ -36,7 +38,8 @@ class RunCall:
     async def replies(self) -> AsyncIterator[Opened | Failure]:
         """What comes back, until the stage ends the call or `cancel` does. Raises: the error that ended the call."""
         async with self._writing:
-            await self._write_open()
+            with contextlib.suppress(SwarmError):  # reading says why
+                await self._write_open()
         while (frame := await self._stream.read()) is not None:
             yield decode_run_reply(frame)
 

@@ -19,7 +19,6 @@ from swarm.rpc import paths
 from swarm.rpc.callers import Callers
 from swarm.rpc.config import RpcConfig, server_options
 from swarm.rpc.health import Health
-from swarm.rpc.quiet import keep_grpc_quiet
 from swarm.rpc.status import abort_arguments
 from swarm.terms import Address, Infohash, NodeId, SessionId
 from swarm.wire import (
@@ -63,7 +62,6 @@ class RpcServer:
     def __init__(
         self, tls: TlsIdentity, config: RpcConfig, *, stage: StageHandler | None = None, node: NodeHandler | None = None
     ) -> None:
-        keep_grpc_quiet()
         self._tls = tls
         self._config = config
         self._stage = stage
