@@ -1,0 +1,178 @@
+"""Other people's BitTorrent clients against ours: aria2 and transmission fetch from us, and we from them alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from swarm.terms import Address
+from swarm.torrent import Torrent, TorrentConfig, TorrentSession, create_torrent
+
+PIECE = 64 * 1024
+SIZES = {"shard-1.bin": 20 * PIECE + 5, "sub/shard-2.bin": 12 * PIECE, "config.json": 300}
+
+needs_aria2 = pytest.mark.skipif(shutil.which("aria2c") is None, reason="aria2c is not installed")
+needs_transmission = pytest.mark.skipif(
+    shutil.which("transmission-cli") is None, reason="transmission-cli is not installed"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A release at <tmp>/seed/model."""
+    for name, size in SIZES.items():
+        path = tmp_path / "seed" / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(random.Random(name).randbytes(size))
+    return tmp_path / "seed" / "model"
+
+
+def session() -> TorrentSession:
+    return TorrentSession(TorrentConfig.loopback(dht=False))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(*command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    null = subprocess.DEVNULL
+    process = subprocess.Popen([*map(str, command)], stdin=null, stdout=null, stderr=null)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def tracker() -> AsyncIterator[str]:
+    """An HTTP tracker that knows whoever announced to it. Source: BEP 3, BEP 23."""
+    ports: dict[bytes, set[int]] = {}
+
+    open_tasks: set[asyncio.Task[None]] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+            target = request.split(b" ")[1].decode("latin-1")
+            query = dict(parse_qsl(urlsplit(target).query, encoding="latin-1"))
+            known = ports.setdefault(query["info_hash"].encode("latin-1"), set())
+            known.add(int(query["port"]))
+            peers = b"".join(bytes((127, 0, 0, 1)) + port.to_bytes(2, "big") for port in sorted(known))
+            body = b"d8:intervali2e12:min intervali1e5:peers%d:%be" % (len(peers), peers)
+            writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # a client that left
+        finally:
+            writer.close()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(answer(reader, writer))
+        open_tasks.add(task)
+        task.add_done_callback(open_tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/announce"
+    for task in open_tasks:
+        task.cancel()
+    await asyncio.gather(*open_tasks, return_exceptions=True)
+
+
+def same(folder: Path, copy: Path) -> bool:
+    return all((copy / name).is_file() and (copy / name).read_bytes() == (folder / name).read_bytes() for name in SIZES)
+
+
+@needs_aria2
+async def test_aria2_fetches_from_us_and_we_from_it(tmp_path: Path, folder: Path) -> None:
+    """At once, since each spends most of its time on timers of its own."""
+    async with tracker() as url, asyncio.TaskGroup() as group:
+        torrent = create_torrent(folder, piece_size=PIECE, trackers=[url])
+        (tmp_path / "x.torrent").write_bytes(torrent.data)
+        group.create_task(aria2_leeches(torrent, folder, str(torrent.magnet()), tmp_path / "by-magnet"))
+        group.create_task(aria2_leeches(torrent, folder, str(tmp_path / "x.torrent"), tmp_path / "by-file"))
+        group.create_task(aria2_seeds(tmp_path, folder, tmp_path / "from-aria2"))
+    for copy in ("by-magnet", "by-file", "from-aria2"):
+        assert same(folder, tmp_path / copy / "model"), copy
+
+
+async def aria2_leeches(torrent: Torrent, folder: Path, source: str, out: Path) -> None:
+    async with session() as seeder:
+        await seeder.seed(torrent, folder.parent)
+        with running(*aria2(out, "--seed-time=0", source)) as process:
+            assert await asyncio.to_thread(process.wait, 60) == 0
+
+
+async def aria2_seeds(tmp_path: Path, folder: Path, out: Path) -> None:
+    torrent = create_torrent(folder, piece_size=PIECE)  # without the tracker: aria2 is the only seed that we can find
+    (tmp_path / "y.torrent").write_bytes(torrent.data)
+    port = free_port()
+    command = aria2(folder.parent, "--check-integrity=true", "--seed-ratio=0.0", tmp_path / "y.torrent", port=port)
+    async with session() as leecher:
+        with running(*command):
+            await fetch_all(leecher, torrent, port, folder, out)
+
+
+@needs_transmission
+async def test_transmission_fetches_from_us_and_we_from_it(tmp_path: Path, folder: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(transmission_leeches(tmp_path, folder))
+        group.create_task(transmission_seeds(tmp_path, folder))
+    for copy in ("to-transmission", "from-transmission"):
+        assert same(folder, tmp_path / copy / "model"), copy
+
+
+async def transmission_leeches(tmp_path: Path, folder: Path) -> None:
+    torrent, port, out = create_torrent(folder, piece_size=PIECE), free_port(), tmp_path / "to-transmission"
+    out.mkdir()
+    async with session() as seeder:
+        seed = await seeder.seed(torrent, folder.parent)
+        with running(*transmission(tmp_path / "leech-config", out, port), str(torrent.magnet())):
+            deadline = time.monotonic() + 60
+            while not same(folder, out / "model"):
+                assert time.monotonic() < deadline, seed.status()
+                seed.add_peers([Address("127.0.0.1", port)])  # it refuses to dial loopback addresses: we dial it
+                await asyncio.sleep(0.25)  # the condition is another process's files: nothing announces it
+
+
+async def transmission_seeds(tmp_path: Path, folder: Path) -> None:
+    torrent, port = create_torrent(folder, piece_size=PIECE), free_port()
+    (tmp_path / "z.torrent").write_bytes(torrent.data)
+    async with session() as leecher:
+        with running(*transmission(tmp_path / "seed-config", folder.parent, port), tmp_path / "z.torrent"):
+            await fetch_all(leecher, torrent, port, folder, tmp_path / "from-transmission")
+
+
+async def fetch_all(leecher: TorrentSession, torrent: Torrent, port: int, folder: Path, out: Path) -> None:
+    """From a magnet link that names one foreign peer: metadata, a range, and the rest."""
+    download = await leecher.add(torrent.magnet([Address("127.0.0.1", port)]), out)
+    assert (await download.metadata(60)).infohash == torrent.infohash
+    middle = (folder / "shard-1.bin").read_bytes()[PIECE + 9 : 3 * PIECE]
+    assert await download.fetch("shard-1.bin", PIECE + 9, 2 * PIECE - 9, stall_timeout_s=60) == middle
+    await download.want(dict.fromkeys(range(torrent.n_pieces), 1))
+    await download.wait_for(range(torrent.n_pieces), stall_timeout_s=60)
+
+
+def aria2(directory: Path, *arguments: str | Path, port: int | None = None) -> tuple[str | Path, ...]:
+    quiet = ("--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--disable-ipv6=true")
+    place = ("--interface=127.0.0.1", f"--listen-port={port or free_port()}", f"--dir={directory}")
+    return ("aria2c", *quiet, *place, "--file-allocation=none", "--bt-tracker-interval=1", *arguments)
+
+
+def transmission(config: Path, directory: Path, port: int) -> tuple[str | Path, ...]:
+    return "transmission-cli", "-g", config, "-w", directory, "-p", str(port), "-M", "-B"
