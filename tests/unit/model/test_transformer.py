@@ -201,3 +201,19 @@ def test_steps_that_cannot_be_are_refused_before_any_work(span_model: Build, new
     assert cache.length == 6
     with pytest.raises(LocalProtocolError, match="0:2"):
         model.forward(h, new_cache(model, Span(1, 4)), 0, Span(0, 2))
+
+
+def test_nothing_is_left_on_the_cpu_when_another_device_is_asked_for(new_cache: NewCache) -> None:
+    """torch's meta device stands in for an accelerator: it refuses operands from two devices."""
+    args = PRESETS["tiny-mistral"].args
+    model = SpanModel(args, Span(0, args.n_layers), dtype=torch.float32, device="meta")
+    tensors = dict(random_tensors(args, seed=0))
+    for layer_idx in model.span:
+        prefix = f"layers.{layer_idx}."
+        model.load_layer(layer_idx, {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    model.load_embeddings(tensors["tok_embeddings.weight"])
+    model.load_head(tensors["norm.weight"], tensors["output.weight"])
+    cache = new_cache(model)
+    for n_rows in (40, 1, 3):
+        h = model.forward(model.embed(torch.arange(n_rows)), cache, cache.length)
+        assert model.logits(h).device.type == "meta"
