@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from types import TracebackType
 
-from swarm.errors import SwarmError
+from swarm.errors import RemoteProtocolError, SwarmError
 from swarm.messages import Failure, Open, Opened, Step
 from swarm.rpc.stream import Stream
 from swarm.wire import decode_run_reply, encode_run_request
@@ -41,7 +41,12 @@ class RunCall:
             with contextlib.suppress(SwarmError):  # reading says why
                 await self._write_open()
         while (frame := await self._stream.read()) is not None:
-            yield decode_run_reply(frame)
+            try:
+                reply = decode_run_reply(frame)
+            except RemoteProtocolError:
+                self.cancel()
+                raise
+            yield reply
 
     async def done_sending(self) -> None:
         """No more Steps: the stage ends the session, and then the call. Does nothing on a call that has ended."""

@@ -13,8 +13,7 @@ import grpc
 from swarm.errors import LocalProtocolError, SessionLost, SwarmError
 from swarm.rpc.status import Ending
 
-# What grpc.aio makes of any failed write. It hides the status that the server sent, whether that came before or comes
-# after: behind the messages that nobody has read yet.
+# The status that grpc.aio's own write() makes up when it fails, in place of the one that the server sent.
 _WRITE_FAILED = "Internal error from Core"
 
 _ENDING_WAIT_S = 1.0
@@ -53,8 +52,8 @@ class Stream:
                 f"a frame of {len(frame)} bytes is over max_message_bytes; send fewer rows at once"
             )
         try:
-            await self._call.write(frame)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._send(frame)
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
             if not self._reading:
                 await self._read_ahead()
             raise await self._why() or _lost() from None
@@ -99,6 +98,16 @@ class Stream:
         """Cancel for whoever reads or writes: they get `error`."""
         self._broken_off = error
         self.cancel()
+
+    async def _send(self, frame: bytes) -> None:
+        """call.write, but for its habit of hiding why the server ended the call behind an error of its own."""
+        await self._call.wait_for_connection()
+        send = getattr(getattr(self._call, "_cython_call", None), "send_serialized_message", self._call.write)
+        try:
+            await send(frame)
+        except asyncio.CancelledError:
+            self._call.cancel()
+            raise
 
     def _cancelled_alone(self) -> bool:
         """A CancelledError means that this call was cancelled, and not the task that waits for it."""
