@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
@@ -101,7 +104,7 @@ class Download:
                     f"piece {piece} at priority {priority}: pieces are 0..{torrent.n_pieces - 1}, priorities 1..7"
                 )
         await self.checked()
-        self._recover()
+        await self._recover()
         if not self._made_empty_files:
             await asyncio.to_thread(make_empty_files, torrent, self.save_dir)
             self._made_empty_files = True
@@ -118,7 +121,7 @@ class Download:
         missing = set(pieces) - transfer.have
         if unwanted := missing - transfer.wanted.keys():
             raise LocalProtocolError(f"{len(unwanted)} pieces are waited for but were never wanted; call want() first")
-        self._recover()
+        await self._recover()
         cursor = len(transfer.arrivals)
         progress, deadline = (cursor, transfer.fetched_bytes), time.monotonic() + stall_timeout_s
         while missing:
@@ -222,10 +225,11 @@ class Download:
             )
         return data
 
-    def _recover(self) -> None:
+    async def _recover(self) -> None:
         """Undo what libtorrent does on a disk error; it fails again at once when the cause remains."""
         if self.transfer.disk_fault is None:
             return
+        await self.refresh()  # whatever else failed before this moment has been reported by then
         self.transfer.disk_fault = None
         handle = self.transfer.handle
         handle.clear_error()
@@ -240,6 +244,8 @@ class Download:
     def _raise_disk_fault(self) -> None:
         fault = self.transfer.disk_fault
         if fault is not None:
+            if shutil.disk_usage(self.save_dir).free < self.torrent.piece_size:
+                raise disk_error(fault.path, os.strerror(errno.ENOSPC), errno.ENOSPC)
             raise disk_error(fault.path, fault.reason, fault.code)
 
     def _stalled(self, n_missing: int, stall_timeout_s: float) -> SwarmError:

@@ -1,7 +1,7 @@
 """The resume file: which pieces of a torrent are on disk, so that a restart hashes nothing twice.
 
-Beside libtorrent's own resume data it records size and modification time of every data file. When one differs, the
-claims about pieces are dropped and the data is hashed again: a file changed by somebody else is never trusted.
+Beside libtorrent's own resume data it records size and modification time of every data file. When one differs, that
+file is hashed again: one that was changed by somebody else, or written to before a crash, is never trusted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import libtorrent as lt
 
 from swarm.terms import Infohash
 from swarm.torrent.metainfo import Torrent
+from swarm.torrent.recheck import recheck
 
 _FORMAT = 1
 _MAX_BYTES = 256 << 20
@@ -47,7 +48,7 @@ def write_resume(path: Path, resume_data: bytes, stamps: dict[bytes, list[int]])
 
 
 def read_resume(path: Path, infohash: Infohash, save_dir: Path) -> Any | None:
-    """add_torrent_params to continue with, or None when there is nothing usable.
+    """add_torrent_params to continue with, or None when there is nothing usable. Blocks while it hashes changed files.
 
     Peers and bans are forgotten: both would outlive their reasons.
     """
@@ -70,8 +71,15 @@ def read_resume(path: Path, infohash: Infohash, save_dir: Path) -> Any | None:
         return None
     torrent = Torrent.from_info(params.ti.info_section())
     params.piece_priorities = [0] * torrent.n_pieces
-    if wrapper.get(b"files") != stamp_files(torrent, save_dir):
-        params.have_pieces = []
+    old, now = wrapper.get(b"files"), stamp_files(torrent, save_dir)
+    if old != now:
+        claimed = {piece for piece, has in enumerate(params.have_pieces) if has}
+        for entry in torrent.files:
+            key = entry.path.encode()
+            if not entry.is_pad and (not isinstance(old, dict) or old.get(key) != now.get(key)):
+                claimed.difference_update(torrent.pieces_of(entry.path))
+        # An empty list makes libtorrent hash everything itself, the only way where there are no v1 hashes.
+        params.have_pieces = recheck(torrent, save_dir, claimed) if torrent.v1 is not None else []
         params.verified_pieces = []
         params.unfinished_pieces = {}
     return params

@@ -22,6 +22,7 @@ from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.pump import AlertPump
 from swarm.torrent.reach import LEFT_OUT, allows_url, fence, fix_port, resolve
+from swarm.torrent.recheck import recheck
 from swarm.torrent.rendezvous import Rendezvous
 from swarm.torrent.resume import read_resume, resume_path
 from swarm.torrent.transfer import Transfer
@@ -128,6 +129,8 @@ class TorrentSession:
                 elif torrent is not None:
                     params = lt.load_torrent_buffer(torrent.data)
                     params.piece_priorities = [0] * torrent.n_pieces
+                    if torrent.v1 is not None:
+                        params.have_pieces = await asyncio.to_thread(recheck, torrent, save_dir)
                 else:
                     params = lt.parse_magnet_uri(str(Magnet(magnet.v1, magnet.v2, magnet.name)))
                 download = self._admit(params, magnet, torrent, save_dir, resume_file=file)

@@ -231,11 +231,7 @@ class Transfer:
         return [future for future in saves if not future.done()]
 
     def _file_error(self, alert: Any) -> None:
-        error = alert.error
-        self.disk_fault = DiskFault(Path(alert.filename()), error.message(), error.value())
-
-    def _torrent_error(self, alert: Any) -> None:
-        if self.disk_fault is None:
+        if self.disk_fault is None:  # the first names the cause, what follows are its effects
             error = alert.error
             self.disk_fault = DiskFault(Path(alert.filename()), error.message(), error.value())
 
@@ -276,7 +272,7 @@ _HANDLERS = {
     lt.save_resume_data_alert: Transfer._saved,
     lt.save_resume_data_failed_alert: Transfer._save_failed,
     lt.file_error_alert: Transfer._file_error,
-    lt.torrent_error_alert: Transfer._torrent_error,
+    lt.torrent_error_alert: Transfer._file_error,
     lt.hash_failed_alert: Transfer._hash_failed,
     lt.peer_connect_alert: Transfer._peer_connected,
     lt.peer_error_alert: Transfer._peer_lost,

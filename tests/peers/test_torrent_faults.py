@@ -1,0 +1,203 @@
+"""Poisoned seeders, full disks, killed processes, damaged files: nothing wrong is accepted, nothing right is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from swarm.errors import DiskFull, TransferError, TransferStalled, VerificationError
+from swarm.terms import Address
+from swarm.torrent import Torrent, TorrentConfig, TorrentSession, create_torrent
+
+KIB = 1024
+PIECE = 64 * KIB
+SIZE = 40 * PIECE
+
+
+@pytest.fixture
+def torrent(tmp_path: Path) -> Torrent:
+    for folder in ("good", "bad"):
+        path = tmp_path / folder / "model" / "w.bin"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(random.Random(1).randbytes(SIZE))
+    return create_torrent(tmp_path / "good" / "model", piece_size=PIECE)
+
+
+def session(**overrides: object) -> TorrentSession:
+    return TorrentSession(TorrentConfig.loopback(**{"dht": False, **overrides}))
+
+
+def at(peer: TorrentSession) -> Address:
+    return Address("127.0.0.1", peer.port)
+
+
+def poison(path: Path, n_bytes: int = SIZE) -> None:
+    """Flip every byte of each piece's second torrent block."""
+    with path.open("r+b") as file:
+        for start in range(16 * KIB, n_bytes, PIECE):
+            file.seek(start)
+            block = file.read(16 * KIB)
+            file.seek(start)
+            file.write(bytes(byte ^ 0xFF for byte in block))
+
+
+def everything(torrent: Torrent) -> range:
+    return range(torrent.n_pieces)
+
+
+async def test_a_poisoned_seeder_is_banned_and_the_honest_one_serves(tmp_path: Path, torrent: Torrent) -> None:
+    # The honest seeder is slow, so that the poisoned one is asked for plenty.
+    async with session() as bad, session(upload_rate=3_000_000) as good, session() as leecher:
+        await bad.seed(torrent, tmp_path / "bad")
+        poison(tmp_path / "bad" / "model" / "w.bin")
+        await good.seed(torrent, tmp_path / "good")
+        download = await leecher.add(torrent.magnet([at(bad)]), tmp_path / "out")
+        await download.metadata(10)
+        await download.want(dict.fromkeys(everything(torrent), 1))
+        with pytest.raises(TransferStalled, match=f"wrong bytes; banned for that: {at(bad)}"):
+            await download.wait_for(everything(torrent), stall_timeout_s=1.0)
+        assert not any(download.has(piece) for piece in everything(torrent))
+        wasted = download.status().fetched_bytes
+        download.add_peers([at(good)])
+        await download.wait_for(everything(torrent), stall_timeout_s=20)
+        assert (tmp_path / "out" / "model" / "w.bin").read_bytes() == (tmp_path / "good/model/w.bin").read_bytes()
+        print(f"one poisoned seeder cost {wasted / PIECE:.1f} pieces")
+        assert wasted < SIZE / 2
+
+
+async def test_poisoned_and_honest_seeders_at_once(tmp_path: Path, torrent: Torrent) -> None:
+    async with session() as bad, session() as good, session() as leecher:
+        await bad.seed(torrent, tmp_path / "bad")
+        poison(tmp_path / "bad" / "model" / "w.bin")
+        await good.seed(torrent, tmp_path / "good")
+        download = await leecher.add(torrent.magnet([at(bad), at(good)]), tmp_path / "out")
+        await download.metadata(10)
+        await download.want(dict.fromkeys(everything(torrent), 1))
+        await download.wait_for(everything(torrent), stall_timeout_s=30)
+        assert (tmp_path / "out" / "model" / "w.bin").read_bytes() == (tmp_path / "good/model/w.bin").read_bytes()
+
+
+async def test_a_folder_that_differs_is_not_seeded(tmp_path: Path, torrent: Torrent) -> None:
+    weights = tmp_path / "bad" / "model" / "w.bin"
+    poison(weights, PIECE)
+    before = weights.read_bytes()
+    async with session() as seeder:
+        with pytest.raises(VerificationError, match=r"1 of 40 pieces differ, in w\.bin"):
+            await seeder.seed(torrent, tmp_path / "bad")
+        assert weights.read_bytes() == before, "seeding never writes"
+        await seeder.seed(torrent, tmp_path / "good")  # the failed attempt left nothing behind
+        weights.write_bytes(before[:-1])
+    async with session() as seeder:
+        with pytest.raises(VerificationError, match="bytes where the torrent says"):
+            await seeder.seed(torrent, tmp_path / "bad")
+        weights.unlink()
+        with pytest.raises(VerificationError, match="No such file"):
+            await seeder.seed(torrent, tmp_path / "bad")
+
+
+async def test_a_changed_file_is_noticed_when_it_is_read(tmp_path: Path, torrent: Torrent) -> None:
+    async with session() as seeder, session() as leecher:
+        await seeder.seed(torrent, tmp_path / "good")
+        download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
+        await download.fetch("w.bin", 0, PIECE)
+        poison(download.file_path("w.bin"), PIECE)
+        with pytest.raises(VerificationError, match="changed on disk"):
+            await download.fetch("w.bin", 0, 1)
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+async def test_a_full_disk_says_so_and_the_fetch_goes_on_once_there_is_room(tmp_path: Path, torrent: Torrent) -> None:
+    with small_disk(tmp_path / "disk", SIZE + 8 * PIECE) as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(20 * PIECE))
+        async with session() as seeder, session() as leecher:
+            await seeder.seed(torrent, tmp_path / "good")
+            download = await leecher.add(torrent.magnet([at(seeder)]), disk)
+            await download.metadata(10)
+            await download.want(dict.fromkeys(everything(torrent), 1))
+            for _ in range(2):  # trying again without making room fails again
+                with pytest.raises(DiskFull, match=r"w\.bin cannot grow: No space left.*Free space"):
+                    await download.wait_for(everything(torrent), stall_timeout_s=20)
+            assert download.status().state == "disk-error"
+            kept = {piece for piece in everything(torrent) if download.has(piece)}
+            ballast.unlink()
+            await download.wait_for(everything(torrent), stall_timeout_s=20)
+            assert kept <= {piece for piece in everything(torrent) if download.has(piece)}
+            assert (disk / "model" / "w.bin").read_bytes() == (tmp_path / "good/model/w.bin").read_bytes()
+
+
+async def test_an_unwritable_place_is_an_error_with_its_path(tmp_path: Path, torrent: Torrent) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model").write_bytes(b"a file where the folder should be")
+    async with session() as seeder, session() as leecher:
+        await seeder.seed(torrent, tmp_path / "good")
+        download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
+        with pytest.raises(TransferError, match="model") as caught:
+            await download.fetch("w.bin", 0, 1, stall_timeout_s=20)
+        assert not isinstance(caught.value, (DiskFull, TransferStalled))
+
+
+_VICTIM = """
+    import asyncio, sys
+    from pathlib import Path
+    from swarm.terms import Address
+    from swarm.torrent import Torrent, TorrentConfig, TorrentSession
+
+    async def main(torrent_file, out, peer):
+        async with TorrentSession(TorrentConfig.loopback(dht=False)) as session:
+            torrent = Torrent.load(Path(torrent_file))
+            download = await session.add(torrent, Path(out), peers=[Address.parse(peer)])
+            await download.want(dict.fromkeys(range(torrent.n_pieces), 1))
+            n_done = 0
+            async for piece in download.pieces_done():
+                n_done += 1
+                if n_done == 5:
+                    await download.save_resume()
+                if n_done == 10:
+                    print("ten pieces", flush=True)
+
+    asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_after_a_kill_nothing_verified_is_fetched_again(tmp_path: Path, torrent: Torrent) -> None:
+    (tmp_path / "x.torrent").write_bytes(torrent.data)
+    async with session(upload_rate=1_000_000) as seeder:
+        await seeder.seed(torrent, tmp_path / "good")
+        arguments = [str(tmp_path / "x.torrent"), str(tmp_path / "out"), str(at(seeder))]
+        command = [sys.executable, "-c", textwrap.dedent(_VICTIM), *arguments]
+        victim = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert victim.stdout is not None
+        assert await victim.stdout.readline() == b"ten pieces\n"
+        victim.kill()
+        await victim.communicate()
+    async with session() as seeder, session() as leecher:
+        await seeder.seed(torrent, tmp_path / "good")
+        download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
+        await download.checked()
+        n_kept = sum(download.has(piece) for piece in everything(torrent))
+        assert n_kept >= 10
+        await download.want(dict.fromkeys(everything(torrent), 1))
+        await download.wait_for(everything(torrent), stall_timeout_s=20)
+        assert download.status().fetched_bytes <= SIZE - n_kept * PIECE
