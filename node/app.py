@@ -32,7 +32,7 @@ from swarm.discovery import Discovery, sign_fact
 from swarm.errors import BadArgument, RemoteProtocolError
 from swarm.facts import NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey, issue
-from swarm.release import ModelArgs
+from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
@@ -126,7 +126,7 @@ class _Node:
         config, event = self._config, self._app._on_event
         torrent = await self._metadata()
         event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
-        args = (await read_remote_layout(self._download, torrent, ())).args
+        args = (await self._read_layout(torrent, ())).args
         self._args = args
         server = RpcServer(
             issue(self._key),
@@ -191,6 +191,10 @@ class _Node:
             await self._introduce_once()
         return await self._download.metadata(self._config.metadata_timeout_s)
 
+    async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
+        stall_timeout_s = self._config.stall_timeout_s
+        return await read_remote_layout(self._download, torrent, spans, stall_timeout_s=stall_timeout_s)
+
     async def _choose(self, args: ModelArgs) -> tuple[Span, ...]:
         spans = merge_spans(self._config.spans)
         if spans and spans[-1].end > args.n_layers:
@@ -209,7 +213,7 @@ class _Node:
         return (choose_span(args, hosts, memory, self._app._dtype.itemsize),)
 
     async def _fetch(self, torrent: Torrent) -> HostedRelease:
-        layout = await read_remote_layout(self._download, torrent, self._spans)
+        layout = await self._read_layout(torrent, self._spans)
         return await host(
             self._download,
             torrent,

@@ -24,7 +24,7 @@ class NodeFact:
     address: where its gRPC port is dialled. torrent_port: its BitTorrent port on the same host, 0 if it has none.
     spans: hosted layers, sorted and disjoint; served only in state SERVING or DRAINING.
     layer_time_s: measured seconds for one token through one hosted layer, 0.0 while unknown.
-    needed_bytes / fetched_bytes: of the release, what it hosts and what came over the network for it so far.
+    needed_bytes / fetched_bytes: of the release, what it hosts and what this run of the node fetched for it so far.
     """
 
     node_id: NodeId

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from node.config import NodeConfig
     from swarm.client import AsyncClient
-    from swarm.torrent import Torrent, TorrentSession
+    from swarm.torrent import Download, Torrent, TorrentSession
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -62,6 +62,7 @@ class LocalSwarm:
         self.work_dir = work_dir
         self.magnet = ""
         self.torrent: Torrent
+        self.seeding: Download
         self._seeder: TorrentSession | None = None
         self._nodes: list[LocalNode] = []
 
@@ -72,7 +73,7 @@ class LocalSwarm:
         self.torrent = create_torrent(self.folder, piece_size=piece_size or 256 << 10)
         self._seeder = TorrentSession(TorrentConfig.loopback())
         await self._seeder.start()
-        await self._seeder.seed(self.torrent, self.folder.parent, verified=True)
+        self.seeding = await self._seeder.seed(self.torrent, self.folder.parent, verified=True)
         self.magnet = str(self.torrent.magnet(peers=(Address("127.0.0.1", self._seeder.port),)))
         return self.magnet
 

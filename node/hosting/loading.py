@@ -19,7 +19,8 @@ from swarm.torrent import Download, Torrent
 @dataclass(frozen=True, slots=True)
 class FetchProgress:
     """needed_bytes: of the hosted tensors and the small files. planned_bytes: the whole pieces that carry them.
-    fetched_bytes: payload that came over the network, this run and earlier ones. release_bytes: the whole release.
+    have_bytes: verified and on disk. fetched_bytes: payload that this run got over the network. release_bytes: the
+    whole release.
     """
 
     layers_loaded: int

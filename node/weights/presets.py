@@ -96,7 +96,7 @@ PRESETS: dict[str, Preset] = {
         n_shards=5,
         tokenizer="v3",
     ),
-    # As many layers as a mid-sized model, evenly over four shards: for selective fetching. ~79 MB in bf16.
+    # As many layers as a mid-sized model, evenly over four shards: for selective fetching. ~128 MB in bf16.
     "24-layer": Preset(
         ModelArgs(
             architecture="mixtral",
@@ -105,7 +105,7 @@ PRESETS: dict[str, Preset] = {
             n_heads=8,
             n_kv_heads=2,
             head_dim=32,
-            hidden_dim=240,
+            hidden_dim=416,
             vocab_size=1024,
             norm_eps=1e-5,
             rope_theta=1e6,

@@ -12,16 +12,22 @@ from swarm.tokenizer import Tokenizer, load_tokenizer
 from swarm.torrent import Download, Torrent
 
 
-async def read_remote_layout(download: Download, torrent: Torrent, spans: Sequence[Span] | None) -> ReleaseLayout:
+async def read_remote_layout(
+    download: Download, torrent: Torrent, spans: Sequence[Span] | None, *, stall_timeout_s: float = 60.0
+) -> ReleaseLayout:
     """Fetch, verified, only what tells the layout of spans: () for the config alone, None for the whole model.
 
+    stall_timeout_s: how long not one byte may come.
     Raises: ReleaseError, TransferError.
     """
     reading = read_layout({entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}, spans)
     try:
         wanted = next(reading)
         while True:
-            fetches = (download.fetch(part.file, part.offset, part.size_bytes) for part in wanted)
+            fetches = (
+                download.fetch(part.file, part.offset, part.size_bytes, stall_timeout_s=stall_timeout_s)
+                for part in wanted
+            )
             wanted = reading.send(list(await asyncio.gather(*fetches)))
     except StopIteration as done:
         layout: ReleaseLayout = done.value

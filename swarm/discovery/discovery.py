@@ -122,8 +122,8 @@ class Discovery:
             own = self._own()
             is_due = time.monotonic() - announced_s >= self.config.announce_interval_s
             if own is not None and self._rendezvous is not None and is_due:
-                announced_s = time.monotonic()
-                await self._rendezvous.dht_announce(rendezvous_key(self.release), own.fact.address.port)
+                taken = await self._rendezvous.dht_announce(rendezvous_key(self.release), own.fact.address.port)
+                announced_s = time.monotonic() if taken else announced_s
             self._wake.clear()
             await self._round()
             delay_s = self.config.exchange_interval_s * random.uniform(0.75, 1.25)

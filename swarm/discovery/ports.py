@@ -14,7 +14,9 @@ class Rendezvous(Protocol):
     there.
     """
 
-    async def dht_announce(self, key: bytes, port: int) -> object: ...
+    async def dht_announce(self, key: bytes, port: int) -> bool:
+        """False when nobody was there to take it."""
+        ...
 
     async def dht_look_up(self, key: bytes, timeout_s: float) -> set[Address]: ...
 
