@@ -6,7 +6,6 @@ import asyncio
 import errno
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from swarm.errors import (
     VerificationError,
 )
 from swarm.terms import Address, Infohash
-from swarm.torrent.local import disk_error, make_empty_files
+from swarm.torrent.local import disk_error, free_bytes, make_empty_files
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.resume import stamp_files, write_resume
 from swarm.torrent.transfer import Transfer, TransferStatus
@@ -86,6 +85,8 @@ class Download:
         self._raise_failure()
         if self.transfer.torrent is None:
             raise LocalProtocolError(f"torrent {self.infohash} has no metadata yet; await metadata() first")
+        if not self.transfer.prepared:
+            await self._recover()
         while not self.transfer.prepared:
             self._raise_failure()
             self._raise_disk_fault()
@@ -233,7 +234,8 @@ class Download:
         self.transfer.disk_fault = None
         handle = self.transfer.handle
         handle.clear_error()
-        handle.unset_flags(lt.torrent_flags.upload_mode)
+        if self._resume_file is not None:  # else it seeds somebody's folder, and stays in upload mode
+            handle.unset_flags(lt.torrent_flags.upload_mode)
         handle.resume()
         self._dial(self, tuple(self.peers))
 
@@ -244,7 +246,8 @@ class Download:
     def _raise_disk_fault(self) -> None:
         fault = self.transfer.disk_fault
         if fault is not None:
-            if shutil.disk_usage(self.save_dir).free < self.torrent.piece_size:
+            # libtorrent may name an effect first, such as a file too short to be hashed.
+            if free_bytes(self.save_dir) < self.torrent.piece_size:
                 raise disk_error(fault.path, os.strerror(errno.ENOSPC), errno.ENOSPC)
             raise disk_error(fault.path, fault.reason, fault.code)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +22,14 @@ def disk_error(path: Path, reason: str | None, code: int | None) -> TransferErro
             "fetched is kept"
         )
     return TransferError(f"{path} cannot be read or written: {reason}. Mend that and run again")
+
+
+def free_bytes(folder: Path) -> int:
+    """Room left for us on the folder's disk; a folder that is gone counts as roomy: its error is another."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return sys.maxsize
 
 
 def make_folder(path: Path) -> Path:

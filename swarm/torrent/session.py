@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
@@ -26,6 +27,8 @@ from swarm.torrent.recheck import recheck
 from swarm.torrent.rendezvous import Rendezvous
 from swarm.torrent.resume import read_resume, resume_path
 from swarm.torrent.transfer import Transfer
+
+_log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _LISTEN_TIMEOUT_S = 10.0
@@ -274,15 +277,22 @@ class TorrentSession:
         self._lonely[handle] = (at_s, pause_s)
 
     async def _save(self, download: Download) -> None:
-        # Without a resume file the next start hashes what is there.
-        with contextlib.suppress(SwarmError, TimeoutError):
+        try:
             async with asyncio.timeout(_SAVE_TIMEOUT_S):
                 await download.save_resume()
+        except (SwarmError, TimeoutError) as error:
+            # Without a fresh resume file the next start hashes what is there.
+            _log.warning("the progress of torrent %s was not recorded: %s", download.infohash, error or "timed out")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a background task of the torrent session ended: %s", error, exc_info=error)
 
     # --- torrents
 

@@ -156,6 +156,9 @@ async def test_an_unwritable_place_is_an_error_with_its_path(tmp_path: Path, tor
         with pytest.raises(TransferError, match="model") as caught:
             await download.fetch("w.bin", 0, 1, stall_timeout_s=20)
         assert not isinstance(caught.value, (DiskFull, TransferStalled))
+        (tmp_path / "out" / "model").unlink()
+        data = await download.fetch("w.bin", 0, 10, stall_timeout_s=20)  # mended: it goes on
+        assert data == (tmp_path / "good" / "model" / "w.bin").read_bytes()[:10]
 
 
 _VICTIM = """

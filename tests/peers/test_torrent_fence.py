@@ -51,13 +51,13 @@ async def test_nothing_leaves_the_machine(tmp_path: Path) -> None:
     outside = Magnet(
         "ab" * 20,
         None,
-        trackers=("udp://tracker.example.org:1337/announce", "http://192.0.2.1/announce"),
-        web_seeds=("http://192.0.2.1/files/",),
-        peers=(Address("192.0.2.1", 7), Address("peer.example.org", 7)),
+        trackers=("udp://tracker.example.org:1337/announce", "http://198.51.100.1/announce"),
+        web_seeds=("http://198.51.100.1/files/",),
+        peers=(Address("198.51.100.1", 7), Address("peer.example.org", 7)),
     )
-    config = TorrentConfig.loopback(dht_bootstrap=(Address("192.0.2.1", 7),))
+    config = TorrentConfig.loopback(dht_bootstrap=(Address("198.51.100.1", 7),))
     async with TorrentSession(config) as session:
-        session.add_dht_nodes([Address("192.0.2.2", 7)])
+        session.add_dht_nodes([Address("203.0.113.1", 7)])
         download = await session.add(outside, tmp_path)
         with pytest.raises(MetadataTimeout) as caught:
             await download.metadata(1.5)

@@ -203,7 +203,7 @@ async def test_metadata_timeout_says_what_was_tried(tmp_path: Path, torrent: Tor
         torrent.v1,
         None,
         trackers=(f"http://127.0.0.1:{closed.port}/announce", "udp://tracker.example.org:1337/announce"),
-        peers=(closed, Address("192.0.2.1", 7), Address("peer.example.org", 8)),
+        peers=(closed, Address("198.51.100.1", 7), Address("peer.example.org", 8)),
     )
     async with session() as leecher:
         download = await leecher.add(magnet, tmp_path / "out")
@@ -215,7 +215,7 @@ async def test_metadata_timeout_says_what_was_tried(tmp_path: Path, torrent: Tor
         assert f"{closed} (Connection refused)" in says
         assert f"127.0.0.1:{closed.port}/announce (Connection refused)" in says
         assert "tracker.example.org:1337/announce (left out: this session stays on this machine)" in says
-        assert "192.0.2.1:7 (left out" in says
+        assert "198.51.100.1:7 (left out" in says
         assert "peer.example.org:8 (left out" in says
         assert "DHT: off" in says
     async with session(dht=True) as leecher:
@@ -266,7 +266,7 @@ async def test_a_taken_port_is_a_listen_error() -> None:
         with pytest.raises(ListenError, match=str(first.port)):
             await session(listen=at(first)).start()
     with pytest.raises(ListenError):
-        await session(listen=Address("192.0.2.1", 0)).start()
+        await session(listen=Address("198.51.100.1", 0)).start()
 
 
 async def test_adding_twice_is_adding_once(tmp_path: Path, torrent: Torrent) -> None:
