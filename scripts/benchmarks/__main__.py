@@ -1,0 +1,35 @@
+"""The command line of scripts/bench."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+
+import click
+
+from swarm.cli.demo import interrupted_by_sigterm
+
+from benchmarks.figures import show
+
+BENCHES = ("pipeline", "parity", "fetch")
+
+
+@click.command()
+@click.argument("name", type=click.Choice(BENCHES))
+@click.option("--rounds", "n_rounds", type=click.IntRange(1), help="More take longer and are steadier.")
+@click.option("--json", "as_json", is_flag=True, help="One object a line: bench, case, value, unit, peer, ratio, …")
+def main(name: str, n_rounds: int | None, as_json: bool) -> None:
+    """Measure NAME on this machine. Ratios are turned so that higher is better.
+
+    \b
+    pipeline  one, two and three loopback nodes against one process without a network
+    parity    decode, prefill and logits of the same weights in one process, against transformers
+    fetch     how much a node of a quarter of the layers fetches; download rate against aria2c
+    """
+    bench = importlib.import_module(f"benchmarks.{name}")
+    with interrupted_by_sigterm(), tempfile.TemporaryDirectory(prefix="swarm-bench-") as folder:
+        show(bench.run(Path(folder), n_rounds or bench.DEFAULT_ROUNDS), as_json)
+
+
+main()
