@@ -27,7 +27,7 @@ from node.stage import DTYPES, Stage, StageConfig
 from swarm import __version__
 from swarm.client.guest import RpcFactsPort
 from swarm.client.network import NetworkConfig
-from swarm.client.release import read_remote_layout
+from swarm.client.release import fetch_metadata, read_remote_layout
 from swarm.discovery import Discovery, sign_fact
 from swarm.errors import BadArgument, RemoteProtocolError
 from swarm.facts import NodeFact, NodeState, SignedFact
@@ -189,7 +189,7 @@ class _Node:
         """The torrent, from its peers; nodes that the user named are asked for their torrent ports first."""
         if self._config.peers:
             await self._introduce_once()
-        return await self._download.metadata(self._config.metadata_timeout_s)
+        return await fetch_metadata(self._download, self._app._magnet, self._config.metadata_timeout_s)
 
     async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
         stall_timeout_s = self._config.stall_timeout_s

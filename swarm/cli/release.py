@@ -35,6 +35,9 @@ release.add_command(seed)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: NAME.torrent beside DIR."
 )
+@click.option(
+    "--hybrid", is_flag=True, help="BitTorrent v2 hashes beside v1's; aria2 1.36 and Transmission 3 can't read those."
+)
 @click.option("--peer", "peers", type=ADDRESS, multiple=True, help="An address to put into the magnet (repeatable).")
 @json_option
 def create(
@@ -43,6 +46,7 @@ def create(
     trackers: tuple[str, ...],
     piece_size: int | None,
     output: Path | None,
+    hybrid: bool,
     peers: tuple[Address, ...],
     as_json: bool,
 ) -> None:
@@ -54,7 +58,7 @@ def create(
 
     folder = folder.resolve()
     read_folder_layout(folder)
-    torrent = hash_folder(folder, piece_size, trackers, web_seeds)
+    torrent = hash_folder(folder, piece_size, trackers, web_seeds, hybrid=hybrid)
     path = torrent_path(folder) if output is None else output
     write_atomically(path, torrent.data)
     magnet = str(torrent.magnet(tuple(peers)))

@@ -21,9 +21,17 @@ def torrent_path(folder: Path) -> Path:
 
 
 def hash_folder(
-    folder: Path, piece_size: int | None = None, trackers: Sequence[str] = (), web_seeds: Sequence[str] = ()
+    folder: Path,
+    piece_size: int | None = None,
+    trackers: Sequence[str] = (),
+    web_seeds: Sequence[str] = (),
+    *,
+    hybrid: bool = False,
 ) -> Torrent:
-    """The torrent of `folder`, with progress on stderr. piece_size None: chosen by the total size."""
+    """The torrent of `folder`, with progress on stderr. piece_size None: chosen by the total size.
+
+    hybrid: v2 hashes (SHA-256) beside v1's.
+    """
     from swarm.release import list_folder, pick_piece_size
     from swarm.torrent import create_torrent
 
@@ -35,6 +43,7 @@ def hash_folder(
             piece_size=piece_size,
             trackers=tuple(trackers),
             web_seeds=tuple(web_seeds),
+            hybrid=hybrid,
             progress=lambda done, total: meter.update(done, total=total),
         )
 

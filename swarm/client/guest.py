@@ -14,7 +14,7 @@ import platformdirs
 from swarm.client.generation import TokenLoop
 from swarm.client.journal import Journal
 from swarm.client.network import NetworkConfig
-from swarm.client.release import fetch_client_release
+from swarm.client.release import fetch_client_release, fetch_metadata
 from swarm.client.routes import RouteFinder
 from swarm.client.values import ClientRelease, Generation, SwarmStatus, TokenEvent
 from swarm.discovery import Discovery
@@ -208,7 +208,7 @@ class AsyncClient:
         download = await self._torrent.add(self.magnet, self._dir, peers=self.magnet.peers)
         introducing = asyncio.create_task(self._introduce(download))
         try:
-            torrent = await download.metadata(self.timeout_s)
+            torrent = await fetch_metadata(download, self.magnet, self.timeout_s)
             async with asyncio.timeout(self.timeout_s):
                 release = await fetch_client_release(download, torrent)
         except TimeoutError:

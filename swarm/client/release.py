@@ -6,10 +6,28 @@ import asyncio
 from collections.abc import Sequence
 
 from swarm.client.values import ClientRelease
-from swarm.release import ReleaseLayout, read_layout
+from swarm.errors import BadArgument
+from swarm.release import ReleaseLayout, companion_files, read_layout
 from swarm.terms import Span
 from swarm.tokenizer import Tokenizer, load_tokenizer
-from swarm.torrent import Download, Torrent
+from swarm.torrent import Download, Magnet, Torrent
+
+SMALL_FILES_PRIORITY = 7
+"""The highest that BitTorrent has: everything else waits for what they say."""
+
+
+async def fetch_metadata(download: Download, magnet: Magnet, timeout_s: float) -> Torrent:
+    """The torrent that magnet names, if that is the name its swarm goes by.
+
+    Raises: MetadataTimeout; BadArgument for a hybrid release that is named by its v2 hash alone: others meet under v1's.
+    """
+    torrent = await download.metadata(timeout_s)
+    if torrent.infohash != magnet.infohash:
+        raise BadArgument(
+            f"this magnet names a hybrid release by its v2 hash alone; its nodes meet under {torrent.infohash}: "
+            f"use {torrent.magnet(peers=magnet.peers)}"
+        )
+    return torrent
 
 
 async def read_remote_layout(
@@ -20,7 +38,12 @@ async def read_remote_layout(
     stall_timeout_s: how long not one byte may come.
     Raises: ReleaseError, TransferError.
     """
-    reading = read_layout({entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}, spans)
+    files = {entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}
+    # All small files at once: a seeder may choke whoever wants nothing, and let it wait ten seconds for its next turn.
+    await download.want(
+        {piece: SMALL_FILES_PRIORITY for name in companion_files(files) for piece in torrent.pieces_of(name)}
+    )
+    reading = read_layout(files, spans)
     try:
         wanted = next(reading)
         while True:
