@@ -45,7 +45,6 @@ class TokenLoop:
         self._stops = StopMatcher(journal.params.stop)
         self._text = ""
         self._finish_reason: str | None = None
-        check_context(len(journal.prompt_ids), release)
 
     async def events(self) -> AsyncGenerator[TokenEvent, None]:
         """Each token once, in order; a resumed journal's tokens are not repeated. Raises: SwarmError when no route

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import platformdirs
 
-from swarm.client.generation import TokenLoop
+from swarm.client.generation import TokenLoop, check_context
 from swarm.client.journal import Journal
 from swarm.client.network import NetworkConfig
 from swarm.client.release import fetch_client_release, fetch_metadata
@@ -176,8 +176,7 @@ class AsyncClient:
         """As `stream`, for the answer to a conversation: [{"role": "user", "content": "..."}, ...]."""
         tokenizer = self._tokenizer("chat")
         ids = tokenizer.encode_chat(messages)
-        params = params or SamplingParams()
-        return self._begin(Journal.create(self.release.infohash, ids, params, journal, continues=False))
+        return self._begin_new(ids, params, journal, continues=False)
 
     def resume(self, journal: Path) -> AsyncGeneration:
         """Go on with a journaled generation: the same tokens that it would have had. Raises: BadArgument."""
@@ -242,6 +241,13 @@ class AsyncClient:
         if self.release.tokenizer is None:
             raise BadArgument(f"{self.release.name} ships no tokenizer, so {what} cannot be encoded; pass token ids")
         return self.release.tokenizer
+
+    def _begin_new(
+        self, ids: Sequence[int], params: SamplingParams | None, journal: Path | None, *, continues: bool
+    ) -> AsyncGeneration:
+        check_context(len(ids), self.release)  # before a journal file exists
+        params = params or SamplingParams()
+        return self._begin(Journal.create(self.release.infohash, ids, params, journal, continues=continues))
 
     def _begin(self, journal: Journal) -> AsyncGeneration:
         if self._finder is None:

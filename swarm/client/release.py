@@ -39,7 +39,7 @@ async def read_remote_layout(
     Raises: ReleaseError, TransferError.
     """
     files = {entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}
-    # All small files at once: a seeder may choke whoever wants nothing, and let it wait ten seconds for its next turn.
+    # All small files at once: whoever wants nothing for a moment may be choked, and wait ten seconds for its next turn.
     await download.want(
         {piece: SMALL_FILES_PRIORITY for name in companion_files(files) for piece in torrent.pieces_of(name)}
     )

@@ -1,0 +1,26 @@
+"""The wheel that a user installs holds both packages, their types and the licence, and no test or script."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry_points = next(archive.read(n).decode() for n in names if n.endswith("entry_points.txt"))
+        metadata = next(archive.read(n).decode() for n in names if n.endswith(".dist-info/METADATA"))
+    sources = {str(p.relative_to(ROOT)) for top in ("swarm", "node") for p in (ROOT / top).rglob("*.py")}
+    assert sources <= names
+    assert {"swarm/py.typed", "node/py.typed"} <= names
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"swarm", "node"}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert "swarm = swarm.cli.main:main" in entry_points
+    assert "node = node.cli:node" in entry_points
+    assert "torch==2.13.0; extra == 'node'" in metadata
