@@ -165,10 +165,7 @@ class AsyncClient:
         journal: a file to keep the generation in, so that `resume` can go on with it after this process died.
         Raises: BadArgument, ContextLengthExceeded; while iterated: DiscoveryError, RpcError, SessionError.
         """
-        ids = self._encode(prompt)
-        return self._begin(
-            Journal.create(self.release.infohash, ids, params or SamplingParams(), journal, continues=True)
-        )
+        return self._begin_new(self._encode(prompt), params, journal, continues=True)
 
     def stream_chat(
         self, messages: Sequence[Message], params: SamplingParams | None = None, *, journal: Path | None = None

@@ -19,7 +19,7 @@ SMALL_FILES_PRIORITY = 7
 async def fetch_metadata(download: Download, magnet: Magnet, timeout_s: float) -> Torrent:
     """The torrent that magnet names, if that is the name its swarm goes by.
 
-    Raises: MetadataTimeout; BadArgument for a hybrid release that is named by its v2 hash alone: others meet under v1's.
+    Raises: MetadataTimeout; BadArgument for a hybrid release named by its v2 hash alone: others meet under v1's.
     """
     torrent = await download.metadata(timeout_s)
     if torrent.infohash != magnet.infohash:
@@ -39,7 +39,7 @@ async def read_remote_layout(
     Raises: ReleaseError, TransferError.
     """
     files = {entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}
-    # All small files at once: whoever wants nothing for a moment may be choked, and wait ten seconds for its next turn.
+    # All small files at once: whoever wants nothing for a moment may be choked, and wait ten seconds for a turn.
     await download.want(
         {piece: SMALL_FILES_PRIORITY for name in companion_files(files) for piece in torrent.pieces_of(name)}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 
 from swarm.discovery import Discovery
 from swarm.errors import LayersUncovered, NodeUnreachable, NoNodesFound, SessionLost, StageFull, SwarmError
@@ -17,9 +18,21 @@ log = logging.getLogger("swarm.client")
 AVOID_S = 10.0
 """How long a node that failed is left out while others can do its work."""
 
+SOLE_HOST_PAUSE_S = 1.0
+"""How long a node that failed is left alone when nobody else can do its work: it may only have lost a connection."""
+
 RETRY_S = 0.25
 FRESH_S = 2.0
 """Facts younger than this are good for planning without asking again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Avoided:
+    """A node that failed: left out until until_s, or, where nobody else will do, until at_least_until_s (monotonic)."""
+
+    until_s: float
+    at_least_until_s: float
+    why: SwarmError
 
 
 class RouteFinder:
@@ -32,7 +45,7 @@ class RouteFinder:
         self._discovery = discovery
         self._n_layers = n_layers
         self._wait_s = wait_s
-        self._avoided: dict[NodeId, tuple[float, SwarmError]] = {}  # until (monotonic), why
+        self._avoided: dict[NodeId, _Avoided] = {}
         self._refreshed_s = float("-inf")
 
     async def find(self, profile: Profile | None) -> Route:
@@ -59,25 +72,35 @@ class RouteFinder:
 
     def avoid(self, node_id: NodeId, error: SwarmError) -> None:
         """A route broke at this node: leave it out for a while, and out of the table when it is gone."""
-        seconds = error.retry_after_s if isinstance(error, StageFull) else AVOID_S
-        self._avoided[node_id] = (time.monotonic() + seconds, error)
+        now_s = time.monotonic()
+        if isinstance(error, StageFull):
+            self._avoided[node_id] = _Avoided(now_s + error.retry_after_s, now_s + error.retry_after_s, error)
+        else:
+            self._avoided[node_id] = _Avoided(now_s + AVOID_S, now_s + SOLE_HOST_PAUSE_S, error)
         if isinstance(error, NodeUnreachable):
             self._discovery.table.mark_dead(node_id)
         if not isinstance(error, (StageFull, SessionLost)):
             self._refreshed_s = float("-inf")
 
     def _plan(self, profile: Profile | None) -> Route:
-        """Over the facts in force, without the avoided nodes."""
+        """Over the facts in force: without the avoided nodes, or else with those that have had their pause."""
         now_s = time.monotonic()
-        self._avoided = {n: (until, why) for n, (until, why) in self._avoided.items() if until > now_s}
+        self._avoided = {n: avoided for n, avoided in self._avoided.items() if avoided.until_s > now_s}
+        try:
+            return self._plan_without(frozenset(self._avoided), profile)
+        except LayersUncovered:
+            paused = frozenset(n for n, avoided in self._avoided.items() if avoided.at_least_until_s > now_s)
+            if len(paused) == len(self._avoided):
+                raise
+            return self._plan_without(paused, profile)
+
+    def _plan_without(self, exclude: frozenset[NodeId], profile: Profile | None) -> Route:
         facts = self._discovery.nodes()
-        return plan_route(
-            facts, n_layers=self._n_layers, now_s=time.time(), profile=profile, exclude=frozenset(self._avoided)
-        )
+        return plan_route(facts, n_layers=self._n_layers, now_s=time.time(), profile=profile, exclude=exclude)
 
     def _explained(self, error: LayersUncovered) -> SwarmError:
         """The same, with what was tried; and NoNodesFound when there is no swarm at all."""
-        failed = "; ".join(f"node {n[:8]}: {why.message}" for n, (_, why) in self._avoided.items())
+        failed = "; ".join(f"node {n[:8]}: {avoided.why.message}" for n, avoided in self._avoided.items())
         if not any(fact.state is not NodeState.JOINING for fact in self._discovery.nodes()) and not failed:
             joining = len(self._discovery.nodes())
             who = f"{joining} nodes are joining but none serves yet" if joining else "no node of this release was found"

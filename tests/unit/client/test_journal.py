@@ -13,7 +13,6 @@ from swarm.errors import BadArgument
 from swarm.sampling import SamplingParams
 from swarm.terms import Infohash, Profile
 
-
 RELEASE = Infohash("ab" * 20)
 PARAMS = SamplingParams(max_tokens=9, temperature=0.5, top_k=7, stop=("a", "é\n"), logprobs=2)
 
