@@ -21,6 +21,7 @@ class RpcConfig:
     ping_timeout_s: how long a ping may stay unanswered. Below the worst round trip it breaks good connections.
     connect_timeout_s: for name look-up, TCP, both TLS handshakes.
     handshake_timeout_s: how long a server lets a TCP connection that says nothing sit.
+    idle_timeout_s: how long a server keeps a connection without calls; its Dialer makes a new one when it needs it.
     open_timeout_s: how long a Run stream may stay without its Open.
     unary_timeout_s: the longest that a handler of a single request may take, whatever deadline its caller set.
     max_concurrent_rpcs: calls that a server works on at once; more are refused, not queued.
@@ -32,6 +33,7 @@ class RpcConfig:
     ping_timeout_s: float = 1.0
     connect_timeout_s: float = 5.0
     handshake_timeout_s: float = 5.0
+    idle_timeout_s: float = 600.0
     open_timeout_s: float = 5.0
     unary_timeout_s: float = 10.0
     max_concurrent_rpcs: int = 256
@@ -77,6 +79,7 @@ def server_options(config: RpcConfig) -> ChannelOptions:
         *_shared_options(config),
         ("grpc.so_reuseport", 0),  # else a second node on the same port gets half of the first one's calls
         ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_timeout_s)),
+        ("grpc.max_connection_idle_ms", _milliseconds(config.idle_timeout_s)),
         # Clients ping once per keepalive_s; by default gRPC takes that for an attack and answers "too many pings".
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(config.keepalive_s) // 4),
         # A server that was starved of CPU reads several pings at once; by default that, too, ends the connection.

@@ -35,7 +35,7 @@ class Stream:
         # Not call.read(): that drops what the server sent before a failed write, the reason for its end included.
         self._frames = aiter(call)
         self._unread: deque[bytes] = deque()
-        self._reading = False
+        self._reading = asyncio.Lock()
         self._explain = explain
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._cancelled = False
@@ -54,7 +54,7 @@ class Stream:
         try:
             await self._send(frame)
         except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
-            if not self._reading:
+            if not self._reading.locked():
                 await self._read_ahead()
             raise await self._why() or _lost() from None
         except asyncio.CancelledError:
@@ -65,19 +65,15 @@ class Stream:
 
     async def read(self) -> bytes | None:
         """The next frame; None at the end, and once this side has cancelled. Raises: the error that ended the call."""
-        if self._unread:
-            return self._unread.popleft()
-        self._reading = True
         try:
-            return await anext(self._frames)
+            async with self._reading:
+                return self._unread.popleft() if self._unread else await anext(self._frames)
         except (grpc.aio.AioRpcError, StopAsyncIteration):
             pass
         except asyncio.CancelledError:
             if not self._cancelled_alone():
                 self._cancelled = True
                 raise
-        finally:
-            self._reading = False
         error = self._broken_off if self._cancelled else await self._why()
         if error is not None:
             raise error
@@ -131,7 +127,7 @@ class Stream:
     async def _read_ahead(self) -> None:
         """Take in what the server sent last, so that its status can follow."""
         with contextlib.suppress(TimeoutError, StopAsyncIteration, grpc.aio.AioRpcError):
-            async with asyncio.timeout(_ENDING_WAIT_S):
+            async with self._reading, asyncio.timeout(_ENDING_WAIT_S):
                 while len(self._unread) < _MAX_UNREAD:
                     self._unread.append(await anext(self._frames))
 
