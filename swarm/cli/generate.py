@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from swarm.cli.generation import (
     sampling_options,
 )
 from swarm.cli.options import Reach, data_dir_option, json_option, node_options, timeout_option
-from swarm.errors import BadArgument
+from swarm.errors import BadArgument, SwarmError
 
 if TYPE_CHECKING:
     from swarm.client import TokenEvent, TokenStream
@@ -65,9 +67,20 @@ def generate(
         refuse_with_resume(prompt=prompt, file=prompt_file, journal=journal, logprobs=logprobs, **sampling)
     text = "" if resume is not None else read_prompt(prompt, prompt_file)
     params = SamplingParams(**sampling, logprobs=logprobs, ignore_eos=ignore_eos)
-    with open_client(magnet, reach, timeout_s, data_dir) as client:
+    with telling_how_to_go_on(resume or journal), open_client(magnet, reach, timeout_s, data_dir) as client:
         stream = client.resume(resume) if resume is not None else client.stream(text, params, journal=journal)
         show_stream(stream, as_json)
+
+
+@contextlib.contextmanager
+def telling_how_to_go_on(journal: Path | None) -> Iterator[None]:
+    """An interrupt or a failure that left tokens in the journal is followed by how to get the rest."""
+    try:
+        yield
+    except (KeyboardInterrupt, SwarmError) as error:
+        if journal is not None and not isinstance(error, BadArgument) and journal.is_file() and journal.stat().st_size:
+            note(f"what came is kept; go on with: swarm generate MAGNET --resume {journal}")
+        raise
 
 
 def read_prompt(prompt: str | None, prompt_file: Any) -> str:

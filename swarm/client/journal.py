@@ -40,14 +40,14 @@ class Journal:
     def create(
         cls, release: Infohash, prompt_ids: Sequence[int], params: SamplingParams, path: Path | None, *, continues: bool
     ) -> Journal:
-        """A new journal; its seed is the parameters' or drawn at random. Raises: BadArgument when path exists
+        """A new journal; its seed is the parameters' or drawn at random. Raises: BadArgument when path holds something
         already.
         """
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(7), "big")
         journal = cls(release, tuple(prompt_ids), params, seed, continues)
         if path is not None:
             try:
-                journal._file = path.open("x", encoding="utf-8")
+                journal._file = _open_new(path)
             except OSError as error:
                 raise BadArgument(
                     f"cannot start journal {path}: {error.strerror}; resume it, or name a new file"
@@ -116,6 +116,16 @@ class Journal:
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+
+
+def _open_new(path: Path) -> IO[str]:
+    """Raises: FileExistsError, but not for an empty file: a generation that found no route leaves one."""
+    try:
+        return path.open("x", encoding="utf-8")
+    except FileExistsError:
+        if not path.is_file() or path.stat().st_size:
+            raise
+    return path.open("a", encoding="utf-8")
 
 
 def _id(value: object) -> int:
