@@ -128,6 +128,7 @@ class AsyncClient:
         )
         self._release: ClientRelease | None = None
         self._finder: RouteFinder | None = None
+        self._exchanging: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AsyncClient:
         try:
@@ -137,6 +138,7 @@ class AsyncClient:
             await self.close()
             raise
         self._finder = RouteFinder(self._discovery, self._release.args.n_layers, self.timeout_s)
+        self._exchanging = asyncio.create_task(self._discovery.run())
         return self
 
     async def __aexit__(
@@ -145,6 +147,10 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
+        """End every generation under way, and leave."""
+        if self._exchanging is not None:
+            self._exchanging.cancel()
+            await asyncio.gather(self._exchanging, return_exceptions=True)
         await self._dialer.close()
         await self._torrent.close()
 
@@ -209,7 +215,8 @@ class AsyncClient:
                 release = await fetch_client_release(download, torrent)
         except TimeoutError:
             raise MetadataTimeout(
-                f"the release's config and tokenizer did not arrive within {self.timeout_s:g} s; is a seeder reachable?"
+                f"the release's config and tokenizer did not arrive within {self.timeout_s:g} s. Tried "
+                f"{download.describe_attempts()}. Name a peer that has them (x.pe=HOST:PORT in the magnet link)"
             ) from None
         finally:
             introducing.cancel()

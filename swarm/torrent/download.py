@@ -178,6 +178,10 @@ class Download:
             await self.transfer.changed(None)
         return self.transfer.status()
 
+    def describe_attempts(self) -> str:
+        """One line for error messages: trackers, peers and the DHT, each with what came of it."""
+        return self.transfer.attempts.report()
+
     def add_peers(self, addresses: Iterable[Address]) -> None:
         """Dial these BitTorrent peers, and ask them for others through the DHT too. Returns at once."""
         self._dial(self, addresses)
