@@ -1,0 +1,79 @@
+"""A swarm that lacks something, and commands that ask for what cannot be: told in one line, with what mends it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LOOPBACK = ("--network", "loopback")
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    """The address of a port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_no_node_at_all(cli: Any, seeded: str, tmp_path: Path) -> None:
+    options = (*LOOPBACK, "--data-dir", tmp_path / "client", "--timeout", 2, "--peer", "127.0.0.1:9")
+    command = ("generate", seeded, "hello", *options, "--journal", tmp_path / "journal")
+    message = cli.fail(*command, status=4)
+    assert "no node of this release was found within 2 s" in message
+    assert "127.0.0.1:9: " in message, "each peer comes with its outcome"
+    assert "DHT: " in message
+    assert "swarm node start MAGNET" in message
+    assert cli.fail(*command, status=4) == message, "a journal that never began is no hindrance"
+
+
+def test_the_layers_that_nobody_hosts_are_named(cli: Any, seeded: str, tmp_path: Path) -> None:
+    node = cli.node(seeded, "node", "--layers", "1:4", "--dtype", "fp32")
+    options = (*LOOPBACK, "--data-dir", tmp_path / "client", "--timeout", 2, "--json")
+    peer = ("--peer", node.wait_for("ready", 60.0)["address"])
+    ran = cli.run("generate", seeded, "hello", *options, *peer)
+    assert ran.returncode == 4, ran.stderr
+    told = json.loads(ran.stdout.splitlines()[-1])
+    assert (told["error"], told["exit_code"], told["layers"]) == ("LayersUncovered", 4, [0, 4, 5])
+    assert "0" in told["message"]
+    assert "4" in told["message"]
+    assert "swarm node start MAGNET --layers" in told["message"]
+
+
+def test_a_prompt_longer_than_the_context(cli: Any, seeded: str, tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("one two three four five six seven eight " * 80)
+    options = (*LOOPBACK, "--data-dir", tmp_path / "client", "--timeout", 20)
+    message = cli.fail("generate", seeded, "--file", tmp_path / "prompt.txt", *options, status=2)
+    assert "wordy sees 512 at a time" in message
+    assert "shorten it" in message
+
+
+@pytest.mark.parametrize("what", ["gRPC", "BitTorrent"])
+def test_a_node_whose_port_is_taken(cli: Any, seeded: str, tmp_path: Path, taken: str, what: str) -> None:
+    flag = ("--listen", taken) if what == "gRPC" else ("--torrent-port", taken.partition(":")[2])
+    options = (*LOOPBACK, "--data-dir", tmp_path / "node", "--layers", "0:1", "--timeout", 20)
+    message = cli.fail("node", "start", seeded, *flag, *options, status=1)
+    assert taken in message
+    assert "in use" in message
+    assert "another" in message, "what mends it"
+
+
+def test_a_seeder_whose_port_is_taken(cli: Any, wordy: Path, taken: str) -> None:
+    message = cli.fail("release", "seed", wordy, *LOOPBACK, "--listen", taken, status=1)
+    assert taken in message
+    assert "in use" in message
+    assert "another" in message
+
+
+def test_two_nodes_do_not_share_a_data_dir(cli: Any, seeded: str, tmp_path: Path) -> None:
+    first = cli.node(seeded, "node", "--layers", "0:1")
+    first.wait_for("ready", 60.0)
+    options = (*LOOPBACK, "--data-dir", tmp_path / "node", "--layers", "1:2")
+    message = cli.fail("node", "start", seeded, *options, status=2)
+    assert f"another node already uses {tmp_path / 'node'}" in message
+    assert "--data-dir" in message
+    assert first.is_running
