@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from swarm.discovery import Discovery
-from swarm.errors import LayersUncovered, NodeUnreachable, NoNodesFound, SessionLost, StageFull, SwarmError
+from swarm.errors import LayersUncovered, NodeUnreachable, NoNodesFound, StageFull, SwarmError
 from swarm.facts import NodeState, Route
 from swarm.routing import plan_route
 from swarm.terms import NodeId, Profile
@@ -22,8 +22,6 @@ SOLE_HOST_PAUSE_S = 1.0
 """How long a node that failed is left alone when nobody else can do its work: it may only have lost a connection."""
 
 RETRY_S = 0.25
-FRESH_S = 2.0
-"""Facts younger than this are good for planning without asking again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,8 @@ class _Avoided:
 class RouteFinder:
     """Routes over the live facts of one release.
 
-    wait_s: how long find() waits for the swarm to become whole, asking again every RETRY_S.
+    Plans with what discovery knows at the moment, and has it ask around only when that is not enough.
+    wait_s: how long find() waits for the swarm to become whole, asking at most every RETRY_S.
     """
 
     def __init__(self, discovery: Discovery, n_layers: int, wait_s: float) -> None:
@@ -46,7 +45,6 @@ class RouteFinder:
         self._n_layers = n_layers
         self._wait_s = wait_s
         self._avoided: dict[NodeId, _Avoided] = {}
-        self._refreshed_s = float("-inf")
 
     async def find(self, profile: Profile | None) -> Route:
         """The best route of this profile (None: of the best profile there is).
@@ -56,9 +54,6 @@ class RouteFinder:
         deadline_s = time.monotonic() + self._wait_s
         said = ""
         while True:
-            if time.monotonic() - self._refreshed_s > FRESH_S:
-                await self._discovery.refresh()
-                self._refreshed_s = time.monotonic()
             try:
                 return self._plan(profile)
             except LayersUncovered as error:
@@ -67,8 +62,7 @@ class RouteFinder:
                     log.info("waiting up to %.0f s: %s", max(0.0, deadline_s - time.monotonic()), said)
                 if time.monotonic() >= deadline_s:
                     raise self._explained(error) from error
-                self._refreshed_s = float("-inf")
-            await asyncio.sleep(RETRY_S)
+            await asyncio.gather(self._discovery.refresh(), asyncio.sleep(RETRY_S))
 
     def avoid(self, node_id: NodeId, error: SwarmError) -> None:
         """A route broke at this node: leave it out for a while, and out of the table when it is gone."""
@@ -79,8 +73,6 @@ class RouteFinder:
             self._avoided[node_id] = _Avoided(now_s + AVOID_S, now_s + SOLE_HOST_PAUSE_S, error)
         if isinstance(error, NodeUnreachable):
             self._discovery.table.mark_dead(node_id)
-        if not isinstance(error, (StageFull, SessionLost)):
-            self._refreshed_s = float("-inf")
 
     def _plan(self, profile: Profile | None) -> Route:
         """Over the facts in force: without the avoided nodes, or else with those that have had their pause."""
