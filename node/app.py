@@ -120,6 +120,7 @@ class _Node:
             rendezvous=torrents if app._network.torrent.dht else None,
             static_peers=app.config.peers,
             own=self.own_fact,
+            announces=app._network.name == "loopback" or not app.config.listen.is_loopback,
         )
 
     async def join_and_serve(self, stack: AsyncExitStack) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -28,8 +29,9 @@ class DiscoveryConfig:
 
     exchange_interval_s: between rounds; lower notices changes sooner and costs fanout calls a round.
     announce_interval_s: between DHT announcements; the DHT forgets after 45 minutes.
-    fact_ttl_s: how long a node's word holds without renewal; at least three rounds, so that one lost round does no
-    harm. fanout: nodes asked a round; news reaches n nodes in about log(n)/log(fanout) rounds.
+    fact_ttl_s: how long a node's word holds without renewal; at least three rounds, so that a lost round does no harm.
+    fanout: nodes asked a round; news reaches n nodes in about log(n)/log(fanout) rounds.
+    max_asked_per_round: addresses dialled at once on hearsay; more find a large swarm sooner, and help to abuse the DHT.
     """
 
     exchange_interval_s: float = 10.0
@@ -39,6 +41,7 @@ class DiscoveryConfig:
     call_timeout_s: float = 5.0
     look_up_timeout_s: float = 5.0
     max_facts_per_exchange: int = 500
+    max_asked_per_round: int = 16
 
     @classmethod
     def lan(cls) -> DiscoveryConfig:
@@ -60,7 +63,7 @@ class Discovery:
     """Finds the nodes of one release.
 
     static_peers: addresses of nodes that the user named. own: this node's own newest fact; None for a client, and for a
-    node that has nothing to say yet.
+    node that has nothing to say yet. announces: False for a node that others cannot dial: the DHT is not told of it.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Discovery:
         rendezvous: Rendezvous | None = None,
         static_peers: Sequence[Address] = (),
         own: OwnFact | None = None,
+        announces: bool = True,
     ) -> None:
         self.release = release
         self.config = config
@@ -80,6 +84,7 @@ class Discovery:
         self._port = port
         self._rendezvous = rendezvous
         self._static = tuple(static_peers)
+        self._announces = announces
         self._own: OwnFact = own if own is not None else _nothing
         self._wake = asyncio.Event()
 
@@ -96,7 +101,8 @@ class Discovery:
 
     def receive(self, facts: Sequence[SignedFact]) -> tuple[SignedFact, ...]:
         """A node's half of an exchange: take in what was pushed, give what is known."""
-        self.table.add_all(facts[: self.config.max_facts_per_exchange])
+        own = self._own()
+        self._take_in(facts, is_local=own is None or own.fact.address.is_loopback)
         return self.to_pass_on()
 
     def announce_change(self) -> None:
@@ -109,18 +115,18 @@ class Discovery:
         look_up = asyncio.create_task(self._look_up())
         try:
             await self._ask_all(self._static, asked)
-            await self._ask_all(await look_up, asked)
+            await self._ask_all(self._some(await look_up), asked)
         finally:
             look_up.cancel()
         known = {fact.address for fact in self.table.live()}
-        await self._ask_all(sorted(known - asked)[:16], asked)
+        await self._ask_all(self._some(sorted(known - asked)), asked)
 
     async def run(self) -> None:
         """Exchange for as long as the task lives. A round that fails is the network's business: the next one comes."""
         announced_s = float("-inf")
         while True:
             own = self._own()
-            is_due = time.monotonic() - announced_s >= self.config.announce_interval_s
+            is_due = self._announces and time.monotonic() - announced_s >= self.config.announce_interval_s
             if own is not None and self._rendezvous is not None and is_due:
                 taken = await self._rendezvous.dht_announce(rendezvous_key(self.release), own.fact.address.port)
                 announced_s = time.monotonic() if taken else announced_s
@@ -144,7 +150,7 @@ class Discovery:
             return
         await self._ask_all(random.sample(known, self.config.fanout), set())
         if random.random() < 0.1:
-            await self._ask_all(await self._look_up(), set(known))
+            await self._ask_all(self._some(await self._look_up()), set(known))
 
     async def _look_up(self) -> list[Address]:
         if self._rendezvous is None:
@@ -160,6 +166,10 @@ class Discovery:
         asked.update(fresh)
         await asyncio.gather(*(self._ask(address) for address in fresh))
 
+    def _some(self, addresses: Sequence[Address]) -> Sequence[Address]:
+        """At most max_asked_per_round of them, at random: anybody can put any address into a DHT."""
+        return random.sample(addresses, min(len(addresses), self.config.max_asked_per_round))
+
     async def _ask(self, address: Address) -> None:
         expected = self._expected_id(address)
         try:
@@ -171,8 +181,13 @@ class Discovery:
             if expected is not None and isinstance(error, NodeUnreachable):
                 self.table.mark_dead(expected)
             return
-        self.table.add_all(answered[1][: self.config.max_facts_per_exchange])
+        self._take_in(answered[1], is_local=address.is_loopback)
         self.outcomes[str(address)] = f"node {answered[0][:8]} answered"
+
+    def _take_in(self, facts: Sequence[SignedFact], *, is_local: bool) -> None:
+        """is_local: they come from this machine, so a loopback address among them means this machine's loopback."""
+        wanted = (s for s in facts if is_local or not (s.fact.address.is_loopback or s.fact.address.is_unspecified))
+        self.table.add_all(itertools.islice(wanted, self.config.max_facts_per_exchange))
 
     def _is_own(self, address: Address) -> bool:
         own = self._own()
