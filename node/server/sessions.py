@@ -37,7 +37,7 @@ class SessionHandler:
         self._profile = profile
         self._stage = stage
         self._dialer = dialer
-        self._outboxes: dict[SessionId, _Outbox] = {}
+        self._outboxes: dict[tuple[NodeId, SessionId], _Outbox] = {}  # by client: no other reads or replaces them
         self._opened = asyncio.Condition()
         self.draining = False
 
@@ -48,7 +48,11 @@ class SessionHandler:
             raise StageFull("this node is draining and takes no new sessions; choose another", retry_after_s=60.0)
         hop = opening.hops[opening.hop_idx]
         session = self._stage.open(
-            (opening.session_id, opening.hop_idx), opening.epoch, hop.span, opening.max_positions, opening.n_top
+            (opening.client_id, opening.session_id, opening.hop_idx),
+            opening.epoch,
+            hop.span,
+            opening.max_positions,
+            opening.n_top,
         )
         call: RunCall | None = None
         outbox: _Outbox | None = None
@@ -64,13 +68,13 @@ class SessionHandler:
                 yield first
                 if isinstance(first, Failure):
                     return
-                async for failure in self._relay(opening, session, steps, call, replies):
-                    yield failure
+                failure = await self._relay(opening, session, steps, call, replies)
             else:
                 outbox = await self._register(opening)
                 yield Opened(opening.epoch)
-                async for failure in self._deliver(opening, session, steps, outbox):
-                    yield failure
+                failure = await self._deliver(opening, session, steps, outbox)
+            if failure is not None:
+                yield failure
         finally:
             self._stage.close(session)
             if call is not None:
@@ -99,7 +103,7 @@ class SessionHandler:
         steps: AsyncIterator[Step],
         call: RunCall,
         replies: AsyncIterator[Opened | Failure],
-    ) -> AsyncIterator[Failure]:
+    ) -> Failure | None:
         """Compute each step and send it on, until the steps end or the next hop says that it cannot go on."""
         pump = asyncio.create_task(self._pump(opening, session, steps, call))
         watch = asyncio.create_task(self._watch(opening, replies))
@@ -108,12 +112,8 @@ class SessionHandler:
             if pump.done() and not pump.cancelled() and pump.exception() is None and pump.result() is None:
                 await call.done_sending()  # the client is content: the hops behind end in their own time
                 failure = await watch
-                if failure is not None and failure.code != SessionLost.__name__:
-                    yield failure
-                return
-            failure = pump.result() if pump.done() else watch.result()
-            if failure is not None:
-                yield failure
+                return failure if failure.code != SessionLost.__name__ else None
+            return pump.result() if pump.done() else watch.result()
         finally:
             for task in (pump, watch):
                 task.cancel()
@@ -134,8 +134,8 @@ class SessionHandler:
                 return self._failure_of_next(opening, error)
         return None
 
-    async def _watch(self, opening: Open, replies: AsyncIterator[Opened | Failure]) -> Failure | None:
-        """The next hop's last words: a Failure, or None when it ended its stream because ours ended."""
+    async def _watch(self, opening: Open, replies: AsyncIterator[Opened | Failure]) -> Failure:
+        """The next hop's last words; SessionLost when it ends without any."""
         try:
             async for reply in replies:
                 if isinstance(reply, Failure):
@@ -146,16 +146,16 @@ class SessionHandler:
 
     async def _deliver(
         self, opening: Open, session: StageSession, steps: AsyncIterator[Step], outbox: _Outbox
-    ) -> AsyncIterator[Failure]:
-        """On the last hop: compute each step and put its result where the client reads it."""
+    ) -> Failure | None:
+        """On the last hop: compute each step and put its result where the client reads it, until the steps end."""
         async for step in steps:
             try:
                 output = await self._stage.step(session, step)
             except SwarmError as error:
-                yield self._failure(opening, error)
-                return
+                return self._failure(opening, error)
             assert not isinstance(output.payload, Rows)
             await outbox.results.put(Result(step.epoch, output.position, output.payload, self._timed(step, output)))
+        return None
 
     def _timed(self, step: Step, output: StepOutput) -> tuple[HopTime, ...]:
         return (*step.hop_times, HopTime(self._node_id, output.queue_s, output.compute_s))
@@ -208,21 +208,21 @@ class SessionHandler:
     async def _register(self, opening: Open) -> _Outbox:
         outbox = _Outbox(opening.client_id, opening.epoch)
         async with self._opened:
-            self._outboxes[opening.session_id] = outbox
+            self._outboxes[opening.client_id, opening.session_id] = outbox
             self._opened.notify_all()
         return outbox
 
     def _unregister(self, session_id: SessionId, outbox: _Outbox) -> None:
-        if self._outboxes.get(session_id) is outbox:
-            del self._outboxes[session_id]
+        if self._outboxes.get((outbox.client_id, session_id)) is outbox:
+            del self._outboxes[outbox.client_id, session_id]
         if outbox.results.full():
             outbox.results.get_nowait()  # the reader is gone or will learn from the sentinel that the session is
         outbox.results.put_nowait(None)
 
     async def _find_outbox(self, session_id: SessionId, epoch: int, caller: NodeId) -> _Outbox:
         def found() -> _Outbox | None:
-            outbox = self._outboxes.get(session_id)
-            return outbox if outbox is not None and outbox.epoch == epoch and outbox.client_id == caller else None
+            outbox = self._outboxes.get((caller, session_id))
+            return outbox if outbox is not None and outbox.epoch == epoch else None
 
         try:
             async with asyncio.timeout(RESULTS_WAIT_S), self._opened:

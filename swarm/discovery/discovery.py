@@ -31,7 +31,7 @@ class DiscoveryConfig:
     announce_interval_s: between DHT announcements; the DHT forgets after 45 minutes.
     fact_ttl_s: how long a node's word holds without renewal; at least three rounds, so that a lost round does no harm.
     fanout: nodes asked a round; news reaches n nodes in about log(n)/log(fanout) rounds.
-    max_asked_per_round: addresses dialled at once on hearsay; more find a large swarm sooner, and help to abuse the DHT.
+    max_asked_per_round: addresses dialled at once on hearsay; more find a large swarm sooner, and abuse the DHT more.
     """
 
     exchange_interval_s: float = 10.0

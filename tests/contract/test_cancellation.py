@@ -1,4 +1,4 @@
-"""asyncio.wait_for can lose a cancellation on Python 3.11, and then a node never stops: asyncio.timeout is used instead."""
+"""asyncio.wait_for can lose a cancellation on Python 3.11, and then a node never stops; asyncio.timeout does not."""
 
 from __future__ import annotations
 
