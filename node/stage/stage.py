@@ -22,10 +22,12 @@ from swarm.errors import (
 )
 from swarm.messages import Rows, Step, TopLogits
 from swarm.release import ModelArgs
-from swarm.terms import SessionId, Span
+from swarm.terms import NodeId, SessionId, Span
 
-SessionKey = tuple[SessionId, int]
-"""A session's id and the index of the hop: one node may serve two hops of one route."""
+SessionKey = tuple[NodeId, SessionId, int]
+"""The client, whose alone a session is even where others know its id; the id; and the index of the hop: one node may
+serve two hops of one route.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from node.weights import load_tensors
 from swarm.errors import PositionMismatch, RemoteProtocolError, SessionLost, StageFull, StaleEpoch
 from swarm.messages import Rows, Step, TopLogits
 from swarm.release import read_folder_layout
-from swarm.terms import SessionId, Span
+from swarm.terms import NodeId, SessionId, Span
 
 CPU = torch.device("cpu")
+CLIENT = NodeId("c" * 52)
 A, B = SessionId("aa" * 16), SessionId("bb" * 16)
 IDS = tuple(int(i) for i in torch.randint(0, 300, (40,), generator=torch.Generator().manual_seed(1)))
 
@@ -64,9 +65,9 @@ async def top(stage: Stage, session: object, step: Step) -> tuple[TopLogits, ...
 
 async def test_decode_after_prefill_equals_prefill_of_everything(stage_of: Callable[..., Stage]) -> None:
     stage = stage_of()
-    one = stage.open((A, 0), 1, Span(0, 6), 64, 8)
+    one = stage.open((CLIENT, A, 0), 1, Span(0, 6), 64, 8)
     (whole,) = await top(stage, one, ids_step(IDS, 0))
-    other = stage.open((B, 0), 1, Span(0, 6), 64, 8)
+    other = stage.open((CLIENT, B, 0), 1, Span(0, 6), 64, 8)
     await stage.step(other, ids_step(IDS[:30], 0, 0))
     for position in range(30, 40):
         (last,) = await top(stage, other, ids_step(IDS[position : position + 1], position))
@@ -79,7 +80,7 @@ async def test_two_interleaved_sessions_do_not_disturb_each_other(stage_of: Call
     stage = stage_of()
 
     async def alone(session_id: SessionId, ids: tuple[int, ...]) -> list[TopLogits]:
-        session = stage.open((session_id, 0), 1, Span(0, 6), 64, 4)
+        session = stage.open((CLIENT, session_id, 0), 1, Span(0, 6), 64, 4)
         rows = [(await top(stage, session, ids_step((i,), position)))[0] for position, i in enumerate(ids)]
         stage.close(session)
         return rows
@@ -90,11 +91,11 @@ async def test_two_interleaved_sessions_do_not_disturb_each_other(stage_of: Call
 
 async def test_a_split_stage_equals_a_whole_one_bit_for_bit(stage_of: Callable[..., Stage]) -> None:
     whole = stage_of()
-    (expected,) = await top(whole, whole.open((A, 0), 1, Span(0, 6), 64, 8), ids_step(IDS, 0))
+    (expected,) = await top(whole, whole.open((CLIENT, A, 0), 1, Span(0, 6), 64, 8), ids_step(IDS, 0))
     parts = stage_of(spans=(Span(0, 1), Span(1, 4), Span(4, 6)))
     step = ids_step(IDS, 0)
     for hop_idx, span in enumerate((Span(0, 1), Span(1, 4), Span(4, 6))):
-        session = parts.open((A, hop_idx), 1, span, 64, 8)
+        session = parts.open((CLIENT, A, hop_idx), 1, span, 64, 8)
         output = await parts.step(session, step)
         if isinstance(output.payload, Rows):
             step = Step(1, 0, output.payload, 1)
@@ -103,16 +104,16 @@ async def test_a_split_stage_equals_a_whole_one_bit_for_bit(stage_of: Callable[.
 
 async def test_part_of_a_hosted_span_can_be_a_hop(stage_of: Callable[..., Stage]) -> None:
     stage = stage_of()
-    (expected,) = await top(stage, stage.open((A, 0), 1, Span(0, 6), 64, 8), ids_step(IDS, 0))
-    first = await stage.step(stage.open((B, 0), 1, Span(0, 2), 64, 8), ids_step(IDS, 0))
+    (expected,) = await top(stage, stage.open((CLIENT, A, 0), 1, Span(0, 6), 64, 8), ids_step(IDS, 0))
+    first = await stage.step(stage.open((CLIENT, B, 0), 1, Span(0, 2), 64, 8), ids_step(IDS, 0))
     assert isinstance(first.payload, Rows)
-    last = await stage.step(stage.open((B, 1), 1, Span(2, 6), 64, 8), Step(1, 0, first.payload, 1))
+    last = await stage.step(stage.open((CLIENT, B, 1), 1, Span(2, 6), 64, 8), Step(1, 0, first.payload, 1))
     assert last.payload == (expected,)
 
 
 async def test_a_smaller_position_truncates_and_a_larger_one_is_refused(stage_of: Callable[..., Stage]) -> None:
     stage = stage_of()
-    session = stage.open((A, 0), 1, Span(0, 6), 64, 4)
+    session = stage.open((CLIENT, A, 0), 1, Span(0, 6), 64, 4)
     (expected,) = await top(stage, session, ids_step(IDS[:10], 0))
     await stage.step(session, ids_step(IDS[10:20], 10, 0))
     with pytest.raises(PositionMismatch, match="20 tokens are cached"):
@@ -125,14 +126,14 @@ async def test_a_smaller_position_truncates_and_a_larger_one_is_refused(stage_of
 
 async def test_epochs_fence_the_past(stage_of: Callable[..., Stage]) -> None:
     stage = stage_of()
-    old = stage.open((A, 0), 1, Span(0, 6), 64, 4)
-    new = stage.open((A, 0), 2, Span(0, 6), 64, 4)
+    old = stage.open((CLIENT, A, 0), 1, Span(0, 6), 64, 4)
+    new = stage.open((CLIENT, A, 0), 2, Span(0, 6), 64, 4)
     with pytest.raises(SessionLost):
         await stage.step(old, ids_step(IDS[:1], 0))
     with pytest.raises(StaleEpoch):
         await stage.step(new, ids_step(IDS[:1], 0, epoch=1))
     with pytest.raises(StaleEpoch):
-        stage.open((A, 0), 2, Span(0, 6), 64, 4)
+        stage.open((CLIENT, A, 0), 2, Span(0, 6), 64, 4)
     stage.close(old)
     assert stage.n_sessions == 1
 
@@ -140,23 +141,23 @@ async def test_epochs_fence_the_past(stage_of: Callable[..., Stage]) -> None:
 async def test_the_cache_budget_admits_and_refuses_and_gives_back(stage_of: Callable[..., Stage]) -> None:
     session_bytes = 6 * 64 * 2 * 2 * 16 * 4  # layers x positions x (k, v) x kv heads x head_dim x fp32
     stage = stage_of(cache_budget_bytes=2 * session_bytes)
-    first = stage.open((A, 0), 1, Span(0, 6), 64, 4)
-    stage.open((B, 0), 1, Span(0, 6), 64, 4)
+    first = stage.open((CLIENT, A, 0), 1, Span(0, 6), 64, 4)
+    stage.open((CLIENT, B, 0), 1, Span(0, 6), 64, 4)
     with pytest.raises(StageFull, match="cache") as full:
-        stage.open((SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
+        stage.open((CLIENT, SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
     assert full.value.retry_after_s > 0
     stage.close(first)
     stage.close(first)
-    stage.open((SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
+    stage.open((CLIENT, SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
 
 
 async def test_what_a_remote_may_get_wrong_is_refused_and_changes_nothing(stage_of: Callable[..., Stage]) -> None:
     stage = stage_of(spans=(Span(0, 3),), max_chunk_rows=8)
     with pytest.raises(RemoteProtocolError, match="not hosted here"):
-        stage.open((A, 0), 1, Span(2, 4), 64, 4)
+        stage.open((CLIENT, A, 0), 1, Span(2, 4), 64, 4)
     with pytest.raises(RemoteProtocolError, match="4096"):
-        stage.open((A, 0), 1, Span(0, 3), 4097, 4)
-    session = stage.open((A, 0), 1, Span(0, 3), 12, 4)
+        stage.open((CLIENT, A, 0), 1, Span(0, 3), 4097, 4)
+    session = stage.open((CLIENT, A, 0), 1, Span(0, 3), 12, 4)
     for wrong in (
         ids_step((512,), 0),  # outside of the vocabulary
         ids_step((), 0),
@@ -168,7 +169,7 @@ async def test_what_a_remote_may_get_wrong_is_refused_and_changes_nothing(stage_
         with pytest.raises(RemoteProtocolError):
             await stage.step(session, wrong)
     assert session.cache.length == 0
-    inner = stage.open((B, 1), 1, Span(1, 3), 12, 4)
+    inner = stage.open((CLIENT, B, 1), 1, Span(1, 3), 12, 4)
     for rows in (Rows(1, "fp32", bytes(64 * 4 - 4)), Rows(1, "bf16", bytes(64 * 2))):
         with pytest.raises(RemoteProtocolError):
             await stage.step(inner, Step(1, 0, rows, 0))
