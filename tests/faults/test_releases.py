@@ -1,4 +1,4 @@
-"""Releases that cannot be run: refused where they are made, where they are inspected, and where they would be hosted."""
+"""Releases that cannot be run: refused where they are made, inspected, and where they would be hosted."""
 
 from __future__ import annotations
 
