@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from swarm.cli.demo import interrupted_by_sigterm
-
 from benchmarks.figures import show
+from swarm.cli.demo import interrupted_by_sigterm
 
 BENCHES = ("pipeline", "parity", "fetch")
 

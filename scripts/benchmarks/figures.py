@@ -37,7 +37,8 @@ async def take_turns(contestants: Mapping[str, Measure], n_rounds: int) -> Round
     """
     rounds: Rounds = {name: [] for name in contestants}
     for round_idx in range(-1, n_rounds):
-        for name in contestants if round_idx % 2 == 0 else reversed(contestants):
+        names = list(contestants)
+        for name in names if round_idx % 2 == 0 else reversed(names):
             score = await contestants[name]()
             if round_idx >= 0:
                 rounds[name].append(score)

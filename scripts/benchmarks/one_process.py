@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -77,14 +78,16 @@ class OneProcess:
 def load_model(folder: Path, dtype: str) -> SpanModel:
     """Every layer of the release in folder, in dtype 'fp32' or 'bf16'."""
     layout = read_folder_layout(folder)
-    where = {"dtype": DTYPES[dtype], "device": torch.device("cpu")}
+    load = partial(load_tensors, root=folder, dtype=DTYPES[dtype], device=torch.device("cpu"))
     model = SpanModel(layout.args, Span(0, layout.args.n_layers), dtype=DTYPES[dtype], device="cpu")
     for layer_idx in range(layout.args.n_layers):
-        tensors = load_tensors(layout.layer_tensors(layer_idx), folder, **where)
-        model.load_layer(layer_idx, {name.removeprefix(f"layers.{layer_idx}."): t for name, t in tensors.items()})
-    model.load_embeddings(load_tensors(layout.embedding_tensors(), folder, **where)["tok_embeddings.weight"])
-    head = load_tensors(layout.head_tensors(), folder, **where)
-    model.load_head(head["norm.weight"], head.get("output.weight", head.get("tok_embeddings.weight")))
+        prefix = f"layers.{layer_idx}."
+        tensors = load(layout.layer_tensors(layer_idx))
+        model.load_layer(layer_idx, {name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
+    embeddings = load(layout.embedding_tensors())["tok_embeddings.weight"]
+    model.load_embeddings(embeddings)
+    head = load(layout.head_tensors())
+    model.load_head(head["norm.weight"], head.get("output.weight", embeddings))
     return model
 
 
