@@ -47,7 +47,7 @@ def _quarters(processes: Processes, work_dir: Path) -> list[Figure]:
     figures = []
     for span in QUARTERS:
         with serving(processes, magnet, [span], "bf16") as (node,):
-            # What came is known as of the last status only; what was planned is whole pieces, and seldom less than comes.
+            # The node's count of what came may lag behind; the whole pieces that it planned to fetch do not.
             fetched = float(max(node.ready["planned_bytes"], node.ready["fetched_bytes"]))
             needed = float(node.ready["needed_bytes"])
         case = f"fetched by needed, layers {span} of 24"

@@ -16,7 +16,7 @@ from node.weights import load_tensors
 from swarm.messages import Step, TopLogits
 from swarm.release import read_folder_layout
 from swarm.sampling import SamplingParams, sample
-from swarm.terms import SessionId, Span
+from swarm.terms import NodeId, SessionId, Span
 
 GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
 CHUNK_TOKENS = 256
@@ -62,7 +62,7 @@ class OneProcess:
 
     def _open(self, max_positions: int) -> StageSession:
         session_id = SessionId(f"{next(self._numbers):032x}")
-        return self._stage.open((session_id, 0), 1, Span(0, self.args.n_layers), max_positions, 1)
+        return self._stage.open((NodeId(""), session_id, 0), 1, Span(0, self.args.n_layers), max_positions, 1)
 
     async def _feed(self, session: StageSession, ids: list[int], position: int) -> TopLogits:
         rows: tuple[TopLogits, ...] = ()
