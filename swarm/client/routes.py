@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ class RouteFinder:
                     log.info("waiting up to %.0f s: %s", max(0.0, deadline_s - time.monotonic()), said)
                 if time.monotonic() >= deadline_s:
                     raise self._explained(error) from error
-            await asyncio.gather(self._discovery.refresh(), asyncio.sleep(RETRY_S))
+            with contextlib.suppress(TimeoutError):  # a peer that says nothing must not outlast the caller's patience
+                async with asyncio.timeout(max(RETRY_S, deadline_s - time.monotonic())):
+                    await asyncio.gather(self._discovery.refresh(), asyncio.sleep(RETRY_S))
 
     def avoid(self, node_id: NodeId, error: SwarmError) -> None:
         """A route broke at this node: leave it out for a while, and out of the table when it is gone."""

@@ -172,6 +172,7 @@ class Discovery:
 
     async def _ask(self, address: Address) -> None:
         expected = self._expected_id(address)
+        self.outcomes.setdefault(str(address), "asked, no answer yet")
         try:
             answered = await self._port.exchange(
                 address, expected, self.release, self.to_pass_on(), self.config.call_timeout_s

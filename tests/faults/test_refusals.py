@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from swarm.errors import NoNodesFound
 
 LOOPBACK = ("--network", "loopback")
 
@@ -29,6 +32,21 @@ def test_no_node_at_all(cli: Any, seeded: str, tmp_path: Path) -> None:
     assert "DHT: " in message
     assert "swarm node start MAGNET" in message
     assert cli.fail(*command, status=4) == message, "a journal that never began is no hindrance"
+
+
+async def test_a_peer_that_says_nothing_does_not_outlast_the_timeout(
+    release: Callable[..., Path], local_swarm: Callable[[Path], Any], taken: str
+) -> None:
+    swarm = local_swarm(release("tiny-mixtral"))
+    await swarm.publish()
+    async with swarm.client() as warm:  # the files are here from now on: what follows waits for nodes alone
+        assert warm.release.name
+    async with swarm.client(peers=[taken], timeout_s=1.0) as client:
+        started_s = time.monotonic()
+        with pytest.raises(NoNodesFound, match=f"within 1 s.*{taken}: ") as caught:
+            await client.generate([3, 4, 5])
+        assert caught.value.exit_code == 4
+        assert time.monotonic() - started_s < 2.5, "a connection to it alone may take 3 s"
 
 
 def test_the_layers_that_nobody_hosts_are_named(cli: Any, seeded: str, tmp_path: Path) -> None:
