@@ -63,6 +63,7 @@ class Transfer:
         self.n_wanted_missing = 0
         self.prepared = False  # checked, and the piece priorities are ours to set
         self.fetched_bytes = 0
+        self._finished_bytes = 0
         self.uploaded_bytes = 0
         self.download_rate = 0
         self.upload_rate = 0
@@ -157,7 +158,8 @@ class Transfer:
             handler(self, alert)
 
     def on_status(self, status: Any) -> None:
-        self.fetched_bytes = status.total_payload_download
+        # libtorrent counts payload once a second; finished pieces are known at once.
+        self.fetched_bytes = max(status.total_payload_download, self._finished_bytes)
         self.uploaded_bytes = status.total_payload_upload
         self.download_rate = status.download_payload_rate
         self.upload_rate = status.upload_payload_rate
@@ -192,7 +194,10 @@ class Transfer:
             self.handle.post_status(lt.torrent_handle.query_pieces)
 
     def _piece_finished(self, alert: Any) -> None:
+        before = self.have_bytes
         self._arrived(alert.piece_index)
+        if self.prepared:
+            self._finished_bytes += self.have_bytes - before
 
     def _arrived(self, piece: int) -> None:
         if piece in self.have or self.torrent is None or not 0 <= piece < self.torrent.n_pieces:
