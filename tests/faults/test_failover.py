@@ -98,21 +98,23 @@ async def test_without_a_spare_the_client_waits_and_goes_on_by_itself(
             assert caught.value.layers == (2, 3)
 
 
-def test_at_the_command_line_a_killed_node_is_one_line_at_most(cli: Any, seeded: str, tmp_path: Path) -> None:
-    options = ("--dtype", "fp32")
-    first = cli.node(seeded, "first", "--layers", "0:3", *options)
-    doomed = cli.node(seeded, "doomed", "--layers", "3:6", *options)
-    peer = ("--peer", first.wait_for("ready", 60.0)["address"], "--peer", doomed.wait_for("ready", 60.0)["address"])
-    asked = ("--max-tokens", 200, "--seed", 3, "--temperature", 1, "--ignore-eos", "--timeout", 40)
-    shared = (*LOOPBACK, "--data-dir", tmp_path / "client", *peer, *asked)
-    generating = cli.start("generate", seeded, "hello", *shared)
-    generating.wait_until(lambda event: event.get("index") == 20)
+def test_at_the_command_line_a_killed_node_is_a_few_words_on_stderr(cli: Any, seeded: str, tmp_path: Path) -> None:
+    nodes = [cli.node(seeded, name, "--layers", "0:6", "--dtype", "fp32") for name in ("one", "other")]
+    peers = [word for node in nodes for word in ("--peer", node.wait_for("ready", 60.0)["address"])]
+    asked = ("--max-tokens", 120, "--seed", 3, "--temperature", 1, "--ignore-eos", "--timeout", 20)
+    command = ("generate", seeded, "hello", *LOOPBACK, "--data-dir", tmp_path / "client", *peers, *asked)
+    generating = cli.start(*command)
+    token = generating.wait_until(lambda event: event.get("index") == 20)
+    serving = token["hop_times"][0]["node_id"]
+    doomed, spare = sorted(nodes, key=lambda node: node.events[0]["node_id"] != serving)
     doomed.signal(signal.SIGKILL)
-    cli.node(seeded, "spare", "--layers", "3:6", *options)
     assert generating.status() == 0, generating.stderr()
-    assert not generating.stderr()
+    said = generating.stderr().splitlines()
+    assert said, "the user is told"
+    assert all(line.startswith(("lost node ", "waiting up to ")) for line in said), said
     done = generating.events[-1]
     assert done["timings"]["n_replays"] >= 1
-    again = cli.run("generate", seeded, "hello", *shared, "--json")
+    assert [hop["node_id"] for hop in done["route"]["hops"]] == [spare.events[0]["node_id"]]
+    again = cli.run(*command, "--json")
     assert again.returncode == 0, again.stderr
     assert done["ids"] == json.loads(again.stdout.splitlines()[-1])["ids"]
