@@ -128,7 +128,9 @@ def start(
     import platformdirs
 
     from node.config import NodeConfig
+    from swarm.torrent import Magnet
 
+    Magnet.parse(magnet)  # before torch is loaded, which takes seconds
     config = NodeConfig(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),

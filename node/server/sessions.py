@@ -45,7 +45,7 @@ class SessionHandler:
         """One hop of one session: from Open to the end of the stream. A Failure is the last thing said."""
         self._check_open(opening, caller)
         if self.draining:
-            raise StageFull("this node is draining and takes no new sessions; choose another", retry_after_s=60.0)
+            raise StageFull("this node is draining and takes no new sessions; choose another", retry_after_s=10.0)
         hop = opening.hops[opening.hop_idx]
         session = self._stage.open(
             (opening.client_id, opening.session_id, opening.hop_idx),
