@@ -11,34 +11,33 @@ import contextlib
 import fcntl
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from node.config import NodeConfig
-from node.hosting import FetchProgress, HostedRelease, choose_span, host
+from node.hosting import FetchProgress, HostedRelease, choose_span, free_memory_bytes, host
 from node.server import FactsHandler, SessionHandler
 from node.stage import DTYPES, Stage, StageConfig
 from swarm import __version__
-from swarm.client.guest import RpcFactsPort
-from swarm.client.network import NetworkConfig
+from swarm.client.network import NetworkConfig, RpcFactsPort
 from swarm.client.release import fetch_metadata, read_remote_layout
 from swarm.discovery import Discovery, sign_fact
-from swarm.errors import BadArgument, RemoteProtocolError
+from swarm.errors import BadArgument, StageFull
 from swarm.facts import NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey, issue
+from swarm.messages import Failure, Open, Opened, Result, Step
 from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
-from swarm.terms import Address, Span, merge_spans
+from swarm.terms import Address, NodeId, SessionId, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, layout, progress, ready, draining, stopped."""
+"""(event name, its fields): started, metadata, listening, layout, progress, ready, draining, stopped."""
 
 
 class NodeApp:
@@ -46,13 +45,13 @@ class NodeApp:
 
     def __init__(self, config: NodeConfig, on_event: OnEvent) -> None:
         self.config = config
-        self._on_event = on_event
-        self._magnet = Magnet.parse(config.magnet)
-        self._network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
-        self._network = self._network.with_rates(config.upload_rate, config.download_rate)
-        self._dir = config.data_dir / "node" / self._magnet.infohash
-        self._device = pick_device(config.device)
-        self._dtype = DTYPES[config.profile.dtype]
+        self.on_event = on_event
+        self.magnet = Magnet.parse(config.magnet)
+        self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
+        self.network = self.network.with_rates(config.upload_rate, config.download_rate)
+        self._dir = config.data_dir / "node" / self.magnet.infohash
+        self.device = pick_device(config.device)
+        self.dtype = DTYPES[config.profile.dtype]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until stop is set; then drain. What was fetched is kept. Raises: SwarmError when it cannot come to
@@ -63,10 +62,10 @@ class NodeApp:
         async with AsyncExitStack() as stack:
             stack.enter_context(_exclusive(self._dir))
             key = NodeKey.load_or_create(self._dir / "node.key")
-            torrents = await stack.enter_async_context(TorrentSession(self._network.torrent))
-            download = await torrents.add(self._magnet, self._dir / "content", peers=self._magnet.peers)
-            self._on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
-            dialer = Dialer(issue(key), self._network.rpc)
+            torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
+            download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
+            self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
+            dialer = Dialer(issue(key), self.network.rpc)
             stack.push_async_callback(dialer.close)
             node = _Node(self, key, torrents, download, dialer)
             stack.push_async_callback(download.save_resume)
@@ -82,6 +81,7 @@ class NodeApp:
                 await asyncio.gather(serving, stopping, return_exceptions=True)
             if not serving.cancelled():
                 serving.result()  # raises what stopped it
+        self.on_event("stopped", {})
 
 
 @dataclass(slots=True)
@@ -114,24 +114,24 @@ class _Node:
         self._said: _Said | None = None
         self._seq = int(time.time() * 1000)
         self.discovery = Discovery(
-            app._magnet.infohash,
+            app.magnet.infohash,
             RpcFactsPort(dialer),
-            app._network.discovery,
-            rendezvous=torrents if app._network.torrent.dht else None,
+            app.network.discovery,
+            rendezvous=torrents if app.network.torrent.dht else None,
             static_peers=app.config.peers,
             own=self.own_fact,
-            announces=app._network.name == "loopback" or not app.config.listen.is_loopback,
+            announces=app.network.name == "loopback" or not app.config.listen.is_loopback,
         )
 
     async def join_and_serve(self, stack: AsyncExitStack) -> None:
-        config, event = self._config, self._app._on_event
+        config, event = self._config, self._app.on_event
         torrent = await self._metadata()
         event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
         args = (await self._read_layout(torrent, ())).args
         self._args = args
         server = RpcServer(
             issue(self._key),
-            self._app._network.rpc,
+            self._app.network.rpc,
             stage=_Door(self),
             node=FactsHandler(self.discovery, self.own_fact),
         )
@@ -161,7 +161,7 @@ class _Node:
             return
         self._sessions.draining = True
         self._change(NodeState.DRAINING)
-        self._app._on_event("draining", {"sessions": self._stage.n_sessions})
+        self._app.on_event("draining", {"sessions": self._stage.n_sessions})
         deadline_s = time.monotonic() + self._config.drain_timeout_s
         while self._stage.n_sessions and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
@@ -181,7 +181,7 @@ class _Node:
     @property
     def sessions(self) -> SessionHandler:
         if self._sessions is None:
-            raise RemoteProtocolError("this node is still joining and serves no layers yet")
+            raise StageFull("this node is still joining and serves no layers yet", retry_after_s=5.0)
         return self._sessions
 
     # -- steps of joining ----------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class _Node:
         """The torrent, from its peers; nodes that the user named are asked for their torrent ports first."""
         if self._config.peers:
             await self._introduce_once()
-        return await fetch_metadata(self._download, self._app._magnet, self._config.metadata_timeout_s)
+        return await fetch_metadata(self._download, self._app.magnet, self._config.metadata_timeout_s)
 
     async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
         stall_timeout_s = self._config.stall_timeout_s
@@ -208,10 +208,8 @@ class _Node:
             for span in fact.spans:
                 for layer_idx in span:
                     hosts[layer_idx] += 1
-        memory = psutil.virtual_memory().available
-        if self._app._device.type == "cuda":
-            memory = torch.cuda.mem_get_info(self._app._device)[0]
-        return (choose_span(args, hosts, memory, self._app._dtype.itemsize),)
+        memory = free_memory_bytes(self._app.device)
+        return (choose_span(args, hosts, memory, self._app.dtype.itemsize),)
 
     async def _fetch(self, torrent: Torrent) -> HostedRelease:
         layout = await self._read_layout(torrent, self._spans)
@@ -220,16 +218,16 @@ class _Node:
             torrent,
             layout,
             self._spans,
-            dtype=self._app._dtype,
-            device=self._app._device,
+            dtype=self._app.dtype,
+            device=self._app.device,
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=self._on_progress,
         )
 
     def _serve(self, hosted: HostedRelease, stack: AsyncExitStack) -> None:
-        budget = self._config.cache_budget_bytes or psutil.virtual_memory().available // 4
+        budget = self._config.cache_budget_bytes or free_memory_bytes(self._app.device) // 4
         stage_config = StageConfig(cache_budget_bytes=budget, max_sessions=self._config.max_sessions)
-        self._stage = Stage(hosted.layout.args, hosted.models, stage_config, self._app._device)
+        self._stage = Stage(hosted.layout.args, hosted.models, stage_config, self._app.device)
         stack.callback(self._stage.shut_down)
         self._sessions = SessionHandler(
             self._key.node_id, self.discovery.release, self._config.profile, self._stage, self._dialer
@@ -251,7 +249,7 @@ class _Node:
 
     def _on_progress(self, progress: FetchProgress) -> None:
         self._progress = progress
-        self._app._on_event("progress", self._fetched())
+        self._app.on_event("progress", self._fetched())
 
     def _fetched(self) -> dict[str, Any]:
         p = self._progress
@@ -301,10 +299,10 @@ class _Door:
     def __init__(self, node: _Node) -> None:
         self._node = node
 
-    def run(self, opening: Any, steps: Any, caller: Any) -> Any:
+    def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
         return self._node.sessions.run(opening, steps, caller)
 
-    def results(self, session_id: Any, epoch: Any, caller: Any) -> Any:
+    def results(self, session_id: SessionId, epoch: int, caller: NodeId) -> AsyncIterator[Result]:
         return self._node.sessions.results(session_id, epoch, caller)
 
 

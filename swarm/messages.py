@@ -4,7 +4,7 @@ protobuf.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from swarm.facts import Hop
 from swarm.terms import Infohash, NodeId, Profile, SessionId
@@ -108,4 +108,4 @@ class Failure:
     node_id: NodeId
     code: str
     message: str
-    retry_after_s: float = field(default=0.0)
+    retry_after_s: float = 0.0

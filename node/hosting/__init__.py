@@ -4,7 +4,7 @@ Promises that a layer is loaded only once every piece that carries it is verifie
 tensors are in memory twice. Knows torrents and models; knows no sessions, no gRPC and no other node.
 """
 
-from node.hosting.choice import choose_span
-from node.hosting.loading import FetchProgress, HostedRelease, host
+from node.hosting.choice import choose_span, free_memory_bytes
+from node.hosting.loading import FetchProgress, HostedRelease, host, load_part
 
-__all__ = ["FetchProgress", "HostedRelease", "choose_span", "host"]
+__all__ = ["FetchProgress", "HostedRelease", "choose_span", "free_memory_bytes", "host", "load_part"]

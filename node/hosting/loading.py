@@ -38,7 +38,6 @@ class HostedRelease:
     """What a node hosts: one model per span."""
 
     layout: ReleaseLayout
-    plan: FetchPlan
     models: dict[Span, SpanModel]
 
 
@@ -67,7 +66,7 @@ async def host(
         return FetchProgress(
             n_loaded,
             sum(map(len, spans)),
-            plan.needed_bytes,
+            plan.needed_bytes + plan.companion_bytes,
             plan.fetched_bytes,
             status.have_bytes,
             status.fetched_bytes,
@@ -79,14 +78,14 @@ async def host(
     try:
         for part, pieces in plan.pieces_by_layer:
             await download.wait_for(pieces, stall_timeout_s=stall_timeout_s)
-            await asyncio.to_thread(_load_part, part, layout, models, _root(download, layout), dtype, device)
+            await asyncio.to_thread(load_part, part, layout, models, _root(download, layout), dtype, device)
             n_loaded += isinstance(part, int)
         await download.wait_for(plan.all_pieces, stall_timeout_s=stall_timeout_s)
     finally:
         reporter.cancel()
         await asyncio.gather(reporter, return_exceptions=True)
     on_progress(progress())
-    return HostedRelease(layout, plan, models)
+    return HostedRelease(layout, models)
 
 
 def piece_map(torrent: Torrent) -> PieceMap:
@@ -100,16 +99,17 @@ def piece_map(torrent: Torrent) -> PieceMap:
 
 
 def _priorities(plan: FetchPlan) -> dict[int, int]:
-    """Earlier parts first: 7 for the first, falling to 4, one step every quarter of the way."""
+    """Small files first, then the parts in their order: 7 for the first, falling to 4, a step every quarter of the way."""
     priorities: dict[int, int] = dict.fromkeys(plan.all_pieces, 4)
     n_parts = max(1, len(plan.pieces_by_layer))
     for part_idx in range(len(plan.pieces_by_layer) - 1, -1, -1):
         _, pieces = plan.pieces_by_layer[part_idx]
         priorities.update(dict.fromkeys(pieces, 7 - 4 * part_idx // n_parts))
+    priorities.update(dict.fromkeys(plan.small_pieces, 7))
     return priorities
 
 
-def _load_part(
+def load_part(
     part: int | str,
     layout: ReleaseLayout,
     models: dict[Span, SpanModel],
@@ -117,6 +117,11 @@ def _load_part(
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
+    """Load one part of a FetchPlan (a layer's index, "embeddings" or "head") into the models that host it.
+
+    root: the folder that the layout's file names are relative to. Its pieces must be verified.
+    """
+
     def load(ranges: dict[str, TensorRange]) -> dict[str, torch.Tensor]:
         return load_tensors(ranges, root, dtype=dtype, device=device)
 

@@ -80,6 +80,12 @@ class KVCache:
         empty = torch.empty(args.n_kv_heads, 0, args.head_dim, dtype=dtype, device=device)
         self._layers = {layer_idx: LayerCache(empty, empty, args.windows[layer_idx]) for layer_idx in span}
 
+    @staticmethod
+    def size_bytes_for(args: ModelArgs, span: Span, positions: int, dtype: torch.dtype) -> int:
+        """The most memory that a cache of so many positions takes: whole pages, in each layer of the span."""
+        n_rows = -(-positions // PAGE) * PAGE
+        return len(span) * n_rows * 2 * args.n_kv_heads * args.head_dim * dtype.itemsize
+
     @property
     def length(self) -> int:
         """Positions cached: the next step's position, unless it rewinds."""

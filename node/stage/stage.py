@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,8 +13,6 @@ from node.stage.scheduler import ComputeThread
 from node.stage.top_logits import top_logits
 from swarm.errors import (
     BadArgument,
-    LocalProtocolError,
-    PositionMismatch,
     RemoteProtocolError,
     SessionLost,
     StageFull,
@@ -54,11 +52,12 @@ class StageSession:
     key: SessionKey
     epoch: int
     span: Span
+    model: SpanModel
     cache: KVCache
     max_positions: int
     n_top: int
     reserved_bytes: int
-    closed: bool = field(default=False)
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,8 @@ class Stage:
         cache = KVCache(
             self.args, span, dtype=self._models[hosted].dtype, device=self._device, max_positions=max_positions
         )
-        session = StageSession(key, epoch, span, cache, max_positions, n_top, reserved_bytes)
+        model = self._models[hosted]
+        session = StageSession(key, epoch, span, model, cache, max_positions, n_top, reserved_bytes)
         self._sessions[key] = session
         self._reserved_bytes += reserved_bytes
         return session
@@ -187,14 +187,11 @@ class Stage:
 
     @torch.inference_mode()
     def _compute_step(self, session: StageSession, step: Step) -> Rows | tuple[TopLogits, ...]:
-        """In the compute thread: the position check belongs here, after the steps that were queued before."""
+        """In the compute thread, where the cache's position is checked: after the steps that were queued before."""
         if session.closed:
             raise SessionLost("the session was closed on this stage; open a new epoch and replay")
-        if step.position > session.cache.length:
-            raise PositionMismatch(f"the step starts at {step.position}, but {session.cache.length} tokens are cached")
-        model = self._model_of(session.span)
-        session.cache.truncate(step.position)
-        h = model.forward(self._enter(model, step), session.cache, step.position, session.span)  # (T, D)
+        model = session.model
+        h = model.forward(self._enter(model, step), session.cache, step.position)  # (T, D)
         if session.span.end != self.args.n_layers:
             return rows_of(h)
         if step.n_logit_rows == 0:
@@ -211,12 +208,6 @@ class Stage:
             return h
         return model.embed(torch.tensor(step.payload, dtype=torch.long, device=self._device))
 
-    def _model_of(self, span: Span) -> SpanModel:
-        for hosted, model in self._models.items():
-            if hosted.covers(span):
-                return model
-        raise LocalProtocolError(f"no model for layers {span}")
-
     def _session_bytes(self, span: Span, positions: int) -> int:
-        itemsize = next(iter(self._models.values())).dtype.itemsize
-        return len(span) * positions * 2 * self.args.n_kv_heads * self.args.head_dim * itemsize
+        dtype = next(iter(self._models.values())).dtype
+        return KVCache.size_bytes_for(self.args, span, positions, dtype)

@@ -16,7 +16,7 @@ from swarm.client.session import HopFailed, RouteSession
 from swarm.client.values import ClientRelease, Generation, Timings, TokenEvent, Usage
 from swarm.errors import BadArgument, ContextLengthExceeded, SwarmError
 from swarm.facts import Route
-from swarm.messages import Result
+from swarm.messages import Open, Result
 from swarm.rpc import Dialer
 from swarm.sampling import StopMatcher, sample
 from swarm.terms import NodeId, SessionId
@@ -37,6 +37,7 @@ class TokenLoop:
         self._client_id = client_id
         self._finder = finder
         self._journal = journal
+        self._session_id = SessionId(os.urandom(16).hex())
         self._started_s = time.monotonic()
         self._first_token_s = 0.0
         self._n_replays = 0
@@ -98,17 +99,18 @@ class TokenLoop:
         journal.settle_profile(route.profile)
         self._route = route
         max_positions = min(len(journal.prompt_ids) + journal.params.max_tokens, self._release.args.max_positions)
-        session = RouteSession(
-            self._dialer,
-            self._release.infohash,
-            self._client_id,
-            route,
-            SessionId(os.urandom(16).hex()),
-            self._n_replays + 1,
+        opening = Open(
+            session_id=self._session_id,
+            epoch=self._n_replays + 1,  # a stage that is on the next route too drops what it cached for this one
+            release=self._release.infohash,
+            client_id=self._client_id,
+            hops=route.hops,
+            hop_idx=0,
+            profile=route.profile,
             max_positions=max_positions,
             n_top=journal.params.n_top(self._release.args.vocab_size),
         )
-        async with session:
+        async with RouteSession(self._dialer, opening) as session:
             n_cached = 0
             while self._finish_reason is None:
                 ids = journal.ids

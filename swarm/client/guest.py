@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -13,36 +12,22 @@ import platformdirs
 
 from swarm.client.generation import TokenLoop, check_context
 from swarm.client.journal import Journal
-from swarm.client.network import NetworkConfig
+from swarm.client.network import NetworkConfig, RpcFactsPort
 from swarm.client.release import fetch_client_release, fetch_metadata
 from swarm.client.routes import RouteFinder
 from swarm.client.values import ClientRelease, Generation, SwarmStatus, TokenEvent
 from swarm.discovery import Discovery
 from swarm.errors import BadArgument, MetadataTimeout
-from swarm.facts import SignedFact
 from swarm.identity import NodeKey, issue
 from swarm.routing import coverage
 from swarm.rpc import Dialer
 from swarm.sampling import SamplingParams
-from swarm.terms import Address, Infohash, NodeId
+from swarm.terms import Address
 from swarm.tokenizer import Tokenizer
 from swarm.torrent import Download, Magnet, TorrentSession
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class RpcFactsPort:
-    """Discovery's door to gRPC."""
-
-    dialer: Dialer
-
-    async def exchange(
-        self, address: Address, node_id: NodeId | None, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
-    ) -> tuple[NodeId, Sequence[SignedFact]]:
-        connection = await self.dialer.connect(address, node_id)
-        return connection.node_id, await connection.exchange(release, facts, timeout_s)
 
 
 class AsyncGeneration:

@@ -1,4 +1,7 @@
-"""How far a participant reaches: this machine, the local network, or the world; and what each room makes of that."""
+"""How far a participant reaches: this machine, the local network, or the world; and what each room makes of that.
+
+Shared by the two composition roots, the client and the node.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from swarm.discovery import DiscoveryConfig
 from swarm.errors import BadArgument
-from swarm.rpc import RpcConfig
-from swarm.terms import Address
+from swarm.facts import SignedFact
+from swarm.rpc import Dialer, RpcConfig
+from swarm.terms import Address, Infohash, NodeId
 from swarm.torrent import TorrentConfig
 
 NETWORKS = ("loopback", "lan", "wan")
@@ -29,18 +33,34 @@ class NetworkConfig:
 
     @classmethod
     def named(cls, name: str | None, bootstrap: Sequence[Address] = (), torrent_port: int = 0) -> NetworkConfig:
-        """name: one of NETWORKS; None takes the environment's SWARM_NETWORK, else wan. bootstrap: DHT nodes to begin
-        with.
+        """name: one of NETWORKS; None takes the environment's SWARM_NETWORK, else wan.
+
+        bootstrap: DHT nodes to begin with, instead of the network's own (the Mainline's well-known ones on wan).
         """
         name = name or os.environ.get("SWARM_NETWORK") or "wan"
         if name not in NETWORKS:
             raise BadArgument(f"network {name!r} is unknown; choose one of {', '.join(NETWORKS)}")
         host = "127.0.0.1" if name == "loopback" else "0.0.0.0"
         preset = {"loopback": TorrentConfig.loopback, "lan": TorrentConfig.lan, "wan": TorrentConfig.wan}[name]
-        torrent = preset(listen=Address(host, torrent_port), dht_bootstrap=tuple(bootstrap))
+        torrent = preset(listen=Address(host, torrent_port))
+        if bootstrap:
+            torrent = replace(torrent, dht_bootstrap=tuple(bootstrap))
         rpc = {"loopback": RpcConfig.loopback, "lan": RpcConfig.lan, "wan": RpcConfig.wan}[name]()
         return cls(name, torrent, rpc, DiscoveryConfig.for_network(name))
 
     def with_rates(self, upload_rate: int, download_rate: int) -> NetworkConfig:
         """The same with BitTorrent payload limits, bytes/s; 0: unbounded."""
         return replace(self, torrent=replace(self.torrent, upload_rate=upload_rate, download_rate=download_rate))
+
+
+@dataclass(frozen=True, slots=True)
+class RpcFactsPort:
+    """Discovery's door to gRPC."""
+
+    dialer: Dialer
+
+    async def exchange(
+        self, address: Address, node_id: NodeId | None, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
+    ) -> tuple[NodeId, Sequence[SignedFact]]:
+        connection = await self.dialer.connect(address, node_id)
+        return connection.node_id, await connection.exchange(release, facts, timeout_s)

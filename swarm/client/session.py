@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 
 from swarm.errors import DeadlineExceeded, NodeUnreachable, RemoteProtocolError, SessionLost, SwarmError
-from swarm.facts import Route
 from swarm.messages import Failure, Open, Opened, Result, Step
 from swarm.rpc import Connection, Dialer, RunCall, failure_to_error
-from swarm.terms import Infohash, NodeId, SessionId
+from swarm.terms import NodeId
 
 CHUNK_TOKENS = 256
 """Prompt tokens in one step: large enough to keep matrix units busy, small enough to keep the hops of a route all at
@@ -39,12 +38,11 @@ class RouteSession:
     """
 
     def __init__(
-        self, dialer: Dialer, release: Infohash, client_id: NodeId, route: Route, session_id: SessionId, epoch: int, *,
-        max_positions: int, n_top: int, open_timeout_s: float = 15.0, step_timeout_s: float = 120.0,
-    ) -> None:  # fmt: skip
-        self.route = route
+        self, dialer: Dialer, opening: Open, *, open_timeout_s: float = 15.0, step_timeout_s: float = 120.0
+    ) -> None:
         self._dialer = dialer
-        self._open = Open(session_id, epoch, release, client_id, route.hops, 0, route.profile, max_positions, n_top)
+        self._open = opening
+        self._hops = opening.hops
         self._open_timeout_s = open_timeout_s
         self._step_timeout_s = step_timeout_s
         self._call: RunCall | None = None
@@ -53,12 +51,12 @@ class RouteSession:
         self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> RouteSession:
-        first, last = self.route.hops[0], self.route.hops[-1]
+        first, last = self._hops[0], self._hops[-1]
         try:
             async with asyncio.timeout(self._open_timeout_s):
                 opening = asyncio.create_task(self._open_route())
                 try:
-                    connection = await self._dial(last.node_id, len(self.route.hops) - 1)
+                    connection = await self._dial(last.node_id, len(self._hops) - 1)
                     self._results = connection.results(self._open.session_id, self._open.epoch)
                     await opening
                 finally:
@@ -94,19 +92,19 @@ class RouteSession:
             result = await self._next_result(position + sum(map(len, chunks[: n_answered + 1])))
             n_answered += 1
         if result is None or len(result.rows) != 1:
-            raise HopFailed(self.route.hops[-1].node_id, RemoteProtocolError("the last stage returned no logits"))
+            raise HopFailed(self._hops[-1].node_id, RemoteProtocolError("the last stage returned no logits"))
         return result
 
     # -- streams -------------------------------------------------------------------------------------------------
 
     async def _dial(self, node_id: NodeId, hop_idx: int) -> Connection:
         try:
-            return await self._dialer.connect(self.route.hops[hop_idx].address, node_id)
+            return await self._dialer.connect(self._hops[hop_idx].address, node_id)
         except SwarmError as error:
             raise HopFailed(node_id, error) from error
 
     async def _open_route(self) -> None:
-        first = self.route.hops[0]
+        first = self._hops[0]
         self._call = (await self._dial(first.node_id, 0)).run(self._open)
         replies = self._call.replies()
         try:
@@ -121,7 +119,7 @@ class RouteSession:
         self._watcher = asyncio.create_task(self._watch(replies))
 
     async def _watch(self, replies: AsyncIterator[Opened | Failure]) -> None:
-        first = self.route.hops[0]
+        first = self._hops[0]
         try:
             async for reply in replies:
                 if isinstance(reply, Failure):
@@ -136,11 +134,11 @@ class RouteSession:
         try:
             await self._call.send(step)
         except SwarmError as error:
-            await self._raise_fault(HopFailed(self.route.hops[0].node_id, error))
+            await self._raise_fault(HopFailed(self._hops[0].node_id, error))
 
     async def _next_result(self, position: int) -> Result:
         assert self._results is not None
-        last = self.route.hops[-1]
+        last = self._hops[-1]
         reading = asyncio.ensure_future(anext(self._results))
         try:
             await asyncio.wait(
@@ -165,8 +163,8 @@ class RouteSession:
 
     def _blame(self, failure: Failure) -> HopFailed:
         """The hop that a Failure accuses, if it is one of the route; else the one that told us so."""
-        on_route = {hop.node_id for hop in self.route.hops}
-        node_id = failure.node_id if failure.node_id in on_route else self.route.hops[0].node_id
+        on_route = {hop.node_id for hop in self._hops}
+        node_id = failure.node_id if failure.node_id in on_route else self._hops[0].node_id
         return HopFailed(node_id, failure_to_error(failure))
 
     def _break(self, fault: HopFailed) -> None:

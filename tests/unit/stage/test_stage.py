@@ -116,11 +116,11 @@ async def test_a_smaller_position_truncates_and_a_larger_one_is_refused(stage_of
     session = stage.open((CLIENT, A, 0), 1, Span(0, 6), 64, 4)
     (expected,) = await top(stage, session, ids_step(IDS[:10], 0))
     await stage.step(session, ids_step(IDS[10:20], 10, 0))
-    with pytest.raises(PositionMismatch, match="20 tokens are cached"):
+    with pytest.raises(PositionMismatch, match="20 positions are cached"):
         await stage.step(session, ids_step(IDS[:1], 21))
     (again,) = await top(stage, session, ids_step(IDS[9:10], 9))
     assert again.ids == expected.ids
-    with pytest.raises(PositionMismatch, match="10 tokens are cached"):
+    with pytest.raises(PositionMismatch, match="10 positions are cached"):
         await stage.step(session, ids_step(IDS[:1], 11))
 
 
@@ -139,13 +139,15 @@ async def test_epochs_fence_the_past(stage_of: Callable[..., Stage]) -> None:
 
 
 async def test_the_cache_budget_admits_and_refuses_and_gives_back(stage_of: Callable[..., Stage]) -> None:
-    session_bytes = 6 * 64 * 2 * 2 * 16 * 4  # layers x positions x (k, v) x kv heads x head_dim x fp32
+    session_bytes = 6 * 256 * 2 * 2 * 16 * 4  # layers x a page of positions x (k, v) x kv heads x head_dim x fp32
     stage = stage_of(cache_budget_bytes=2 * session_bytes)
     first = stage.open((CLIENT, A, 0), 1, Span(0, 6), 64, 4)
     stage.open((CLIENT, B, 0), 1, Span(0, 6), 64, 4)
     with pytest.raises(StageFull, match="cache") as full:
         stage.open((CLIENT, SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
     assert full.value.retry_after_s > 0
+    await stage.step(first, ids_step(IDS, 0, 0))
+    assert first.cache.size_bytes == first.reserved_bytes == session_bytes
     stage.close(first)
     stage.close(first)
     stage.open((CLIENT, SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)

@@ -1,0 +1,32 @@
+"""What each network means for each room."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm.client.network import NetworkConfig
+from swarm.errors import BadArgument
+from swarm.terms import Address
+from swarm.torrent.config import PUBLIC_DHT
+
+
+def test_wan_begins_at_the_mainline_and_a_bootstrap_replaces_it() -> None:
+    assert NetworkConfig.named("wan").torrent.dht_bootstrap == PUBLIC_DHT
+    mine = Address("198.51.100.1", 6881)
+    assert NetworkConfig.named("wan", [mine]).torrent.dht_bootstrap == (mine,)
+
+
+def test_loopback_listens_and_looks_nowhere_else() -> None:
+    torrent = NetworkConfig.named("loopback").torrent
+    assert torrent.listen.is_loopback
+    assert torrent.dht_bootstrap == ()
+    assert not (torrent.lsd or torrent.upnp or torrent.natpmp)
+
+
+def test_the_environment_names_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWARM_NETWORK", "lan")
+    assert NetworkConfig.named(None).name == "lan"
+    monkeypatch.delenv("SWARM_NETWORK")
+    assert NetworkConfig.named(None).name == "wan"
+    with pytest.raises(BadArgument, match="loopback, lan, wan"):
+        NetworkConfig.named("moon")
