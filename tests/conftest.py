@@ -19,7 +19,7 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("SWARM_NETWORK", "loopback")
 
-# A shared machine stalls for longer than any one example takes.
+# A busy machine stalls for longer than any one example takes.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 

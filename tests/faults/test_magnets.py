@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 LOOPBACK = ("--network", "loopback")
-START_UP_S = 12.0
-"""For a process to start and end on a machine that others use too; --timeout comes on top."""
+DEADLINE_S = 30.0
+"""For a process to start and end on a busy machine. By itself no verb gives up a magnet sooner than after 60 s."""
 
 
 @pytest.mark.parametrize(
@@ -53,9 +52,8 @@ def test_a_magnet_that_nobody_seeds_says_what_was_tried(cli: Any, copy: Path, tm
     magnet = cli.create(copy, "--tracker", tracker, "--peer", "127.0.0.1:9", "--peer", "127.0.0.1:7")
     rest = ("hello",) if verb == "generate" else ()
     data_dir = () if verb == "release inspect" else ("--data-dir", tmp_path / "data")
-    started_s = time.monotonic()
-    message = cli.fail(*verb.split(), magnet, *rest, *LOOPBACK, *data_dir, "--timeout", 2, status=5)
-    assert time.monotonic() - started_s < START_UP_S + 2
+    command = (*verb.split(), magnet, *rest, *LOOPBACK, *data_dir, "--timeout", 2)
+    message = cli.fail(*command, status=5, timeout_s=DEADLINE_S)
     assert "within 2 s" in message
     assert f"{tracker} (" in message, "each tracker comes with its outcome"
     assert "127.0.0.1:9 (" in message

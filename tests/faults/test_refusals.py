@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from swarm.errors import NoNodesFound
+from swarm.rpc import RpcConfig
 
 LOOPBACK = ("--network", "loopback")
 
@@ -35,18 +36,19 @@ def test_no_node_at_all(cli: Any, seeded: str, tmp_path: Path) -> None:
 
 
 async def test_a_peer_that_says_nothing_does_not_outlast_the_timeout(
-    release: Callable[..., Path], local_swarm: Callable[[Path], Any], taken: str
+    release: Callable[..., Path], local_swarm: Callable[[Path], Any], taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swarm = local_swarm(release("tiny-mixtral"))
     await swarm.publish()
     async with swarm.client() as warm:  # the files are here from now on: what follows waits for nodes alone
         assert warm.release.name
+    # Whoever waits for the connection to end waits for ten minutes.
+    monkeypatch.setattr(RpcConfig, "loopback", lambda: RpcConfig(connect_timeout_s=600.0))
     async with swarm.client(peers=[taken], timeout_s=1.0) as client:
-        started_s = time.monotonic()
         with pytest.raises(NoNodesFound, match=f"within 1 s.*{taken}: ") as caught:
-            await client.generate([3, 4, 5])
+            async with asyncio.timeout(30.0):
+                await client.generate([3, 4, 5])
         assert caught.value.exit_code == 4
-        assert time.monotonic() - started_s < 2.5, "a connection to it alone may take 3 s"
 
 
 def test_the_layers_that_nobody_hosts_are_named(cli: Any, seeded: str, tmp_path: Path) -> None:

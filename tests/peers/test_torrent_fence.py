@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,13 +66,25 @@ async def test_nothing_leaves_the_machine(tmp_path: Path) -> None:
 
 
 async def test_an_upload_limit_holds_for_local_peers(tmp_path: Path, torrent: Torrent) -> None:
-    limited = TorrentConfig.loopback(dht=False, upload_rate=500_000)
-    async with TorrentSession(limited) as seeder, TorrentSession(TorrentConfig.loopback(dht=False)) as leecher:
+    """Half of the torrent would take half a minute at this rate; without it, less than the start of a transfer."""
+    limited, unlimited = TorrentConfig.loopback(dht=False, upload_rate=16_000), TorrentConfig.loopback(dht=False)
+    async with (
+        TorrentSession(limited) as slow_seeder,
+        TorrentSession(unlimited) as seeder,
+        TorrentSession(unlimited) as slow_leecher,
+        TorrentSession(unlimited) as leecher,
+    ):
+        await slow_seeder.seed(torrent, tmp_path / "seed")
         await seeder.seed(torrent, tmp_path / "seed")
-        download = await leecher.add(torrent, tmp_path / "out", peers=[Address("127.0.0.1", seeder.port)])
-        started = time.monotonic()
+        slow_at, at = Address("127.0.0.1", slow_seeder.port), Address("127.0.0.1", seeder.port)
+        slow = await slow_leecher.add(torrent, tmp_path / "slow", peers=[slow_at])
+        await slow.want(dict.fromkeys(range(torrent.n_pieces), 1))
+        async with asyncio.timeout(30.0):
+            while (await slow.refresh()).fetched_bytes == 0:
+                await slow.transfer.changed(None)
+        download = await leecher.add(torrent, tmp_path / "out", peers=[at])
         await download.fetch("w.bin", 0, SIZE, stall_timeout_s=20)
-        assert time.monotonic() - started > SIZE / 500_000 / 2
+        assert (await slow.refresh()).have_bytes < SIZE / 2
 
 
 class _Files(BaseHTTPRequestHandler):

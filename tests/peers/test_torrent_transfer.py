@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -207,10 +206,9 @@ async def test_metadata_timeout_says_what_was_tried(tmp_path: Path, torrent: Tor
     )
     async with session() as leecher:
         download = await leecher.add(magnet, tmp_path / "out")
-        started = time.monotonic()
         with pytest.raises(MetadataTimeout) as caught:
-            await download.metadata(1.0)
-        assert time.monotonic() - started < 5
+            async with asyncio.timeout(30.0):
+                await download.metadata(1.0)
         says = str(caught.value)
         assert f"{closed} (Connection refused)" in says
         assert f"127.0.0.1:{closed.port}/announce (Connection refused)" in says

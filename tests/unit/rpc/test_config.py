@@ -22,6 +22,8 @@ def test_presets_notice_a_silent_peer_within_three_seconds(config: RpcConfig) ->
     assert config.keepalive_s + config.ping_timeout_s <= 3
     for options in (dict(channel_options(config, "name")), dict(server_options(config))):
         assert options["grpc.http2.ping_timeout_ms"] == config.ping_timeout_s * 1000
+        assert options["grpc.keepalive_time_ms"] == config.keepalive_s * 1000
+        assert options["grpc.keepalive_timeout_ms"] == config.ping_timeout_s * 1000
     assert dict(server_options(config))["grpc.http2.min_ping_interval_without_data_ms"] < config.keepalive_s * 1000
 
 
