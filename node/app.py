@@ -125,10 +125,13 @@ class _Node:
 
     async def join_and_serve(self, stack: AsyncExitStack) -> None:
         config, event = self._config, self._app.on_event
-        torrent = await self._metadata()
+        exchanging = asyncio.create_task(self.discovery.run())
+        stack.push_async_callback(_cancel, exchanging)
+        introducing = asyncio.create_task(self._introduce())
+        stack.push_async_callback(_cancel, introducing)
+        torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
         event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
         args = (await self._read_layout(torrent, ())).args
-        self._args = args
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
@@ -138,16 +141,13 @@ class _Node:
         bound = await server.start(config.listen)
         stack.push_async_callback(server.stop, 0.0)
         self._address = config.advertise or (Address(_outward_host(), bound.port) if bound.is_unspecified else bound)
+        self._args = args  # from here on there is a fact to tell
         event("listening", {"listen": str(bound), "address": str(self._address)})
         self._spans = await self._choose(args)
         event(
             "layout",
             {"spans": [str(s) for s in self._spans], "n_layers": args.n_layers, "profile": str(config.profile)},
         )
-        exchanging = asyncio.create_task(self.discovery.run())
-        stack.push_async_callback(_cancel, exchanging)
-        introducing = asyncio.create_task(self._introduce())
-        stack.push_async_callback(_cancel, introducing)
         hosted = await self._fetch(torrent)
         self._serve(hosted, stack)
         server.set_serving(True)
@@ -173,10 +173,13 @@ class _Node:
         if self._args is None:
             return None
         ttl_s = self.discovery.config.fact_ttl_s
-        if self._said is None or time.monotonic() - self._said.at_s > ttl_s / 3:
+        said = self._said
+        is_full = self._stage is not None and self._stage.free_sessions == 0
+        if said is None or time.monotonic() - said.at_s > ttl_s / 3 or is_full != (said.signed.fact.free_sessions == 0):
             self._seq = max(self._seq + 1, int(time.time() * 1000))
-            self._said = _Said(sign_fact(self._key, self._fact(ttl_s, self._args.n_layers)), time.monotonic())
-        return self._said.signed
+            said = _Said(sign_fact(self._key, self._fact(ttl_s, self._args.n_layers)), time.monotonic())
+            self._said = said
+        return said.signed
 
     @property
     def sessions(self) -> SessionHandler:
@@ -185,12 +188,6 @@ class _Node:
         return self._sessions
 
     # -- steps of joining ----------------------------------------------------------------------------------------
-
-    async def _metadata(self) -> Torrent:
-        """The torrent, from its peers; nodes that the user named are asked for their torrent ports first."""
-        if self._config.peers:
-            await self._introduce_once()
-        return await fetch_metadata(self._download, self._app.magnet, self._config.metadata_timeout_s)
 
     async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
         stall_timeout_s = self._config.stall_timeout_s
@@ -234,16 +231,10 @@ class _Node:
         )
 
     async def _introduce(self) -> None:
-        """Tell the torrent of the other nodes: they seed what they host."""
+        """Tell the torrent of the nodes that were met: they seed what they host."""
         while True:
-            nodes = [n for n in self.discovery.nodes() if n.node_id != self._key.node_id and n.torrent_port]
-            self._download.add_peers([Address(n.address.host, n.torrent_port) for n in nodes])
-            await asyncio.sleep(self.discovery.config.exchange_interval_s)
-
-    async def _introduce_once(self) -> None:
-        await self.discovery.refresh()
-        nodes = self.discovery.table.live()
-        self._download.add_peers([Address(n.address.host, n.torrent_port) for n in nodes if n.torrent_port])
+            self._download.add_peers(self.discovery.torrent_peers())
+            await asyncio.sleep(min(1.0, self.discovery.config.exchange_interval_s))
 
     # -- what this node says of itself ---------------------------------------------------------------------------
 

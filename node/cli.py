@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import format_percent, format_rate, format_size, note, print_event
-from swarm.cli.options import ADDRESS, Reach, data_dir_option, json_option, node_options
-from swarm.errors import BadArgument, Unfinished
+from swarm.cli.options import ADDRESS, Reach, data_dir_option, json_option, node_options, timeout_option
+from swarm.errors import BadArgument, Interrupted
 from swarm.terms import Address, Profile, Span
 
 if TYPE_CHECKING:
@@ -87,17 +87,9 @@ def node() -> None:
     help="BitTorrent's share of the uplink; 0: unbounded.",
 )
 @click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for metadata, or for a next piece.",
-)
+@timeout_option(120.0, "How long to wait for metadata, or for a next piece.")
 @node_options
-@data_dir_option
+@data_dir_option("Where fetched bytes and the node's key are kept (default: the user's data folder).")
 @json_option
 def start(
     magnet: str,
@@ -201,11 +193,9 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
         loop.add_signal_handler(number, on_signal)
     await NodeApp(config, on_event).run(stop)
     if not ready:
-        error = Unfinished(
+        raise Interrupted(
             "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
         )
-        error.exit_code = 130
-        raise error
 
 
 def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:

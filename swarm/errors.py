@@ -26,7 +26,7 @@ SwarmError
 │   ├── PositionMismatch       the step starts after what is cached: replay from there
 │   └── StageFull              no room for another session; carries retry_after_s
 ├── ListenError                an address could not be bound
-├── Unfinished                 interrupted or out of time with work left; running again resumes it
+├── Interrupted                the user ended it with work left; running again goes on from there
 └── LocalProtocolError         our own code used a room wrongly (a bug)
 """
 
@@ -36,8 +36,9 @@ from __future__ import annotations
 class SwarmError(Exception):
     """Base of every error that this project raises on purpose.
 
-    exit_code: the process's exit status when a command ends with it (0 ok, 1 failure, 2 usage, 3 no daemon, 4 model or
-    node not found, 5 network or timeout, 6 disk, 7 unfinished, 8 verification, 130 interrupted).
+    exit_code: the process's exit status when a command ends with it (0 ok, 1 failure, 2 usage, 4 no nodes for
+    a model or some layers of it, 5 network or timeout, 6 disk, 8 bytes that are not what they should be, 130
+    interrupted).
     """
 
     exit_code = 1
@@ -155,8 +156,8 @@ class ListenError(SwarmError):
     pass
 
 
-class Unfinished(SwarmError):
-    exit_code = 7
+class Interrupted(SwarmError):
+    exit_code = 130
 
 
 class LocalProtocolError(SwarmError):

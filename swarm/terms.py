@@ -22,7 +22,6 @@ SessionId = NewType("SessionId", str)
 
 _INFOHASH = re.compile(r"[0-9a-f]{40}")
 _NODE_ID = re.compile(r"[a-z2-7]{52}")
-_SESSION_ID = re.compile(r"[0-9a-f]{32}")
 
 WIRE_DTYPES = ("fp32", "bf16")
 """The dtypes that hidden state may travel in."""
@@ -34,10 +33,6 @@ def is_infohash(text: str) -> bool:
 
 def is_node_id(text: str) -> bool:
     return _NODE_ID.fullmatch(text) is not None
-
-
-def is_session_id(text: str) -> bool:
-    return _SESSION_ID.fullmatch(text) is not None
 
 
 def short_id(node_id: str) -> str:
@@ -138,8 +133,8 @@ class Address:
 class Profile:
     """The numerics that a stage promises. Its name, such as `bf16` or `fp32`, travels in facts and in Open.
 
-    A session stays within one profile: two stages of one profile compute the same function of the same bytes. Further
-    words (quantisation, exactness, instruction set) follow the dtype after dashes when a stage promises them.
+    A session stays within one profile: two stages of one profile compute the same function of the same bytes. A name
+    is a dtype and nothing more; any other is refused.
     """
 
     dtype: str

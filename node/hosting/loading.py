@@ -99,7 +99,7 @@ def piece_map(torrent: Torrent) -> PieceMap:
 
 
 def _priorities(plan: FetchPlan) -> dict[int, int]:
-    """Small files first, then the parts in their order: 7 for the first, falling to 4, a step every quarter of the way."""
+    """Small files first, then the parts in order: 7 for the first, falling to 4, a step every quarter of the way."""
     priorities: dict[int, int] = dict.fromkeys(plan.all_pieces, 4)
     n_parts = max(1, len(plan.pieces_by_layer))
     for part_idx in range(len(plan.pieces_by_layer) - 1, -1, -1):

@@ -52,9 +52,3 @@ def halves_to_interleaved(weight: Tensor, head_dim: int) -> Tensor:
     """Reorder the rows of an HF wq or wk (n * head_dim, D) to Mistral's own layout."""
     n = weight.shape[0] // head_dim
     return weight.view(n, 2, head_dim // 2, -1).transpose(1, 2).reshape(weight.shape)
-
-
-def interleaved_to_halves(weight: Tensor, head_dim: int) -> Tensor:
-    """The inverse of halves_to_interleaved: what a converter to HF's format does."""
-    n = weight.shape[0] // head_dim
-    return weight.view(n, head_dim // 2, 2, -1).transpose(1, 2).reshape(weight.shape)

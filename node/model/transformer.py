@@ -88,9 +88,6 @@ class SpanModel:
         self._norm = RMSNorm(take("norm.weight", self.args.dim), self.args.norm_eps)
         self._output = Linear(take("output.weight", self.args.vocab_size, self.args.dim))
 
-    def loaded(self, layer_idx: int) -> bool:
-        return layer_idx in self._layers
-
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
         """ids: int64 (T,), each below vocab_size -> h (T, D). Raises: LocalProtocolError before load_embeddings."""

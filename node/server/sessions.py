@@ -15,6 +15,9 @@ from swarm.terms import Infohash, NodeId, Profile, SessionId
 RESULTS_WAIT_S = 10.0
 """How long a client may ask for the results of a session before its Open has come down the route."""
 
+IDLE_TIMEOUT_S = 120.0
+"""How long a session may go without a step. A client that comes back later replays it, for others wait for its room."""
+
 MAX_QUEUED_RESULTS = 64
 """Results that wait for a client that does not read; then the route stands still behind it."""
 
@@ -122,7 +125,7 @@ class SessionHandler:
     async def _pump(
         self, opening: Open, session: StageSession, steps: AsyncIterator[Step], call: RunCall
     ) -> Failure | None:
-        async for step in steps:
+        async for step in _in_time(steps):
             try:
                 output = await self._stage.step(session, step)
             except SwarmError as error:
@@ -148,7 +151,7 @@ class SessionHandler:
         self, opening: Open, session: StageSession, steps: AsyncIterator[Step], outbox: _Outbox
     ) -> Failure | None:
         """On the last hop: compute each step and put its result where the client reads it, until the steps end."""
-        async for step in steps:
+        async for step in _in_time(steps):
             try:
                 output = await self._stage.step(session, step)
             except SwarmError as error:
@@ -233,3 +236,18 @@ class SessionHandler:
         if outbox is None:
             raise SessionLost("the session ended on the last stage")
         return outbox
+
+
+async def _in_time(steps: AsyncIterator[Step]) -> AsyncIterator[Step]:
+    """The steps, until they end. Raises: SessionLost when none came for IDLE_TIMEOUT_S."""
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_TIMEOUT_S):
+                step = await anext(steps, None)
+        except TimeoutError:
+            raise SessionLost(
+                f"no step came for {IDLE_TIMEOUT_S:g} s, and others wait; open it again and replay"
+            ) from None
+        if step is None:
+            return
+        yield step

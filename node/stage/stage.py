@@ -33,16 +33,20 @@ class StageConfig:
     """cache_budget_bytes: for the KV caches of all sessions together; a session reserves its whole share when it opens.
 
     max_sessions: more of them queue longer for the one compute thread. max_chunk_rows: rows in one step; more need more
-    scratch memory and make the other sessions wait longer.
+    scratch memory and make the other sessions wait longer. max_answer_logits: logits returned by one step; each costs 8
+    bytes on the wire and some 60 while the answer is made.
     """
 
     cache_budget_bytes: int = 1 << 30
     max_sessions: int = 64
-    max_chunk_rows: int = 4096
+    max_chunk_rows: int = 512
+    max_answer_logits: int = 1 << 18
 
     def __post_init__(self) -> None:
         if self.cache_budget_bytes <= 0 or self.max_sessions <= 0 or self.max_chunk_rows <= 0:
             raise BadArgument("the cache budget, the number of sessions and the rows of a chunk must be positive")
+        if self.max_answer_logits < 1:
+            raise BadArgument("max_answer_logits must be positive")
 
 
 @dataclass(slots=True, eq=False)
@@ -153,7 +157,11 @@ class Stage:
         Raises: SessionLost, StaleEpoch, PositionMismatch, RemoteProtocolError. A refused step changes nothing.
         """
         self._check(session, step)
-        output, queue_s, compute_s = await self._compute.run(lambda: self._compute_step(session, step))
+        try:
+            output, queue_s, compute_s = await self._compute.run(lambda: self._compute_step(session, step))
+        except torch.OutOfMemoryError:
+            self.close(session)
+            raise StageFull("the device ran out of memory in this step; try another node", retry_after_s=10.0) from None
         if step.n_rows == 1:
             layer_time_s = compute_s / len(session.span)
             self.layer_time_s += (layer_time_s - self.layer_time_s) * (0.1 if self.layer_time_s else 1.0)
@@ -178,6 +186,12 @@ class Stage:
             raise RemoteProtocolError(
                 f"a step of {step.n_rows} rows with logits of {step.n_logit_rows}; "
                 f"steps have 1 to {self.config.max_chunk_rows} rows and at most as many logits"
+            )
+        n_logits = step.n_logit_rows * min(session.n_top, self.args.vocab_size)
+        if n_logits > max(self.config.max_answer_logits, self.args.vocab_size):
+            raise RemoteProtocolError(
+                f"{step.n_logit_rows} rows of {session.n_top} logits are asked for at once, and "
+                f"{self.config.max_answer_logits} logits are the most; ask for fewer rows"
             )
         from_ids = not isinstance(step.payload, Rows)
         if from_ids != (session.span.start == 0):

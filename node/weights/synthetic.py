@@ -19,7 +19,7 @@ from node.weights.loading import TORCH_DTYPES
 from node.weights.presets import PRESETS
 from node.weights.writers import WRITERS
 from swarm.errors import BadArgument
-from swarm.release import ModelArgs
+from swarm.release import ModelArgs, all_shapes
 
 # The stem of mistral-common's bundled file, and the name that releases ship it under.
 _TOKENIZERS = {
@@ -100,7 +100,7 @@ def random_tensors(args: ModelArgs, seed: int) -> Iterator[tuple[str, Tensor]]:
     Each is drawn from (seed, name) alone. Their scales keep hidden state near 1 and logits a few apart, so that a
     router decides clearly, greedy decoding does not hang on rounding, and errors do not hide in saturation.
     """
-    for name, shape in tensor_shapes(args):
+    for name, shape in all_shapes(args).items():
         generator = torch.Generator().manual_seed(_seed_of(seed, name))
         drawn = torch.randn(shape, generator=generator)
         if name.endswith("norm.weight"):
@@ -111,29 +111,6 @@ def random_tensors(args: ModelArgs, seed: int) -> Iterator[tuple[str, Tensor]]:
             yield name, drawn * (2 * shape[1] ** -0.5)
         else:
             yield name, drawn * shape[1] ** -0.5
-
-
-def tensor_shapes(args: ModelArgs) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Canonical names and shapes, in the order of computation."""
-    dim, hidden_dim = args.dim, args.hidden_dim
-    yield "tok_embeddings.weight", (args.vocab_size, dim)
-    for layer_idx in range(args.n_layers):
-        layer = f"layers.{layer_idx}"
-        yield f"{layer}.attention_norm.weight", (dim,)
-        yield f"{layer}.attention.wq.weight", (args.n_heads * args.head_dim, dim)
-        yield f"{layer}.attention.wk.weight", (args.n_kv_heads * args.head_dim, dim)
-        yield f"{layer}.attention.wv.weight", (args.n_kv_heads * args.head_dim, dim)
-        yield f"{layer}.attention.wo.weight", (dim, args.n_heads * args.head_dim)
-        yield f"{layer}.ffn_norm.weight", (dim,)
-        if args.n_experts:
-            yield f"{layer}.feed_forward.gate.weight", (args.n_experts, dim)
-        for expert in [f".experts.{e}" for e in range(args.n_experts)] or [""]:
-            yield f"{layer}.feed_forward{expert}.w1.weight", (hidden_dim, dim)
-            yield f"{layer}.feed_forward{expert}.w2.weight", (dim, hidden_dim)
-            yield f"{layer}.feed_forward{expert}.w3.weight", (hidden_dim, dim)
-    yield "norm.weight", (dim,)
-    if not args.tied_embeddings:
-        yield "output.weight", (args.vocab_size, dim)
 
 
 def _seed_of(seed: int, name: str) -> int:

@@ -36,7 +36,7 @@ _HF_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 def write_hf(args: ModelArgs, tensors: Mapping[str, Tensor], out_dir: Path, n_shards: int) -> None:
     """config.json and model*.safetensors; wq and wk get HF's rope layout."""
     _write_json(out_dir / "config.json", hf_config(args))
-    renamed = {hf_name(name): _to_halves(name, tensor, args.head_dim) for name, tensor in tensors.items()}
+    renamed = {hf_name(name): to_halves(name, tensor, args.head_dim) for name, tensor in tensors.items()}
     _write_safetensors(renamed, out_dir, "model", n_shards)
 
 
@@ -125,8 +125,8 @@ def mistral_params(args: ModelArgs) -> dict[str, Any]:
     return params
 
 
-def _to_halves(name: str, tensor: Tensor, head_dim: int) -> Tensor:
-    # Pair i of a head's rows: (2i, 2i + 1) in Mistral's files, (i, head_dim/2 + i) in HF's.
+def to_halves(name: str, tensor: Tensor, head_dim: int) -> Tensor:
+    """A canonical tensor as HF stores it: pair i of a head's rows lies at (i, head_dim/2 + i), not (2i, 2i + 1)."""
     if not name.endswith(("attention.wq.weight", "attention.wk.weight")):
         return tensor
     n_heads = tensor.shape[0] // head_dim

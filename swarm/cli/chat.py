@@ -13,7 +13,7 @@ import click
 from swarm.cli.console import note, print_event
 from swarm.cli.generate import token_fields
 from swarm.cli.generation import describe_generation, ended_with, generation_fields, open_client, sampling_options
-from swarm.cli.options import Reach, data_dir_option, json_option, node_options, timeout_option
+from swarm.cli.options import Reach, client_options, json_option, node_options
 from swarm.errors import BadArgument, SwarmError
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ COMMANDS = """\
 @click.option("--system", metavar="TEXT", help="The system prompt.")
 @sampling_options
 @node_options
-@timeout_option
-@data_dir_option
+@client_options
 @json_option
 def chat(
     magnet: str,

@@ -2,7 +2,7 @@
 
     network = "lan"                      # --network
     bootstrap = ["198.51.100.7:6881"]    # --bootstrap
-    peer = ["198.51.100.8:6881"]         # --peer
+    peer = ["198.51.100.8:7000"]         # --peer
     timeout_s = 90                       # --timeout
     data_dir = "/srv/swarm"              # --data-dir
 
@@ -90,12 +90,13 @@ def defaults_from_toml(text: bytes, source: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise BadArgument(f"{source}: generate must be a table; write [generate]")
     shared = read_table(document, SHARED, source, "")
+    reach = {param: value for param, value in shared.items() if param in ("network", "bootstrap", "timeout_s")}
     sampling = read_table(table, GENERATE, source, "generate.")
     return {
         "generate": {**shared, **sampling},
         "chat": {**shared, **sampling},
         "status": shared,
-        "release": {"inspect": shared, "seed": shared},
+        "release": {"inspect": reach, "seed": reach},
         "node": {"start": shared},
     }
 

@@ -76,17 +76,6 @@ def format_percent(part: float, whole: float) -> str:
     return f"{int(percent)}%" if percent < 100 else "100%"
 
 
-def format_layers(layers: tuple[int, ...]) -> str:
-    """Layer indices as inclusive ranges: `0-3, 7`."""
-    ranges: list[list[int]] = []
-    for layer_idx in sorted(set(layers)):
-        if ranges and layer_idx == ranges[-1][1] + 1:
-            ranges[-1][1] = layer_idx
-        else:
-            ranges.append([layer_idx, layer_idx])
-    return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in ranges)
-
-
 def print_json(schema: str, fields: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout, its `schema` first, flushed so that a reading program sees it now."""
     click.echo(json.dumps({"schema": schema, **fields}, ensure_ascii=False))

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 import click
 
-from swarm.errors import LayersUncovered, SwarmError
+from swarm.errors import Interrupted, LayersUncovered, SwarmError
 
 ERROR_SCHEMA = "swarm.error/1"
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_DISK = 6
-EXIT_INTERRUPTED = 130
 
 NODE_EXTRA_MODULES = frozenset({"torch", "safetensors", "psutil"})
 """What the extra [node] installs: a missing one of these is mended by installing the extra."""
@@ -68,7 +67,7 @@ def explain(error: BaseException) -> ErrorReport:
             layers = error.layers if isinstance(error, LayersUncovered) else ()
             return ErrorReport(type(error).__name__, error.message, error.exit_code, layers=tuple(layers))
         case KeyboardInterrupt() | click.Abort():
-            return ErrorReport("Interrupted", "interrupted", EXIT_INTERRUPTED)
+            return explain(Interrupted("interrupted"))
         case click.UsageError():
             usage = "" if error.ctx is None else f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'."
             return ErrorReport("UsageError", error.format_message(), EXIT_USAGE, usage=usage)
@@ -98,7 +97,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
         traceback.print_exception(error)
     if report.usage:
         click.echo(report.usage, err=True)
-    click.echo("interrupted" if report.kind == "Interrupted" else f"error: {report.message}", err=True)
+    click.echo(report.message if report.kind == "Interrupted" else f"error: {report.message}", err=True)
     if as_json:
         fields = {"schema": ERROR_SCHEMA, "event": "error", "error": report.kind, "message": report.message}
         extra = {"layers": list(report.layers)} if report.layers else {}

@@ -19,7 +19,7 @@ from swarm.cli.generation import (
     open_client,
     sampling_options,
 )
-from swarm.cli.options import Reach, data_dir_option, json_option, node_options, timeout_option
+from swarm.cli.options import Reach, client_options, json_option, node_options
 from swarm.errors import BadArgument, SwarmError
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ GENERATE_SCHEMA = "swarm.generate/1"
 @click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="Write a journal that --resume reads.")
 @click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Go on from a journal.")
 @node_options
-@timeout_option
-@data_dir_option
+@client_options
 @json_option
 def generate(
     magnet: str,

@@ -12,7 +12,6 @@ import click
 
 from swarm.cli.console import format_duration, note
 from swarm.cli.options import Reach
-from swarm.terms import short_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,8 +129,3 @@ def route_fields(route: Route) -> dict[str, Any]:
 
 def hop_time_fields(hop_times: Sequence[HopTime]) -> list[dict[str, Any]]:
     return [{"node_id": t.node_id, "queue_s": t.queue_s, "compute_s": t.compute_s} for t in hop_times]
-
-
-def describe_hop_times(hop_times: Sequence[HopTime]) -> str:
-    """`4x3kq7ab 1.2 ms, …`: what each hop spent on one step, its queue included."""
-    return ", ".join(f"{short_id(t.node_id)} {format_duration(t.queue_s + t.compute_s)}" for t in hop_times)

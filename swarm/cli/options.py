@@ -43,12 +43,13 @@ class Reach:
     """How far this command looks for others, and whom it knows already.
 
     network: `loopback` (this machine), `lan` (this site) or `wan` (anyone). bootstrap: nodes of the DHT to ask first.
-    peers: for the release verbs BitTorrent counterparts, for those that talk to nodes the nodes' own addresses.
+    peers: nodes, by the addresses that they serve at. torrent_peers: BitTorrent peers that have the release.
     """
 
     network: str
     bootstrap: tuple[Address, ...] = ()
     peers: tuple[Address, ...] = ()
+    torrent_peers: tuple[Address, ...] = ()
 
     def torrent_config(self, listen: Address | None = None) -> TorrentConfig:
         """The torrent session's settings for this network; `listen` None means any free port of its preset's host."""
@@ -66,39 +67,64 @@ class Reach:
         return presets[self.network](**overrides)
 
 
-def reach_options(peer_help: str) -> Callable[[Verb], Verb]:
-    """--network, --bootstrap and --peer, handed to the verb as one `reach: Reach`."""
-
-    def decorate(verb: Verb) -> Verb:
-        @click.option(
-            "--network",
-            type=click.Choice(NETWORKS),
-            default="wan",
-            envvar="SWARM_NETWORK",
-            show_default=True,
-            help="How far to look: this machine, this site, or anyone.",
-        )
-        @click.option(
-            "--bootstrap",
-            type=ADDRESS,
-            multiple=True,
-            envvar="SWARM_BOOTSTRAP",
-            help="A DHT node to start from (repeatable).",
-        )
-        @click.option("--peer", "peers", type=ADDRESS, multiple=True, envvar="SWARM_PEER", help=peer_help)
-        @functools.wraps(verb)
-        def with_reach(
-            *args: Any, network: str, bootstrap: tuple[Address, ...], peers: tuple[Address, ...], **rest: Any
-        ) -> Any:
-            return verb(*args, reach=Reach(network, tuple(bootstrap), tuple(peers)), **rest)
-
-        return with_reach  # type: ignore[return-value]
-
-    return decorate
+def network_options(verb: Verb) -> Verb:
+    """--network and --bootstrap, handed to the verb as `network` and `bootstrap`."""
+    network = click.option(
+        "--network",
+        type=click.Choice(NETWORKS),
+        default="wan",
+        envvar="SWARM_NETWORK",
+        show_default=True,
+        help="How far to look: this machine, this site, or anyone.",
+    )
+    bootstrap = click.option(
+        "--bootstrap",
+        type=ADDRESS,
+        multiple=True,
+        envvar="SWARM_BOOTSTRAP",
+        help="A DHT node to start from (repeatable).",
+    )
+    return network(bootstrap(verb))
 
 
-seeder_options = reach_options("A BitTorrent peer that has the release (repeatable).")
-node_options = reach_options("A node to ask directly, as `swarm node start` prints it (repeatable).")
+def node_options(verb: Verb) -> Verb:
+    """For verbs that talk to nodes: --network, --bootstrap and --peer, handed over as one `reach: Reach`."""
+
+    @network_options
+    @click.option(
+        "--peer",
+        "peers",
+        type=ADDRESS,
+        multiple=True,
+        envvar="SWARM_PEER",
+        help="A node to ask directly, as `swarm node start` prints it (repeatable).",
+    )
+    @functools.wraps(verb)
+    def with_reach(
+        *args: Any, network: str, bootstrap: tuple[Address, ...], peers: tuple[Address, ...], **rest: Any
+    ) -> Any:
+        return verb(*args, reach=Reach(network, tuple(bootstrap), peers=tuple(peers)), **rest)
+
+    return with_reach  # type: ignore[return-value]
+
+
+def torrent_peer_option(help: str) -> Callable[[Verb], Verb]:
+    """--torrent-peer, handed to the verb as `torrent_peers`. A peer knows one torrent, so no default names any."""
+    return click.option("--torrent-peer", "torrent_peers", type=ADDRESS, multiple=True, help=help)
+
+
+def torrent_options(verb: Verb) -> Verb:
+    """For verbs that only move bytes: --network, --bootstrap and --torrent-peer, handed over as one `reach: Reach`."""
+
+    @network_options
+    @torrent_peer_option("A BitTorrent peer that has the release (repeatable).")
+    @functools.wraps(verb)
+    def with_reach(
+        *args: Any, network: str, bootstrap: tuple[Address, ...], torrent_peers: tuple[Address, ...], **rest: Any
+    ) -> Any:
+        return verb(*args, reach=Reach(network, tuple(bootstrap), torrent_peers=tuple(torrent_peers)), **rest)
+
+    return with_reach  # type: ignore[return-value]
 
 
 def json_option(verb: Verb) -> Verb:
@@ -106,25 +132,28 @@ def json_option(verb: Verb) -> Verb:
     return click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")(verb)
 
 
-def timeout_option(verb: Verb) -> Verb:
+def timeout_option(default_s: float, help: str) -> Callable[[Verb], Verb]:
     """--timeout, handed to the verb as `timeout_s`."""
     return click.option(
         "--timeout",
         "timeout_s",
         type=click.FloatRange(min=0, min_open=True),
-        default=60.0,
+        default=default_s,
         envvar="SWARM_TIMEOUT",
         show_default=True,
         metavar="SECONDS",
-        help="How long to wait for metadata and nodes.",
-    )(verb)
+        help=help,
+    )
 
 
-def data_dir_option(verb: Verb) -> Verb:
-    """--data-dir, handed to the verb as `data_dir`, None for the default."""
+def data_dir_option(help: str) -> Callable[[Verb], Verb]:
+    """--data-dir, handed to the verb as `data_dir`, None for the verb's own default, which `help` must name."""
     return click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="SWARM_DATA_DIR",
-        help="Where fetched bytes are kept (default: the user's data folder).",
-    )(verb)
+        "--data-dir", type=click.Path(path_type=Path, file_okay=False), envvar="SWARM_DATA_DIR", help=help
+    )
+
+
+def client_options(verb: Verb) -> Verb:
+    """--timeout and --data-dir as every verb that asks nodes has them."""
+    timeout = timeout_option(60.0, "How long to wait for metadata and nodes.")
+    return timeout(data_dir_option("Where configs and tokenizers are kept (default: the user's cache folder).")(verb))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from swarm.cli.console import format_piece_size, format_size, note, print_json
-from swarm.cli.options import ADDRESS, json_option
+from swarm.cli.options import json_option, torrent_peer_option
 from swarm.cli.release_files import hash_folder, torrent_path, write_atomically
 from swarm.cli.release_inspect import inspect
 from swarm.cli.release_seed import seed
@@ -38,7 +38,7 @@ release.add_command(seed)
 @click.option(
     "--hybrid", is_flag=True, help="BitTorrent v2 hashes beside v1's; aria2 1.36 and Transmission 3 can't read those."
 )
-@click.option("--peer", "peers", type=ADDRESS, multiple=True, help="An address to put into the magnet (repeatable).")
+@torrent_peer_option("A BitTorrent peer to name in the magnet, x.pe (repeatable).")
 @json_option
 def create(
     folder: Path,
@@ -47,7 +47,7 @@ def create(
     piece_size: int | None,
     output: Path | None,
     hybrid: bool,
-    peers: tuple[Address, ...],
+    torrent_peers: tuple[Address, ...],
     as_json: bool,
 ) -> None:
     """Make a torrent of the release in DIR and print its magnet link as the last line.
@@ -61,7 +61,7 @@ def create(
     torrent = hash_folder(folder, piece_size, trackers, web_seeds, hybrid=hybrid)
     path = torrent_path(folder) if output is None else output
     write_atomically(path, torrent.data)
-    magnet = str(torrent.magnet(tuple(peers)))
+    magnet = str(torrent.magnet(torrent_peers))
     if as_json:
         fields = {"infohash": torrent.infohash, "name": torrent.name, "torrent": str(path.resolve()), "magnet": magnet}
         sizes = {"total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size, "n_pieces": torrent.n_pieces}

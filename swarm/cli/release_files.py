@@ -76,5 +76,4 @@ def reusable_torrent(folder: Path) -> Torrent | None:
         torrent = Torrent.load(path)
     except CorruptRelease:
         return None
-    listed = {entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}
-    return torrent if torrent.name == folder.name and listed == list_folder(folder) else None
+    return torrent if torrent.name == folder.name and torrent.sizes == list_folder(folder) else None

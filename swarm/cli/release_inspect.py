@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import format_count, format_piece_size, format_size, note, out_console, print_json
-from swarm.cli.options import Reach, json_option, seeder_options, timeout_option
+from swarm.cli.console import (
+    ProgressMeter,
+    format_count,
+    format_piece_size,
+    format_rate,
+    format_size,
+    note,
+    out_console,
+    print_json,
+)
+from swarm.cli.options import Reach, json_option, timeout_option, torrent_options
 from swarm.errors import BadArgument
 
 if TYPE_CHECKING:
     from swarm.release import ReleaseSummary
-    from swarm.torrent import Magnet, Torrent
+    from swarm.torrent import Download, Magnet, Torrent
 
 INSPECT_SCHEMA = "swarm.release.inspect/1"
+SHOW_EVERY_S = 0.25
 
 
 @click.command(epilog="Example: swarm release inspect 'magnet:?xt=urn:btih:…' --timeout 120")
 @click.argument("source", metavar="DIR|TORRENT|MAGNET")
-@seeder_options
-@timeout_option
+@torrent_options
+@timeout_option(60.0, "How long to wait for metadata, or for a next piece.")
 @json_option
 def inspect(source: str, reach: Reach, timeout_s: float, as_json: bool) -> None:
     """Show architecture, parameters, layers, their bytes, and the licence.
 
-    Of a release that is not on this machine only the configs and the heads of the weight files are fetched.
+    Of a release that is not on this machine only the small files and the heads of the weight files are fetched.
     """
     summary, facts = summarise(source, reach, timeout_s)
     if as_json:
@@ -53,7 +65,7 @@ def summarise(source: str, reach: Reach, timeout_s: float) -> tuple[ReleaseSumma
     if not path.is_file():
         raise BadArgument(f"{source!r} is no folder, no file and no magnet link; give one of the three")
     torrent = Torrent.load(path)
-    folder = path.resolve().parent / torrent.name
+    folder = torrent.root_in(path.resolve().parent)
     if is_complete(folder, torrent):
         return summarise_folder(folder), describe_torrent(torrent)
     return asyncio.run(summarise_remote(torrent, reach, timeout_s))
@@ -61,11 +73,8 @@ def summarise(source: str, reach: Reach, timeout_s: float) -> tuple[ReleaseSumma
 
 def is_complete(folder: Path, torrent: Torrent) -> bool:
     """Whether every file of the torrent lies in `folder` with its full size (a sparse file has that too)."""
-    for entry in torrent.files:
-        path = folder / entry.path
-        if not entry.is_pad and not (path.is_file() and path.stat().st_size == entry.size_bytes):
-            return False
-    return True
+    paths = {folder / path: size_bytes for path, size_bytes in torrent.sizes.items()}
+    return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in paths.items())
 
 
 def summarise_folder(folder: Path) -> ReleaseSummary:
@@ -77,13 +86,42 @@ def summarise_folder(folder: Path) -> ReleaseSummary:
 async def summarise_remote(
     source: Magnet | Torrent, reach: Reach, timeout_s: float
 ) -> tuple[ReleaseSummary, dict[str, Any]]:
-    from swarm.cli.remote_release import fetch_release_layout
-    from swarm.release import describe
+    """Of a release that is not on this machine, read into a temporary folder that is gone afterwards.
 
-    remote = await fetch_release_layout(source, reach, timeout_s)
-    note(f"fetched {format_size(remote.fetched_bytes)} to read it")
-    facts = {**describe_torrent(remote.torrent), "fetched_bytes": remote.fetched_bytes}
-    return describe(remote.layout, remote.files), facts
+    Raises: MetadataTimeout, TransferStalled, CorruptRelease, UnsupportedArchitecture.
+    """
+    from swarm.client.release import read_remote_layout
+    from swarm.release import describe
+    from swarm.torrent import TorrentSession
+
+    with tempfile.TemporaryDirectory(prefix="swarm-inspect-") as folder:
+        async with TorrentSession(reach.torrent_config()) as session:
+            download = await session.add(source, Path(folder), peers=reach.torrent_peers)
+            torrent = await download.metadata(timeout_s)
+            async with showing_fetched(download, f"reading the heads of {torrent.name}"):
+                layout = await read_remote_layout(download, torrent, None, stall_timeout_s=timeout_s)
+            fetched_bytes = (await download.refresh()).fetched_bytes
+    note(f"fetched {format_size(fetched_bytes)} to read it")
+    return describe(layout, torrent.sizes), {**describe_torrent(torrent), "fetched_bytes": fetched_bytes}
+
+
+@contextlib.asynccontextmanager
+async def showing_fetched(download: Download, title: str) -> AsyncIterator[None]:
+    """Show on stderr how much has come, until the block ends."""
+    with ProgressMeter(title) as meter:
+
+        async def keep_showing() -> None:
+            while True:
+                status = download.status()
+                meter.update(status.fetched_bytes, format_rate(status.download_rate))
+                await asyncio.sleep(SHOW_EVERY_S)
+
+        showing = asyncio.create_task(keep_showing())
+        try:
+            yield
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
 
 
 def describe_torrent(torrent: Torrent) -> dict[str, Any]:

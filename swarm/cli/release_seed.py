@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.cli.console import LINE_INTERVAL_S, format_rate, format_size, note, print_event, status_line
-from swarm.cli.options import ADDRESS, Reach, json_option, seeder_options
+from swarm.cli.options import ADDRESS, Reach, json_option, torrent_options
 from swarm.cli.release_files import hash_folder, reusable_torrent, torrent_path, write_atomically
 from swarm.errors import BadArgument, VerificationError
 from swarm.terms import Address
@@ -51,7 +51,7 @@ class SeedOptions:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="For a TORRENT: the folder that holds the release's folder (default: where the torrent lies).",
 )
-@seeder_options
+@torrent_options
 @json_option
 def seed(
     source: Path,
@@ -99,8 +99,8 @@ async def seed_until_stopped(options: SeedOptions) -> None:
     with stops_on_signals(stop):
         async with TorrentSession(options.reach.torrent_config(options.listen)) as session:
             torrent, download = await start_seeding(session, options)
-            if options.reach.peers:
-                download.add_peers(options.reach.peers)
+            if options.reach.torrent_peers:
+                download.add_peers(options.reach.torrent_peers)
             magnet = str(torrent.magnet(own_addresses(session, options)))
             if options.as_json:
                 sizes = {"name": torrent.name, "infohash": torrent.infohash, "total_bytes": torrent.total_bytes}

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import format_layers, format_percent, format_size, note, out_console, print_json
+from swarm.cli.console import format_percent, format_size, note, out_console, print_json
 from swarm.cli.generation import open_client
-from swarm.cli.options import Reach, data_dir_option, json_option, node_options, timeout_option
+from swarm.cli.options import Reach, client_options, json_option, node_options
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
+from swarm.routing import layer_ranges
 from swarm.terms import short_id
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ STRIP_WIDTH = 64
 @click.command(epilog="Example: swarm status 'magnet:?xt=urn:btih:…' --json")
 @click.argument("magnet")
 @node_options
-@timeout_option
-@data_dir_option
+@client_options
 @json_option
 def status(magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, as_json: bool) -> None:
     """Show the nodes of a release: state, layers, address, profile, and how much of it each has fetched.
@@ -80,9 +80,7 @@ def print_status(seen: SwarmStatus) -> None:
     out_console().print(node_table(seen.nodes))
     click.echo(f"layers  {coverage_strip(seen.hosts_per_layer)}  {seen.n_layers}")
     if seen.missing_layers:
-        click.echo(
-            f"nobody serves layer{'s' if len(seen.missing_layers) > 1 else ''} {format_layers(seen.missing_layers)}"
-        )
+        click.echo(f"nobody serves layers {layer_ranges(seen.missing_layers)}")
         note("no answers until somebody does: swarm node start MAGNET --layers START:END")
     else:
         fewest = min(seen.hosts_per_layer)

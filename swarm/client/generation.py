@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 
 from swarm.client.journal import Journal
 from swarm.client.routes import RouteFinder
-from swarm.client.session import HopFailed, RouteSession
+from swarm.client.session import CHUNK_TOKENS, HopFailed, RouteSession
 from swarm.client.values import ClientRelease, Generation, Timings, TokenEvent, Usage
 from swarm.errors import BadArgument, ContextLengthExceeded, SwarmError
 from swarm.facts import Route
@@ -22,8 +22,6 @@ from swarm.sampling import StopMatcher, sample
 from swarm.terms import NodeId, SessionId
 
 log = logging.getLogger("swarm.client")
-
-MAX_REPLAYS_WITHOUT_A_TOKEN = 16
 
 
 class TokenLoop:
@@ -52,7 +50,7 @@ class TokenLoop:
         can go on.
         """
         self._take_in_resumed()
-        fruitless = 0
+        progress_s = time.monotonic()
         try:
             while self._finish_reason is None:
                 n_before = len(self._journal.emitted)
@@ -61,17 +59,14 @@ class TokenLoop:
                         async for event in events:
                             yield event
                 except HopFailed as fault:
-                    fruitless = 0 if len(self._journal.emitted) > n_before else fruitless + 1
-                    log.info(
-                        "lost node %s (%s); replaying %d tokens elsewhere",
-                        fault.node_id[:8],
-                        fault,
-                        len(self._journal.ids),
-                    )
-                    self._finder.avoid(fault.node_id, fault.error)
-                    self._n_replays += 1
-                    if isinstance(fault.error, BadArgument) or fruitless > MAX_REPLAYS_WITHOUT_A_TOKEN:
+                    if len(self._journal.emitted) > n_before:
+                        progress_s = time.monotonic()
+                    if time.monotonic() - progress_s >= self._finder.wait_s:
                         raise fault.error from fault
+                    n_tokens, why = len(self._journal.ids), fault.error.message
+                    log.info("lost %s; replaying %d tokens on another route: %s", fault.names, n_tokens, why)
+                    self._finder.avoid(fault.node_ids, fault.error)
+                    self._n_replays += 1
         finally:
             self._journal.close()
 
@@ -111,12 +106,25 @@ class TokenLoop:
             n_top=journal.params.n_top(self._release.args.vocab_size),
         )
         async with RouteSession(self._dialer, opening) as session:
-            n_cached = 0
-            while self._finish_reason is None:
-                ids = journal.ids
-                result = await session.step(ids[n_cached:], n_cached)
-                n_cached = len(ids)
+            n_cached = len(journal.ids)
+            result = await session.step(self._replay_chunks(route), 0)
+            while True:
                 yield self._take(result, route)
+                if self._finish_reason is not None:
+                    return
+                result = await session.step([journal.ids[n_cached:]], n_cached)
+                n_cached = len(journal.ids)
+
+    def _replay_chunks(self, route: Route) -> list[list[int]]:
+        """All that is known so far, in steps that leave the caches as they were.
+
+        In bf16 a row's bits depend on the chunk that it was computed in, so emitted tokens go one by one, as at first;
+        in fp32 no token has been seen to change by it, and large chunks are quicker.
+        """
+        prompt, ids = list(self._journal.prompt_ids), self._journal.ids
+        chunked = ids if route.profile.dtype == "fp32" else prompt
+        chunks = [chunked[i : i + CHUNK_TOKENS] for i in range(0, len(chunked), CHUNK_TOKENS)]
+        return chunks + [[token_id] for token_id in ids[len(chunked) :]]
 
     def _take(self, result: Result, route: Route) -> TokenEvent:
         """Sample, journal, then show."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from swarm.client.release import fetch_client_release, fetch_metadata
 from swarm.client.routes import RouteFinder
 from swarm.client.values import ClientRelease, Generation, SwarmStatus, TokenEvent
 from swarm.discovery import Discovery
-from swarm.errors import BadArgument, MetadataTimeout
+from swarm.errors import BadArgument, MetadataTimeout, TransferError
 from swarm.identity import NodeKey, issue
 from swarm.routing import coverage
 from swarm.rpc import Dialer
@@ -206,15 +207,15 @@ class AsyncClient:
         finally:
             introducing.cancel()
             await asyncio.gather(introducing, return_exceptions=True)
-        await download.save_resume()
+        with contextlib.suppress(TransferError):  # without the record the next client only hashes what is here
+            await download.save_resume()
         return release
 
     async def _introduce(self, download: Download) -> None:
         """Tell the torrent of the nodes that are found, until it has what it wants."""
         while True:
             await self._discovery.refresh()
-            nodes = self._discovery.nodes()
-            download.add_peers([Address(n.address.host, n.torrent_port) for n in nodes if n.torrent_port])
+            download.add_peers(self._discovery.torrent_peers())
             await asyncio.sleep(1.0)
 
     def _encode(self, prompt: Prompt) -> list[int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 from swarm.errors import BadArgument
 from swarm.sampling import SamplingParams
@@ -34,7 +35,7 @@ class Journal:
     continues: bool = True
     profile: Profile | None = None
     emitted: list[tuple[int, float]] = field(default_factory=list)  # (token id, logprob)
-    _file: IO[str] | None = None
+    _file: TextIO | None = None
 
     @classmethod
     def create(
@@ -48,6 +49,7 @@ class Journal:
         if path is not None:
             try:
                 journal._file = _open_new(path)
+                _lock(journal._file, path)
             except OSError as error:
                 raise BadArgument(
                     f"cannot start journal {path}: {error.strerror}; resume it, or name a new file"
@@ -58,9 +60,19 @@ class Journal:
     def load(cls, path: Path) -> Journal:
         """The journal in path, opened for going on. A last line that was cut short is dropped. Raises: BadArgument."""
         try:
-            data = path.read_bytes()
+            file = path.open("r+", encoding="utf-8", newline="")
         except OSError as error:
             raise BadArgument(f"cannot read journal {path}: {error.strerror}") from error
+        try:
+            _lock(file, path)
+            return cls._read(file, path)
+        except BaseException:
+            file.close()
+            raise
+
+    @classmethod
+    def _read(cls, file: TextIO, path: Path) -> Journal:
+        data = file.buffer.read()
         whole = data[: data.rfind(b"\n") + 1]
         try:
             head, *lines = [json.loads(line) for line in whole.splitlines()]
@@ -76,8 +88,9 @@ class Journal:
             raise BadArgument(
                 f"{path} is not a journal that can be resumed ({error}); start the generation anew"
             ) from error
-        os.truncate(path, len(whole))
-        journal._file = path.open("a", encoding="utf-8")
+        file.truncate(len(whole))
+        file.seek(0, os.SEEK_END)
+        journal._file = file
         return journal
 
     def settle_profile(self, profile: Profile) -> None:
@@ -118,7 +131,15 @@ class Journal:
             self._file.flush()
 
 
-def _open_new(path: Path) -> IO[str]:
+def _lock(file: TextIO, path: Path) -> None:
+    """One process writes a journal: two would mix their tokens. The lock ends with the file. Raises: BadArgument."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadArgument(f"another process is writing journal {path}; wait for its end, or name a new file") from None
+
+
+def _open_new(path: Path) -> TextIO:
     """Raises: FileExistsError, but not for an empty file: a generation that found no route leaves one."""
     try:
         return path.open("x", encoding="utf-8")

@@ -60,7 +60,7 @@ class RpcFactsPort:
     dialer: Dialer
 
     async def exchange(
-        self, address: Address, node_id: NodeId | None, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
+        self, address: Address, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
     ) -> tuple[NodeId, Sequence[SignedFact]]:
-        connection = await self.dialer.connect(address, node_id)
+        connection = await self.dialer.connect(address)
         return connection.node_id, await connection.exchange(release, facts, timeout_s)

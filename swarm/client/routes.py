@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarm.discovery import Discovery
-from swarm.errors import LayersUncovered, NodeUnreachable, NoNodesFound, StageFull, SwarmError
+from swarm.errors import LayersUncovered, NoNodesFound, StageFull, SwarmError
 from swarm.facts import NodeState, Route
 from swarm.routing import plan_route
 from swarm.terms import NodeId, Profile
@@ -44,7 +45,7 @@ class RouteFinder:
     def __init__(self, discovery: Discovery, n_layers: int, wait_s: float) -> None:
         self._discovery = discovery
         self._n_layers = n_layers
-        self._wait_s = wait_s
+        self.wait_s = wait_s
         self._avoided: dict[NodeId, _Avoided] = {}
 
     async def find(self, profile: Profile | None) -> Route:
@@ -52,7 +53,7 @@ class RouteFinder:
 
         Raises: NoNodesFound, LayersUncovered (which layers, what was tried) after wait_s without one.
         """
-        deadline_s = time.monotonic() + self._wait_s
+        deadline_s = time.monotonic() + self.wait_s
         said = ""
         while True:
             try:
@@ -67,15 +68,16 @@ class RouteFinder:
                 async with asyncio.timeout(max(RETRY_S, deadline_s - time.monotonic())):
                     await asyncio.gather(self._discovery.refresh(), asyncio.sleep(RETRY_S))
 
-    def avoid(self, node_id: NodeId, error: SwarmError) -> None:
-        """A route broke at this node: leave it out for a while, and out of the table when it is gone."""
+    def avoid(self, node_ids: Sequence[NodeId], error: SwarmError) -> None:
+        """A route broke, and one of these is to blame: leave them out for a while.
+
+        Other hops may have said so, and may lie: nobody is left out for longer than AVOID_S on their word.
+        """
         now_s = time.monotonic()
-        if isinstance(error, StageFull):
-            self._avoided[node_id] = _Avoided(now_s + error.retry_after_s, now_s + error.retry_after_s, error)
-        else:
-            self._avoided[node_id] = _Avoided(now_s + AVOID_S, now_s + SOLE_HOST_PAUSE_S, error)
-        if isinstance(error, NodeUnreachable):
-            self._discovery.table.mark_dead(node_id)
+        pause_s = min(AVOID_S, error.retry_after_s) if isinstance(error, StageFull) else SOLE_HOST_PAUSE_S
+        avoid_s = pause_s if isinstance(error, StageFull) else AVOID_S
+        for node_id in node_ids:
+            self._avoided[node_id] = _Avoided(now_s + avoid_s, now_s + pause_s, error)
 
     def _plan(self, profile: Profile | None) -> Route:
         """Over the facts in force: without the avoided nodes, or else with those that have had their pause."""
@@ -90,7 +92,7 @@ class RouteFinder:
             return self._plan_without(paused, profile)
 
     def _plan_without(self, exclude: frozenset[NodeId], profile: Profile | None) -> Route:
-        facts = self._discovery.nodes()
+        facts = [fact for fact in self._discovery.nodes() if fact.n_layers == self._n_layers]
         return plan_route(facts, n_layers=self._n_layers, now_s=time.time(), profile=profile, exclude=exclude)
 
     def _explained(self, error: LayersUncovered) -> SwarmError:
@@ -100,7 +102,7 @@ class RouteFinder:
             joining = len(self._discovery.nodes())
             who = f"{joining} nodes are joining but none serves yet" if joining else "no node of this release was found"
             return NoNodesFound(
-                f"{who} within {self._wait_s:g} s (tried {self._discovery.describe_attempts()}); "
+                f"{who} within {self.wait_s:g} s (tried {self._discovery.describe_attempts()}); "
                 "start one with `swarm node start MAGNET`, or name one with --peer HOST:PORT"
             )
         what = f"{error.message}; start a node that hosts them with `swarm node start MAGNET --layers START:END`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 
@@ -23,12 +24,18 @@ DEATH_NOTICE_S = 0.5
 
 
 class HopFailed(Exception):
-    """A route broke. node_id: the hop at fault, as far as is known. error: what it said, or what its silence was."""
+    """A route broke. error: what a hop said, or what its silence was. node_ids: the hop at fault; the whole route when
+    it fell silent and nobody said who.
+    """
 
-    def __init__(self, node_id: NodeId, error: SwarmError) -> None:
-        super().__init__(f"node {node_id[:8]}: {error.message}")
-        self.node_id = node_id
+    def __init__(self, node_ids: NodeId | Sequence[NodeId], error: SwarmError) -> None:
+        self.node_ids = (node_ids,) if isinstance(node_ids, str) else tuple(node_ids)
         self.error = error
+        super().__init__(f"{self.names}: {error.message}")
+
+    @property
+    def names(self) -> str:
+        return f"node {' or '.join(node_id[:8] for node_id in self.node_ids)}"
 
 
 class RouteSession:
@@ -51,7 +58,7 @@ class RouteSession:
         self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> RouteSession:
-        first, last = self._hops[0], self._hops[-1]
+        last = self._hops[-1]
         try:
             async with asyncio.timeout(self._open_timeout_s):
                 opening = asyncio.create_task(self._open_route())
@@ -65,7 +72,7 @@ class RouteSession:
         except TimeoutError:
             await self._close()
             raise HopFailed(
-                first.node_id, DeadlineExceeded(f"the route did not open within {self._open_timeout_s:g} s")
+                self._everybody, DeadlineExceeded(f"the route did not open within {self._open_timeout_s:g} s")
             ) from None
         except BaseException:
             await self._close()
@@ -77,20 +84,20 @@ class RouteSession:
     ) -> None:
         await self._close()
 
-    async def step(self, ids: Sequence[int], position: int) -> Result:
-        """Feed ids at position, in chunks; the logits of the last one. Raises: HopFailed."""
-        chunks = [tuple(ids[i : i + CHUNK_TOKENS]) for i in range(0, len(ids), CHUNK_TOKENS)]
+    async def step(self, chunks: Sequence[Sequence[int]], position: int) -> Result:
+        """Feed chunks of ids, the first at position; the logits of the last id. Raises: HopFailed."""
+        ends = [position + n for n in itertools.accumulate(map(len, chunks))]
         n_answered = 0
         result: Result | None = None
         for n_sent, chunk in enumerate(chunks):
             if n_sent - n_answered >= MAX_CHUNKS_IN_FLIGHT:
-                await self._next_result(position + sum(map(len, chunks[: n_answered + 1])))
+                await self._next_result(ends[n_answered])
                 n_answered += 1
-            at = position + n_sent * CHUNK_TOKENS
-            await self._send(Step(self._open.epoch, at, chunk, n_logit_rows=int(n_sent == len(chunks) - 1)))
-        while n_answered < len(chunks):
-            result = await self._next_result(position + sum(map(len, chunks[: n_answered + 1])))
-            n_answered += 1
+            is_last = n_sent == len(chunks) - 1
+            at = ends[n_sent] - len(chunk)
+            await self._send(Step(self._open.epoch, at, tuple(chunk), n_logit_rows=int(is_last)))
+        for end in ends[n_answered:]:
+            result = await self._next_result(end)
         if result is None or len(result.rows) != 1:
             raise HopFailed(self._hops[-1].node_id, RemoteProtocolError("the last stage returned no logits"))
         return result
@@ -146,7 +153,7 @@ class RouteSession:
             )
             if not reading.done():
                 late = DeadlineExceeded(f"no answer within {self._step_timeout_s:g} s")
-                raise self._fault.result() if self._fault.done() else HopFailed(last.node_id, late)
+                raise self._fault.result() if self._fault.done() else HopFailed(self._everybody, late)
             result = reading.result()
         except StopAsyncIteration:
             await self._raise_fault(HopFailed(last.node_id, SessionLost("the last stage ended the results")))
@@ -160,6 +167,10 @@ class RouteSession:
             problem = f"a result for position {result.position} of epoch {result.epoch} came where {position} was due"
             raise HopFailed(last.node_id, RemoteProtocolError(problem))
         return result
+
+    @property
+    def _everybody(self) -> tuple[NodeId, ...]:
+        return tuple(hop.node_id for hop in self._hops)
 
     def _blame(self, failure: Failure) -> HopFailed:
         """The hop that a Failure accuses, if it is one of the route; else the one that told us so."""

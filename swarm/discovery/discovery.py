@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,9 @@ from swarm.discovery.signing import rendezvous_key
 from swarm.discovery.table import FactTable
 from swarm.errors import NodeUnreachable, SwarmError
 from swarm.facts import NodeFact, SignedFact
-from swarm.terms import Address, Infohash, NodeId
+from swarm.terms import Address, Infohash
+
+log = logging.getLogger("swarm.discovery")
 
 OwnFact = Callable[[], SignedFact | None]
 """A participant's own newest fact; None while it has nothing to say."""
@@ -40,7 +43,7 @@ class DiscoveryConfig:
     fanout: int = 3
     call_timeout_s: float = 5.0
     look_up_timeout_s: float = 5.0
-    max_facts_per_exchange: int = 500
+    max_facts_per_exchange: int = 200
     max_asked_per_round: int = 16
 
     @classmethod
@@ -94,6 +97,12 @@ class Discovery:
         others = tuple(fact for fact in self.table.live() if own is None or fact.node_id != own.fact.node_id)
         return others if own is None else (own.fact, *others)
 
+    def torrent_peers(self) -> list[Address]:
+        """Where the nodes that were met seed from. Hearsay is left out: it could aim a whole swarm at one victim."""
+        own = self._own()
+        met = [fact for fact in self.table.confirmed() if own is None or fact.node_id != own.fact.node_id]
+        return [Address(fact.address.host, fact.torrent_port) for fact in met if fact.torrent_port]
+
     def to_pass_on(self) -> tuple[SignedFact, ...]:
         own = self._own()
         known = tuple(s for s in self.table.signed() if own is None or s.fact.node_id != own.fact.node_id)
@@ -131,7 +140,10 @@ class Discovery:
                 taken = await self._rendezvous.dht_announce(rendezvous_key(self.release), own.fact.address.port)
                 announced_s = time.monotonic() if taken else announced_s
             self._wake.clear()
-            await self._round()
+            try:
+                await self._round()
+            except Exception:  # the top of a daemon's loop: no round may be the last
+                log.exception("a round of discovery failed")
             delay_s = self.config.exchange_interval_s * random.uniform(0.75, 1.25)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):  # wait_for of Python 3.11 loses a cancellation that meets a wake
@@ -171,19 +183,23 @@ class Discovery:
         return random.sample(addresses, min(len(addresses), self.config.max_asked_per_round))
 
     async def _ask(self, address: Address) -> None:
-        expected = self._expected_id(address)
         self.outcomes.setdefault(str(address), "asked, no answer yet")
         try:
-            answered = await self._port.exchange(
-                address, expected, self.release, self.to_pass_on(), self.config.call_timeout_s
-            )
+            answered = await self._port.exchange(address, self.release, self.to_pass_on(), self.config.call_timeout_s)
         except SwarmError as error:
             self.outcomes[str(address)] = error.message
-            if expected is not None and isinstance(error, NodeUnreachable):
-                self.table.mark_dead(expected)
+            if isinstance(error, NodeUnreachable):
+                self.table.forget_address(address, except_for=None)
             return
-        self._take_in(answered[1], is_local=address.is_loopback)
-        self.outcomes[str(address)] = f"node {answered[0][:8]} answered"
+        except Exception as error:  # whatever a stranger's bytes set off ends this one call, never the node
+            log.exception("asking %s failed", address)
+            self.outcomes[str(address)] = f"{type(error).__name__} while asking it"
+            return
+        node_id, facts = answered
+        self._take_in(facts, is_local=address.is_loopback)
+        self.table.forget_address(address, except_for=node_id)
+        self.table.confirm(node_id)
+        self.outcomes[str(address)] = f"node {node_id[:8]} answered"
 
     def _take_in(self, facts: Sequence[SignedFact], *, is_local: bool) -> None:
         """is_local: they come from this machine, so a loopback address among them means this machine's loopback."""
@@ -193,14 +209,6 @@ class Discovery:
     def _is_own(self, address: Address) -> bool:
         own = self._own()
         return own is not None and own.fact.address == address
-
-    def _expected_id(self, address: Address) -> NodeId | None:
-        """The node id that is known to live at address, unless the user named the address: whoever answers there is
-        welcome.
-        """
-        if address in self._static:
-            return None
-        return next((fact.node_id for fact in self.table.live() if fact.address == address), None)
 
 
 def _nothing() -> SignedFact | None:

@@ -25,7 +25,7 @@ class FactsPort(Protocol):
     """Asks one node for the facts that it knows."""
 
     async def exchange(
-        self, address: Address, node_id: NodeId | None, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
+        self, address: Address, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
     ) -> tuple[NodeId, Sequence[SignedFact]]:
         """Push facts to the node at address and pull what it knows: (the id that it proved, its facts, unchecked).
 

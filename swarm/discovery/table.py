@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from swarm.discovery.signing import check_fact
 from swarm.errors import RemoteProtocolError, Unauthenticated
 from swarm.facts import NodeFact, SignedFact
-from swarm.terms import Infohash, NodeId
+from swarm.terms import Address, Infohash, NodeId
 
 MAX_TTL_S = 600.0
 MAX_CLOCK_SKEW_S = 120.0
@@ -20,6 +20,7 @@ class _Entry:
     signed: SignedFact
     expires_s: float
     dead: bool = False
+    confirmed: bool = False
 
 
 class FactTable:
@@ -59,13 +60,26 @@ class FactTable:
             return False
         if known is None and len(self._entries) >= self._max_nodes and not self._evict(now):
             return False
-        self._entries[fact.node_id] = _Entry(SignedFact(fact, signed.payload, signed.signature), now + fact.ttl_s)
+        confirmed = known is not None and known.confirmed and known.signed.fact.address == fact.address
+        entry = _Entry(SignedFact(fact, signed.payload, signed.signature), now + fact.ttl_s, confirmed=confirmed)
+        self._entries[fact.node_id] = entry
         return True
 
-    def mark_dead(self, node_id: NodeId) -> None:
-        """Hide a node that did not answer, until it issues a newer fact."""
+    def confirm(self, node_id: NodeId) -> None:
+        """The node proved its id where its fact says that it is. A confirmed node is passed on first, and never evicted
+        for one that is only talked about.
+        """
         if node_id in self._entries:
-            self._entries[node_id].dead = True
+            self._entries[node_id].confirmed = True
+
+    def forget_address(self, address: Address, *, except_for: NodeId | None) -> None:
+        """Hide the nodes that claim an address where they do not answer, until they issue newer facts.
+
+        except_for: who does answer there; None when nobody does.
+        """
+        for node_id, entry in self._entries.items():
+            if entry.signed.fact.address == address and node_id != except_for:
+                entry.dead = True
 
     def live(self) -> tuple[NodeFact, ...]:
         """Facts in force, by node id. Their issued_at_s is rewritten to this table's clock, so skewed clocks do no
@@ -75,12 +89,14 @@ class FactTable:
             replace(entry.signed.fact, issued_at_s=entry.expires_s - entry.signed.fact.ttl_s) for entry in self._alive()
         )
 
-    def signed(self) -> tuple[SignedFact, ...]:
-        """The same facts as their issuers signed them, for passing on; newest news first."""
-        return tuple(entry.signed for entry in sorted(self._alive(), key=lambda entry: -entry.expires_s))
+    def confirmed(self) -> tuple[NodeFact, ...]:
+        """The live facts of nodes that proved to be where they say."""
+        return tuple(entry.signed.fact for entry in self._alive() if entry.confirmed)
 
-    def get(self, node_id: NodeId) -> NodeFact | None:
-        return next((fact for fact in self.live() if fact.node_id == node_id), None)
+    def signed(self) -> tuple[SignedFact, ...]:
+        """The same facts as their issuers signed them, for passing on: of confirmed nodes first, then the newest."""
+        alive = sorted(self._alive(), key=lambda entry: (not entry.confirmed, -entry.signed.fact.issued_at_s))
+        return tuple(entry.signed for entry in alive)
 
     def add_all(self, facts: Iterable[SignedFact]) -> int:
         """Take in what a node passed on; how many were news. One bad fact spoils none of the others."""
@@ -97,8 +113,9 @@ class FactTable:
         return [entry for _, entry in sorted(self._entries.items()) if entry.expires_s > now and not entry.dead]
 
     def _evict(self, now: float) -> bool:
-        """Make room by forgetting entries long past (their old facts are too old to come back)."""
+        """Make room: entries long past (their old facts are too old to come back), else one that is only hearsay."""
         gone = [n for n, e in self._entries.items() if e.expires_s + MAX_CLOCK_SKEW_S < now]
+        gone = gone or [n for n, e in self._entries.items() if not e.confirmed][:1]
         for node_id in gone:
             del self._entries[node_id]
         return bool(gone)

@@ -10,6 +10,7 @@ from swarm.release.configs import args_from_config, args_from_params
 from swarm.release.files import companion_files
 from swarm.release.folder import list_folder, read_folder_layout
 from swarm.release.layout import ReleaseLayout
+from swarm.release.names import all_shapes
 from swarm.release.pieces import FetchPlan, PieceMap, pick_piece_size, plan_fetch
 from swarm.release.ranges import ByteRange, TensorRange
 from swarm.release.reading import drive, read_layout
@@ -23,6 +24,7 @@ __all__ = [
     "ReleaseLayout",
     "ReleaseSummary",
     "TensorRange",
+    "all_shapes",
     "args_from_config",
     "args_from_params",
     "companion_files",

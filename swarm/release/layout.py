@@ -12,8 +12,6 @@ from swarm.release.outside import REFETCH
 from swarm.release.ranges import ByteRange, TensorRange
 from swarm.terms import ExpertId, Span
 
-FORMATS = ("hf", "mistral", "mistral-pth")
-
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLayout:

@@ -100,11 +100,6 @@ class FetchPlan:
     pieces_by_layer: tuple[tuple[Part, tuple[int, ...]], ...]
     all_pieces: frozenset[int]
 
-    @property
-    def ratio(self) -> float:
-        """Bytes fetched for each byte of use; 1.0 is perfect."""
-        return self.fetched_bytes / (self.needed_bytes + self.companion_bytes)
-
 
 def plan_fetch(layout: ReleaseLayout, piece_map: PieceMap, spans: Sequence[Span]) -> FetchPlan:
     """Which pieces make these spans loadable, layer by layer. Raises: BadArgument, CorruptRelease."""

@@ -89,13 +89,6 @@ class Connection:
             raise RemoteProtocolError(f"{self} answers a health check with something else") from None
         return response.status == health_pb2.HealthCheckResponse.SERVING
 
-    async def round_trip(self, timeout_s: float) -> float:
-        """Seconds that the smallest call takes on the warm connection."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        await self.check_health(timeout_s)
-        return loop.time() - started
-
     def run(self, opening: Open) -> RunCall:
         """A session's stream. It has no deadline: a node that stops answering ends it through pings."""
         self._check_open()

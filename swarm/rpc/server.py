@@ -119,7 +119,7 @@ class RpcServer:
         def stream(behaviour: Behaviour) -> grpc.RpcMethodHandler:
             return grpc.stream_stream_rpc_method_handler(self._guarded(behaviour))
 
-        methods = {paths.HEALTH_CHECK: unary(self._health.check), paths.HEALTH_WATCH: answers(self._health.watch)}
+        methods = {paths.HEALTH_CHECK: unary(self._health.check)}
         if self._stage is not None:
             methods |= {paths.RUN: stream(self._run), paths.RESULTS: answers(self._results)}
         if self._node is not None:

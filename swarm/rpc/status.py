@@ -72,7 +72,7 @@ TABLE: tuple[Status, ...] = (
     Status(errors.PositionMismatch, _Code.FAILED_PRECONDITION, 409, travels=True),
     Status(errors.StageFull, _Code.RESOURCE_EXHAUSTED, 503, travels=True),
     Status(errors.ListenError, _Code.INTERNAL, 500),
-    Status(errors.Unfinished, _Code.INTERNAL, 503),
+    Status(errors.Interrupted, _Code.INTERNAL, 503),
     Status(errors.LocalProtocolError, _Code.INTERNAL, 500),
 )
 

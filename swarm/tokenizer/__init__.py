@@ -7,8 +7,7 @@ tools, or look at images: messages are text. mistral_common is imported when a t
 
 from __future__ import annotations
 
-from swarm.tokenizer.files import pick_tokenizer_file
 from swarm.tokenizer.streaming import StreamDecoder
 from swarm.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["StreamDecoder", "Tokenizer", "load_tokenizer", "pick_tokenizer_file"]
+__all__ = ["StreamDecoder", "Tokenizer", "load_tokenizer"]

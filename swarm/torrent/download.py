@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import libtorrent as lt
@@ -74,8 +74,8 @@ class Download:
             if left_s <= 0:
                 raise MetadataTimeout(
                     f"nobody gave us the metadata of torrent {self.infohash} within {timeout_s:g} s. Tried "
-                    f"{self.transfer.attempts.report()}. Name a peer that has it (x.pe=HOST:PORT in the magnet link, "
-                    "or --peer HOST:PORT), or a DHT node to ask"
+                    f"{self.transfer.attempts.report()}. The magnet link can name a peer that has it "
+                    "(&x.pe=HOST:PORT) or a tracker that knows one (&tr=URL); else name a DHT node to ask"
                 )
             await self.transfer.changed(left_s)
         return self.transfer.torrent
@@ -186,18 +186,6 @@ class Download:
         """Dial these BitTorrent peers, and ask them for others through the DHT too. Returns at once."""
         self._dial(self, addresses)
 
-    async def pieces_done(self) -> AsyncIterator[int]:
-        """Every verified piece once: those already here, then each as it arrives; ends when the session closes."""
-        cursor = 0
-        while True:
-            arrivals = self.transfer.arrivals
-            while cursor < len(arrivals):
-                yield arrivals[cursor]
-                cursor += 1
-            if self.transfer.failure is not None:
-                return
-            await self.transfer.changed(None)
-
     async def save_resume(self) -> None:
         """Record what is on disk, so that the next add() to the same save_dir hashes nothing. No-op for seed().
 
@@ -262,5 +250,6 @@ class Download:
         return TransferStalled(
             f"no data of torrent {self.infohash} came for {stall_timeout_s:g} s, and {n_missing} wanted pieces are "
             f"missing. Connected: {transfer.n_peers} peers, {transfer.n_seeds} of them complete{bad}. Tried "
-            f"{transfer.attempts.report()}. What has come is kept: name another peer (--peer HOST:PORT) and run again"
+            f"{transfer.attempts.report()}. What has come is kept: run it again when a peer is back, or add "
+            "another to the magnet link (&x.pe=HOST:PORT) or a tracker that knows one (&tr=URL)"
         )

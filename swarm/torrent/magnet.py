@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 from swarm.errors import BadArgument, MagnetError
@@ -72,10 +72,6 @@ class Magnet:
         parts += [f"ws={quote(url, safe='')}" for url in self.web_seeds]
         parts += [f"x.pe={quote(str(peer), safe=':[]')}" for peer in self.peers]
         return "magnet:?" + "&".join(parts)
-
-    def with_peers(self, peers: Iterable[Address]) -> Magnet:
-        """The same link that also names these peers, each once."""
-        return replace(self, peers=tuple(dict.fromkeys((*self.peers, *peers))))
 
 
 class _Parser:

@@ -75,9 +75,14 @@ class Torrent:
         return Infohash(self.v1 if self.v1 is not None else (self.v2 or "")[:40])
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Path below the root -> bytes, in torrent order, without pads."""
+        return {path: entry.size_bytes for path, entry in self._by_path.items()}
+
+    @property
     def total_bytes(self) -> int:
         """The files' sizes together, without pads."""
-        return sum(entry.size_bytes for entry in self._by_path.values())
+        return sum(self.sizes.values())
 
     @property
     def is_single_file(self) -> bool:
@@ -118,10 +123,13 @@ class Torrent:
         """The piece's SHA-1, None in a torrent that has only v2 hashes."""
         return self._info.hash_for_piece(piece) if self.v1 is not None else None
 
+    def root_in(self, save_dir: Path) -> Path:
+        """The folder that the files' paths start from once the torrent is saved in save_dir."""
+        return save_dir if self.is_single_file else save_dir / self.name
+
     def path_in(self, save_dir: Path, file: str) -> Path:
-        """Where a file lies once the torrent is saved in save_dir."""
-        entry = self.entry(file)
-        return save_dir / entry.path if self.is_single_file else save_dir / self.name / entry.path
+        """Where a file lies once the torrent is saved in save_dir. Raises: BadArgument for what is no file of it."""
+        return self.root_in(save_dir) / self.entry(file).path
 
     def _read_files(self) -> tuple[TorrentEntry, ...]:
         layout = self._info.layout()

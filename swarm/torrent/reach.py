@@ -43,8 +43,8 @@ async def resolve(config: TorrentConfig, address: Address) -> tuple[list[tuple[s
         pass  # a name
     try:
         found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        return [], f"the name does not resolve: {error.strerror}"
+    except (OSError, UnicodeError) as error:
+        return [], f"the name does not resolve: {error}"
     return [(str(endpoint[0]), int(endpoint[1])) for *_, endpoint in found], None
 
 

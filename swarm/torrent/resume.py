@@ -41,7 +41,7 @@ def stamp_files(torrent: Torrent, save_dir: Path) -> dict[bytes, list[int]]:
 
 def write_resume(path: Path, resume_data: bytes, stamps: dict[bytes, list[int]]) -> None:
     """Replace the resume file in one step: a crash leaves the old one or the new one."""
-    scratch = path.with_name(path.name + ".new")
+    scratch = path.with_name(f"{path.name}.{os.urandom(4).hex()}")  # two processes may share the folder
     wrapper: Any = {b"format": _FORMAT, b"files": stamps, b"resume": resume_data}
     scratch.write_bytes(lt.bencode(wrapper))
     os.replace(scratch, path)

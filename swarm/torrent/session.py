@@ -72,11 +72,6 @@ class TorrentSession:
         """The port listened on, for BitTorrent over TCP and the DHT over UDP."""
         return self._port
 
-    @property
-    def n_dht_nodes(self) -> int:
-        """Nodes in the DHT routing table, as of the last second."""
-        return self._rendezvous.n_nodes if self._rendezvous is not None else 0
-
     async def start(self) -> None:
         """Bind the port and start. Raises: ListenError when the address is taken or not ours."""
         if self._session is not None:
@@ -164,18 +159,6 @@ class TorrentSession:
                 "with its magnet link, into another folder"
             )
         return download
-
-    async def remove(self, download: Download) -> None:
-        """Stop fetching and seeding it. Its files stay, and its resume file lets add() take it up again."""
-        self._running()
-        await self._save(download)
-        if download.transfer.handle in self._downloads:
-            self._forget(download)
-
-    def add_dht_nodes(self, addresses: Iterable[Address]) -> None:
-        """Ask these DHT nodes, and find others through them. Returns at once."""
-        self._running()
-        self._spawn(self._add_dht_nodes(tuple(addresses)))
 
     async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
         """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
@@ -376,11 +359,6 @@ class TorrentSession:
             download.transfer.handle.connect_peer(endpoint)
         # A peer of ours listens for the DHT on the same port number.
         if self.config.dht:
-            self._rendezvous.add_nodes(endpoints)
-
-    async def _add_dht_nodes(self, addresses: tuple[Address, ...]) -> None:
-        endpoints = [endpoint for address in addresses for endpoint in (await resolve(self.config, address))[0]]
-        if self.config.dht and self._rendezvous is not None:
             self._rendezvous.add_nodes(endpoints)
 
 

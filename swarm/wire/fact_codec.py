@@ -14,6 +14,7 @@ from swarm.terms import Infohash
 from swarm.wire.checks import (
     MAX_COUNTER,
     MAX_LAYERS,
+    MAX_STRUCTURE_BYTES,
     check,
     check_address,
     check_infohash,
@@ -31,10 +32,10 @@ from swarm.wire.v1 import node_pb2 as pb
 FACT_DOMAIN = b"swarm-fact-v1\0"
 """What precedes a fact's payload in the bytes that its issuer signs."""
 
-MAX_FACT_BYTES = 8192
+MAX_FACT_BYTES = 1024
 MAX_FACTS = 1024
 """In one Exchange message."""
-MAX_SPANS = 256
+MAX_SPANS = 64
 MAX_VERSION_CHARACTERS = 64
 
 _STATE_TO_WIRE = {
@@ -116,7 +117,7 @@ def from_wire_signed_fact(wire: pb.SignedFact) -> SignedFact:
 
 def encode_exchange_request(release: Infohash, facts: Sequence[SignedFact]) -> bytes:
     return pb.ExchangeRequest(
-        release=bytes.fromhex(release), facts=map(to_wire_signed_fact, facts[:MAX_FACTS])
+        release=bytes.fromhex(release), facts=map(to_wire_signed_fact, _fitting(facts))
     ).SerializeToString()
 
 
@@ -126,11 +127,21 @@ def decode_exchange_request(data: bytes) -> tuple[Infohash, tuple[SignedFact, ..
 
 
 def encode_exchange_reply(facts: Sequence[SignedFact]) -> bytes:
-    return pb.ExchangeReply(facts=map(to_wire_signed_fact, facts[:MAX_FACTS])).SerializeToString()
+    return pb.ExchangeReply(facts=map(to_wire_signed_fact, _fitting(facts))).SerializeToString()
 
 
 def decode_exchange_reply(data: bytes) -> tuple[SignedFact, ...]:
     return _from_wire_facts(parse(pb.ExchangeReply, data).facts)
+
+
+def _fitting(facts: Sequence[SignedFact]) -> Sequence[SignedFact]:
+    """As many of the first facts as the other side reads in one message."""
+    room = MAX_STRUCTURE_BYTES // 2
+    for n, signed in enumerate(facts[:MAX_FACTS]):
+        room -= len(signed.payload) + 128  # the signature and the fields' heads
+        if room < 0:
+            return facts[:n]
+    return facts[:MAX_FACTS]
 
 
 def _from_wire_facts(wire: Sequence[pb.SignedFact]) -> tuple[SignedFact, ...]:

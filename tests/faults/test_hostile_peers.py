@@ -140,7 +140,7 @@ async def test_steps_of_the_wrong_size_end_their_own_session_only(world: World) 
     token_steps = [
         (Step(1, 0, tuple(range(65)), 1), RemoteProtocolError, "exceed the session's 64"),
         (Step(1, 0, (512,), 1), RemoteProtocolError, "outside of the vocabulary"),
-        (Step(1, 5, (1,), 1), PositionMismatch, "0 tokens are cached"),
+        (Step(1, 5, (1,), 1), PositionMismatch, "0 positions are cached"),
         (Step(2, 0, (1,), 1), StaleEpoch, "epoch 2"),
         (Step(1, 0, rows(1, DIM * 4), 1), RemoteProtocolError, "token ids enter the first stage"),
     ]

@@ -74,6 +74,15 @@ def test_any_bytes_are_a_journal_or_a_bad_argument(tmp_path: Path, junk: bytes) 
         Journal.load(path)
 
 
+def test_a_journal_has_one_writer(tmp_path: Path) -> None:
+    written(tmp_path / "j", [(5, -1.0)])
+    first = Journal.load(tmp_path / "j")
+    with pytest.raises(BadArgument, match="another process"):
+        Journal.load(tmp_path / "j")
+    first.close()
+    Journal.load(tmp_path / "j").close()
+
+
 def test_an_existing_file_is_not_overwritten_and_a_missing_one_is_named(tmp_path: Path) -> None:
     written(tmp_path / "j", [])
     with pytest.raises(BadArgument, match="resume"):

@@ -31,7 +31,7 @@ class World:
         return own
 
     async def exchange(
-        self, address: Address, node_id: NodeId | None, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
+        self, address: Address, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
     ) -> tuple[NodeId, Sequence[SignedFact]]:
         self.asked.append(address)
         self.pushed.extend(facts)

@@ -88,7 +88,7 @@ def test_a_skewed_clock_does_no_harm_within_two_minutes_and_is_refused_beyond() 
 def test_a_dead_node_stays_hidden_until_it_speaks_again() -> None:
     table = FactTable(RELEASE, Clock())
     table.add(sign_fact(KEYS[0], fact(KEYS[0], 1)))
-    table.mark_dead(KEYS[0].node_id)
+    table.forget_address(Address("127.0.0.1", 7000), except_for=None)
     assert table.live() == ()
     assert not table.add(sign_fact(KEYS[0], fact(KEYS[0], 1)))
     assert table.add(sign_fact(KEYS[0], fact(KEYS[0], 2)))
@@ -110,12 +110,32 @@ def test_one_bad_fact_among_many_spoils_none_of_them() -> None:
     assert table.add_all([bad, *good]) == 3
 
 
-def test_the_table_is_bounded() -> None:
+def test_the_table_is_bounded_and_keeps_whom_it_met() -> None:
     clock = Clock()
     table = FactTable(RELEASE, clock, max_nodes=2)
-    assert table.add_all(sign_fact(key, fact(key, 1)) for key in KEYS) == 2
+    assert table.add_all(sign_fact(key, fact(key, 1)) for key in KEYS[:2]) == 2
+    table.confirm(KEYS[0].node_id)
+    assert table.add(sign_fact(KEYS[2], fact(KEYS[2], 1)))  # in the place of the one that was only talked about
+    assert {f.node_id for f in table.live()} == {KEYS[0].node_id, KEYS[2].node_id}
+    table.confirm(KEYS[2].node_id)
+    assert not table.add(sign_fact(KEYS[1], fact(KEYS[1], 1)))
     clock.now_s += 30 + 121
-    assert table.add(sign_fact(KEYS[2], fact(KEYS[2], 1, clock.now_s)))
+    assert table.add(sign_fact(KEYS[1], fact(KEYS[1], 1, clock.now_s)))
+
+
+def test_confirmed_nodes_are_passed_on_first() -> None:
+    table = FactTable(RELEASE, Clock())
+    table.add_all(sign_fact(key, fact(key, 1, 1_000_000.0 + n)) for n, key in enumerate(KEYS))
+    table.confirm(KEYS[0].node_id)
+    assert [s.fact.node_id for s in table.signed()] == [KEYS[0].node_id, KEYS[2].node_id, KEYS[1].node_id]
+    assert [f.node_id for f in table.confirmed()] == [KEYS[0].node_id]
+
+
+def test_who_answers_at_an_address_displaces_who_only_claims_it() -> None:
+    table = FactTable(RELEASE, Clock())
+    table.add_all(sign_fact(key, fact(key, 1)) for key in KEYS[:2])  # both claim 127.0.0.1:7000
+    table.forget_address(Address("127.0.0.1", 7000), except_for=KEYS[1].node_id)
+    assert [f.node_id for f in table.live()] == [KEYS[1].node_id]
 
 
 @given(st.permutations([(k, s) for k in range(2) for s in range(4)]))
