@@ -132,6 +132,7 @@ class _Node:
         torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
         event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
         args = (await self._read_layout(torrent, ())).args
+        self._check_spans(args)
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
@@ -161,7 +162,8 @@ class _Node:
             return
         self._sessions.draining = True
         self._change(NodeState.DRAINING)
-        self._app.on_event("draining", {"sessions": self._stage.n_sessions})
+        fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}
+        self._app.on_event("draining", fields)
         deadline_s = time.monotonic() + self._config.drain_timeout_s
         while self._stage.n_sessions and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
@@ -193,12 +195,15 @@ class _Node:
         stall_timeout_s = self._config.stall_timeout_s
         return await read_remote_layout(self._download, torrent, spans, stall_timeout_s=stall_timeout_s)
 
+    def _check_spans(self, args: ModelArgs) -> None:
+        """Raises: BadArgument for layers that the model does not have."""
+        for span in self._config.spans:
+            if span.end > args.n_layers:
+                raise BadArgument(f"--layers {span} ends beyond the model's layers; write at most 0:{args.n_layers}")
+
     async def _choose(self, args: ModelArgs) -> tuple[Span, ...]:
-        spans = merge_spans(self._config.spans)
-        if spans and spans[-1].end > args.n_layers:
-            raise BadArgument(f"--layers {spans[-1]} ends beyond the model's {args.n_layers} layers")
-        if spans:
-            return spans
+        if self._config.spans:
+            return merge_spans(self._config.spans)
         await self.discovery.refresh()
         hosts = [0] * args.n_layers
         for fact in self.discovery.nodes():

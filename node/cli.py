@@ -219,9 +219,13 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
         case "ready":
             needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
             share = format_percent(fetched, whole)
-            note(f"needed {format_size(needed)}, fetched {format_size(fetched)}, {share} of the release")
+            came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
+            note(f"needed {format_size(needed)}, {came}")
             note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
-        case "draining":
-            note(f"draining: {fields['sessions']} sessions are still open")
+        case "draining" if fields["sessions"]:
+            n_sessions = fields["sessions"]
+            note(
+                f"draining {n_sessions} session{'s' if n_sessions != 1 else ''}, for {fields['timeout_s']:g} s at most"
+            )
         case "stopped":
-            note("stopped")
+            note("stopped; the same command goes on with what is here")

@@ -46,7 +46,7 @@ def missing_extra(module: str | None) -> SwarmError:
     if module is not None and module.partition(".")[0] in NODE_EXTRA_MODULES:
         return SwarmError(
             f"{module} is not installed, which a node needs and a client does not; mend it with: "
-            "pip install 'mistral-swarm[node]'"
+            "pip install 'mistral-swarm[node]' (in a checkout: pip install '.[node]')"
         )
     return SwarmError(
         f"the Python package {module!r} is not installed; mend it with: pip install --upgrade mistral-swarm"

@@ -61,7 +61,9 @@ def generate(
     PROMPT may be - for stdin. With --resume it is left out: the journal has it, and the parameters too.
     """
     from swarm.sampling import SamplingParams
+    from swarm.torrent import Magnet
 
+    Magnet.parse(magnet)
     if resume is not None:
         refuse_with_resume(prompt=prompt, file=prompt_file, journal=journal, logprobs=logprobs, **sampling)
     text = "" if resume is not None else read_prompt(prompt, prompt_file)
@@ -78,7 +80,7 @@ def telling_how_to_go_on(journal: Path | None) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SwarmError) as error:
         if journal is not None and not isinstance(error, BadArgument) and journal.is_file() and journal.stat().st_size:
-            note(f"what came is kept; go on with: swarm generate MAGNET --resume {journal}")
+            note(f"\nwhat came is kept; go on with: swarm generate MAGNET --resume {journal}")
         raise
 
 
@@ -89,8 +91,14 @@ def read_prompt(prompt: str | None, prompt_file: Any) -> str:
     if prompt_file is not None:
         return str(prompt_file.read())
     if prompt is None:
-        raise BadArgument("there is no prompt; give it in quotes after the magnet link, or - to read it from stdin")
-    return sys.stdin.read() if prompt == "-" else prompt
+        raise BadArgument(
+            "there is no prompt; give it in quotes after the magnet link (which wants quotes too: it holds an &), "
+            "or - to read it from stdin"
+        )
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if not text:
+        raise BadArgument("the prompt is empty; give some text")
+    return text
 
 
 def refuse_with_resume(**given: Any) -> None:

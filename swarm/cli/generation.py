@@ -29,8 +29,12 @@ def sampling_options(verb: Verb) -> Verb:
     Only what was given (or configured) is in it: defaults and limits stay SamplingParams' own.
     """
 
-    @click.option("--max-tokens", type=int, envvar="SWARM_MAX_TOKENS", help="The most tokens to generate.")
-    @click.option("--temperature", type=float, envvar="SWARM_TEMPERATURE", help="0: always the likeliest token.")
+    @click.option(
+        "--max-tokens", type=int, envvar="SWARM_MAX_TOKENS", help="The most tokens to generate (default: 256)."
+    )
+    @click.option(
+        "--temperature", type=float, envvar="SWARM_TEMPERATURE", help="0: always the likeliest token (default: 0.7)."
+    )
     @click.option("--top-p", type=float, help="Keep the likeliest tokens that make up this probability.")
     @click.option("--top-k", type=int, help="Keep this many of the likeliest tokens (0: all).")
     @click.option("--min-p", type=float, help="Keep tokens at least this likely, relative to the likeliest.")
@@ -85,7 +89,7 @@ def describe_generation(generation: Generation) -> str:
     """One line for the person: tokens, speed, time to the first token, and how many nodes took part."""
     usage, timings = generation.usage, generation.timings
     words = [f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"]
-    tokens_per_s = timings.tokens_per_s(usage.completion_tokens)
+    tokens_per_s = timings.tokens_per_s
     if tokens_per_s:
         words.append(f"{tokens_per_s:.1f} tokens/s")
     words.append(f"first token after {format_duration(timings.first_token_s)}")
@@ -115,7 +119,7 @@ def generation_fields(generation: Generation) -> dict[str, Any]:
         "timings": {
             "first_token_s": timings.first_token_s,
             "total_s": timings.total_s,
-            "tokens_per_s": timings.tokens_per_s(usage.completion_tokens),
+            "tokens_per_s": timings.tokens_per_s,
             "n_replays": timings.n_replays,
         },
         "route": None if generation.route is None else route_fields(generation.route),

@@ -65,7 +65,7 @@ def summarise(source: str, reach: Reach, timeout_s: float) -> tuple[ReleaseSumma
     if not path.is_file():
         raise BadArgument(f"{source!r} is no folder, no file and no magnet link; give one of the three")
     torrent = Torrent.load(path)
-    folder = torrent.root_in(path.resolve().parent)
+    folder = path.resolve().parent / torrent.name
     if is_complete(folder, torrent):
         return summarise_folder(folder), describe_torrent(torrent)
     return asyncio.run(summarise_remote(torrent, reach, timeout_s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from swarm.cli.options import Reach, client_options, json_option, node_options
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
 from swarm.routing import layer_ranges
-from swarm.terms import short_id
+from swarm.terms import Span, merge_spans, short_id
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from swarm.facts import NodeFact
 
 STATUS_SCHEMA = "swarm.status/1"
+ASK_AGAIN_S = 0.5
 STRIP_WIDTH = 64
 """Most columns of the coverage strip: with more layers a column stands for several, and shows the worst of them."""
 
@@ -36,16 +38,18 @@ def status(magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, a
 
     Exits with 4 when there are no nodes.
     """
+    deadline_s = time.monotonic() + timeout_s
     with open_client(magnet, reach, timeout_s, data_dir) as client:
-        seen = client.status()
+        while not (seen := client.status()).nodes and time.monotonic() < deadline_s:
+            time.sleep(ASK_AGAIN_S)
     if as_json:
         print_json(STATUS_SCHEMA, status_fields(seen))
     elif seen.nodes:
         print_status(seen)
     if not seen.nodes:
         raise NoNodesFound(
-            f"nobody serves {seen.name} as far as this machine can see; start a node with `swarm node start MAGNET`, "
-            "or name a known one with --peer or --bootstrap"
+            f"no node of {seen.name} was found within {timeout_s:g} s; start one with `swarm node start MAGNET`, name "
+            "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it"
         )
 
 
@@ -81,7 +85,8 @@ def print_status(seen: SwarmStatus) -> None:
     click.echo(f"layers  {coverage_strip(seen.hosts_per_layer)}  {seen.n_layers}")
     if seen.missing_layers:
         click.echo(f"nobody serves layers {layer_ranges(seen.missing_layers)}")
-        note("no answers until somebody does: swarm node start MAGNET --layers START:END")
+        spans = merge_spans([Span(layer_idx, layer_idx + 1) for layer_idx in seen.missing_layers])
+        note(f"mend it with: swarm node start MAGNET {' '.join(f'--layers {span}' for span in spans)}")
     else:
         fewest = min(seen.hosts_per_layer)
         click.echo(f"every layer is served, by {fewest} node{'s' if fewest > 1 else ''} at least")

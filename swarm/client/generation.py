@@ -36,6 +36,7 @@ class TokenLoop:
         self._finder = finder
         self._journal = journal
         self._session_id = SessionId(os.urandom(16).hex())
+        self._n_resumed = len(journal.emitted)
         self._started_s = time.monotonic()
         self._first_token_s = 0.0
         self._n_replays = 0
@@ -82,7 +83,7 @@ class TokenLoop:
             usage=Usage(len(self._journal.prompt_ids), len(ids)),
             logprobs=tuple(logprob for _, logprob in self._journal.emitted),
             route=self._route,
-            timings=Timings(self._first_token_s or now_s, now_s, self._n_replays),
+            timings=Timings(self._first_token_s or now_s, now_s, self._n_replays, len(ids) - self._n_resumed),
             seed=self._journal.seed,
         )
 

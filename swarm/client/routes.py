@@ -13,7 +13,7 @@ from swarm.discovery import Discovery
 from swarm.errors import LayersUncovered, NoNodesFound, StageFull, SwarmError
 from swarm.facts import NodeState, Route
 from swarm.routing import plan_route
-from swarm.terms import NodeId, Profile
+from swarm.terms import NodeId, Profile, Span, merge_spans
 
 log = logging.getLogger("swarm.client")
 
@@ -24,6 +24,9 @@ SOLE_HOST_PAUSE_S = 1.0
 """How long a node that failed is left alone when nobody else can do its work: it may only have lost a connection."""
 
 RETRY_S = 0.25
+
+QUIET_S = 2.0
+"""How long a search goes on before anybody is told of it: most end sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +56,17 @@ class RouteFinder:
 
         Raises: NoNodesFound, LayersUncovered (which layers, what was tried) after wait_s without one.
         """
-        deadline_s = time.monotonic() + self.wait_s
+        started_s = time.monotonic()
+        deadline_s = started_s + self.wait_s
         said = ""
         while True:
             try:
                 return self._plan(profile)
             except LayersUncovered as error:
-                if error.message != said:
+                if error.message != said and time.monotonic() - started_s >= QUIET_S:
                     said = error.message
-                    log.info("waiting up to %.0f s: %s", max(0.0, deadline_s - time.monotonic()), said)
+                    left_s = max(0.0, deadline_s - time.monotonic())
+                    log.info("waiting up to %.0f s for nodes: %s; %s", left_s, said, _mend(error))
                 if time.monotonic() >= deadline_s:
                     raise self._explained(error) from error
             with contextlib.suppress(TimeoutError):  # a peer that says nothing must not outlast the caller's patience
@@ -100,10 +105,17 @@ class RouteFinder:
         failed = "; ".join(f"node {n[:8]}: {avoided.why.message}" for n, avoided in self._avoided.items())
         if not any(fact.state is not NodeState.JOINING for fact in self._discovery.nodes()) and not failed:
             joining = len(self._discovery.nodes())
-            who = f"{joining} nodes are joining but none serves yet" if joining else "no node of this release was found"
+            who = f"all {joining} known nodes are still joining" if joining else "no node of this release was found"
             return NoNodesFound(
                 f"{who} within {self.wait_s:g} s (tried {self._discovery.describe_attempts()}); "
-                "start one with `swarm node start MAGNET`, or name one with --peer HOST:PORT"
+                "start one with `swarm node start MAGNET`, name one with --peer HOST:PORT, or use a link that says "
+                "whom to ask first, as `swarm release seed` prints it"
             )
-        what = f"{error.message}; start a node that hosts them with `swarm node start MAGNET --layers START:END`"
+        what = f"{error.message}; {_mend(error)}"
         return LayersUncovered(what + (f" (left out: {failed})" if failed else ""), error.layers)
+
+
+def _mend(error: LayersUncovered) -> str:
+    spans = merge_spans([Span(layer_idx, layer_idx + 1) for layer_idx in error.layers])
+    layers = " ".join(f"--layers {span}" for span in spans) or "--layers START:END"
+    return f"mend it with `swarm node start MAGNET {layers}`"

@@ -51,17 +51,21 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds. first_token_s: from the request to the first token (route, prefill and all); n_replays: routes lost
-    and replaced.
+    """Seconds. first_token_s: from the request to the first token (route, prefill and all).
+
+    n_replays: routes lost and replaced. n_new_tokens: made by this run; a resumed generation has others too.
     """
 
     first_token_s: float
     total_s: float
     n_replays: int
+    n_new_tokens: int
 
-    def tokens_per_s(self, n_tokens: int) -> float:
+    @property
+    def tokens_per_s(self) -> float:
         """Decode speed: tokens after the first over the time after the first; 0.0 for fewer than two."""
-        return (n_tokens - 1) / max(1e-9, self.total_s - self.first_token_s) if n_tokens > 1 else 0.0
+        seconds = self.total_s - self.first_token_s
+        return (self.n_new_tokens - 1) / seconds if self.n_new_tokens > 1 and seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class Download:
         """Return when all these pieces are verified and on disk. They must have been wanted.
 
         After a DiskFull, calling again resumes where it stopped.
-        Raises: TransferStalled after stall_timeout_s in which not one byte came; DiskFull; TransferError.
+        Raises: TransferStalled after stall_timeout_s in which not one useful byte came; DiskFull; TransferError.
         """
         await self.checked()
         transfer = self.transfer
@@ -124,12 +124,12 @@ class Download:
             raise LocalProtocolError(f"{len(unwanted)} pieces are waited for but were never wanted; call want() first")
         await self._recover()
         cursor = len(transfer.arrivals)
-        progress, deadline = (cursor, transfer.fetched_bytes), time.monotonic() + stall_timeout_s
+        progress, deadline = (cursor, transfer.useful_bytes), time.monotonic() + stall_timeout_s
         while missing:
             self._raise_failure()
             self._raise_disk_fault()
-            if (cursor, transfer.fetched_bytes) != progress:
-                progress, deadline = (cursor, transfer.fetched_bytes), time.monotonic() + stall_timeout_s
+            if (cursor, transfer.useful_bytes) > progress:
+                progress, deadline = (cursor, transfer.useful_bytes), time.monotonic() + stall_timeout_s
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise self._stalled(len(missing), stall_timeout_s)

@@ -63,6 +63,7 @@ class Transfer:
         self.n_wanted_missing = 0
         self.prepared = False  # checked, and the piece priorities are ours to set
         self.fetched_bytes = 0
+        self.useful_bytes = 0  # without what failed its hash, or came twice
         self._finished_bytes = 0
         self.uploaded_bytes = 0
         self.download_rate = 0
@@ -160,6 +161,8 @@ class Transfer:
     def on_status(self, status: Any) -> None:
         # libtorrent counts payload once a second; finished pieces are known at once.
         self.fetched_bytes = max(status.total_payload_download, self._finished_bytes)
+        wasted_bytes = status.total_failed_bytes + status.total_redundant_bytes
+        self.useful_bytes = status.total_payload_download - wasted_bytes
         self.uploaded_bytes = status.total_payload_upload
         self.download_rate = status.download_payload_rate
         self.upload_rate = status.upload_payload_rate

@@ -54,7 +54,7 @@ class FakeStream:
     def result(self) -> Generation:
         n = len(self.shown)
         ids = tuple(range(100, 100 + n))
-        timings = Timings(0.1, 0.1 * max(n, 1), 1)
+        timings = Timings(0.1, 0.1 * max(n, 1), 1, n)
         return Generation("".join(self.shown), ids, "stop", Usage(3, n), (-0.5,) * n, ROUTE, timings, 7)
 
 
@@ -304,7 +304,8 @@ def test_status_names_nodes_and_missing_layers(monkeypatch: pytest.MonkeyPatch) 
     assert lines[3].split()[:2] == ["bbbbbbbb", "joining"]
     assert lines[3].endswith("50% of 2.00 MB")
     assert lines[4] == "layers  11..  4"
-    assert lines[5] == "nobody serves layers 2-3"
+    assert lines[5] == "nobody serves layers 2:4"
+    assert "--layers 2:4" in result.stderr
 
 
 def test_status_of_a_whole_swarm_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,9 +314,9 @@ def test_status_of_a_whole_swarm_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_status_without_nodes_ends_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run(monkeypatch, FakeClient(seen=seen((0, 0, 0, 0))), "status", MAGNET)
+    result = run(monkeypatch, FakeClient(seen=seen((0, 0, 0, 0))), "status", MAGNET, "--timeout", "0.1")
     assert (result.exit_code, result.stdout) == (4, "")
-    assert "nobody serves fake" in result.stderr
+    assert "no node of fake was found within 0.1 s" in result.stderr
 
 
 def test_status_in_json(monkeypatch: pytest.MonkeyPatch) -> None:

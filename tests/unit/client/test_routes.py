@@ -221,20 +221,21 @@ async def test_nobody_at_all(discovery: FakeDiscovery) -> None:
         await finder(discovery, 2.0).find(None)
     assert caught.value.message == (
         "no node of this release was found within 2 s (tried 127.0.0.1:9: refused); start one with `swarm node start "
-        "MAGNET`, or name one with --peer HOST:PORT"
+        "MAGNET`, name one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` "
+        "prints it"
     )
     assert discovery.n_refreshes == 2.0 / STEP_S, "it asked for as long as it had patience"
 
 
 async def test_nobody_but_nodes_that_join(discovery: FakeDiscovery) -> None:
     discovery.known = [fact(name, state=NodeState.JOINING, spans=()) for name in "bc"]
-    with pytest.raises(NoNodesFound, match=r"2 nodes are joining but none serves yet within 0 s \(tried 127"):
+    with pytest.raises(NoNodesFound, match=r"all 2 known nodes are still joining within 0 s \(tried 127"):
         await finder(discovery).find(None)
 
 
 async def test_layers_that_nobody_hosts(discovery: FakeDiscovery) -> None:
     discovery.known = [fact("b", "1:2")]
-    with pytest.raises(LayersUncovered, match="swarm node start MAGNET --layers START:END") as caught:
+    with pytest.raises(LayersUncovered, match="swarm node start MAGNET --layers 0:1 --layers 2:4") as caught:
         await finder(discovery, 1.0).find(None)
     assert caught.value.layers == (0, 2, 3)
     assert "0:1, 2:4" in caught.value.message
