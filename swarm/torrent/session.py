@@ -87,6 +87,7 @@ class TorrentSession:
             await self.close()
             raise
         self._spawn(self._keep_up())
+        self._spawn(self._meet_dht())
 
     async def close(self) -> None:
         """Record what was fetched, say good-bye to peers and trackers, and free the port."""
@@ -332,7 +333,8 @@ class TorrentSession:
     def _describe_dht(self) -> str:
         if not self.config.dht or self._rendezvous is None:
             return "off"
-        n_given = self._rendezvous.n_given + len(self.config.dht_bootstrap)
+        n_given = self._rendezvous.n_given
+        n_given += len(self.config.dht_bootstrap) if not self.config.loopback_only else 0
         n_nodes = self._rendezvous.n_nodes
         return (
             f"{n_nodes} nodes answer of {n_given} that were given" if n_nodes or n_given else "no node given or known"
@@ -359,6 +361,15 @@ class TorrentSession:
             download.transfer.handle.connect_peer(endpoint)
         # A peer of ours listens for the DHT on the same port number.
         if self.config.dht:
+            self._rendezvous.add_nodes(endpoints)
+
+    async def _meet_dht(self) -> None:
+        """On loopback, ask around from the configured nodes: libtorrent takes none of this machine for bootstrapping."""
+        if not self.config.loopback_only:
+            return
+        found = [await resolve(self.config, address) for address in self.config.dht_bootstrap]
+        endpoints = [endpoint for resolved, _ in found for endpoint in resolved]
+        if self.config.dht and self._rendezvous is not None and endpoints:
             self._rendezvous.add_nodes(endpoints)
 
 

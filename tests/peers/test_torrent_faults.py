@@ -172,13 +172,13 @@ _VICTIM = """
             torrent = Torrent.load(Path(torrent_file))
             download = await session.add(torrent, Path(out), peers=[Address.parse(peer)])
             await download.want(dict.fromkeys(range(torrent.n_pieces), 1))
-            n_done = 0
-            async for piece in download.pieces_done():
-                n_done += 1
-                if n_done == 5:
-                    await download.save_resume()
-                if n_done == 10:
-                    print("ten pieces", flush=True)
+            while len(download.transfer.arrivals) < 5:
+                await download.transfer.changed(None)
+            await download.save_resume()
+            while len(download.transfer.arrivals) < 10:
+                await download.transfer.changed(None)
+            print("ten pieces", flush=True)
+            await asyncio.Event().wait()
 
     asyncio.run(main(*sys.argv[1:]))
 """

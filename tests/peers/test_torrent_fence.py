@@ -55,9 +55,8 @@ async def test_nothing_leaves_the_machine(tmp_path: Path) -> None:
         web_seeds=("http://198.51.100.1/files/",),
         peers=(Address("198.51.100.1", 7), Address("peer.example.org", 7)),
     )
-    config = TorrentConfig.loopback(dht_bootstrap=(Address("198.51.100.1", 7),))
+    config = TorrentConfig.loopback(dht_bootstrap=(Address("198.51.100.1", 7), Address("203.0.113.1", 7)))
     async with TorrentSession(config) as session:
-        session.add_dht_nodes([Address("203.0.113.1", 7)])
         download = await session.add(outside, tmp_path)
         with pytest.raises(MetadataTimeout) as caught:
             await download.metadata(1.5)

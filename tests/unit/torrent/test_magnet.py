@@ -134,11 +134,5 @@ def test_links_are_bounded() -> None:
     assert len(Magnet.parse(f"magnet:?xt=urn:btih:{V1}{trackers}").trackers) == 256
 
 
-def test_with_peers_adds_each_once() -> None:
-    a, b = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
-    magnet = Magnet(V1, None, peers=(a,)).with_peers([b, a])
-    assert magnet.peers == (a, b)
-
-
 def test_names_lose_their_control_characters() -> None:
     assert Magnet.parse(f"magnet:?xt=urn:btih:{V1}&dn=a%1b[31m%0Ab+c%E2%80%AE").name == "a[31mb c"
