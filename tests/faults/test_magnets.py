@@ -49,7 +49,7 @@ def test_a_mangled_tracker_costs_a_warning_and_nothing_else(cli: Any, seeded: st
 @pytest.mark.parametrize("verb", ["generate", "node start", "release inspect"])
 def test_a_magnet_that_nobody_seeds_says_what_was_tried(cli: Any, copy: Path, tmp_path: Path, verb: str) -> None:
     tracker = "http://127.0.0.1:1/announce"
-    magnet = cli.create(copy, "--tracker", tracker, "--peer", "127.0.0.1:9", "--peer", "127.0.0.1:7")
+    magnet = cli.create(copy, "--tracker", tracker, "--torrent-peer", "127.0.0.1:9", "--torrent-peer", "127.0.0.1:7")
     rest = ("hello",) if verb == "generate" else ()
     data_dir = () if verb == "release inspect" else ("--data-dir", tmp_path / "data")
     command = (*verb.split(), magnet, *rest, *LOOPBACK, *data_dir, "--timeout", 2)
@@ -59,4 +59,4 @@ def test_a_magnet_that_nobody_seeds_says_what_was_tried(cli: Any, copy: Path, tm
     assert "127.0.0.1:9 (" in message
     assert "127.0.0.1:7 (" in message
     assert "DHT: " in message
-    assert "Name a peer" in message
+    assert "x.pe=HOST:PORT" in message, "what would mend it"

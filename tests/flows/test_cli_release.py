@@ -84,7 +84,8 @@ def stop(child: Child, number: int) -> None:
 
 
 def test_create_writes_the_torrent_and_ends_with_the_magnet(copy: Path) -> None:
-    ran = run("release", "create", str(copy), "--tracker", "http://127.0.0.1:1/announce", "--peer", "127.0.0.1:4")
+    options = ("--tracker", "http://127.0.0.1:1/announce", "--torrent-peer", "127.0.0.1:4")
+    ran = run("release", "create", str(copy), *options)
     assert ran.returncode == 0, ran.stderr
     *_, path, magnet = ran.stdout.splitlines()
     assert Path(path) == copy.parent / "tiny.torrent"
@@ -154,7 +155,7 @@ def test_a_torrent_beside_its_data_is_inspected_without_any_network(copy: Path) 
 
 
 def test_a_magnet_nobody_answers_for_ends_with_5_and_says_what_was_tried(copy: Path) -> None:
-    magnet = run_json("release", "create", str(copy), "--peer", "127.0.0.1:9")["magnet"]
+    magnet = run_json("release", "create", str(copy), "--torrent-peer", "127.0.0.1:9")["magnet"]
     ran = run("release", "inspect", magnet, *LOOPBACK, "--timeout", "0.5")
     assert ran.returncode == 5
     assert "127.0.0.1:9" in ran.stderr

@@ -37,7 +37,10 @@ def test_a_whole_file_reaches_every_verb_that_has_the_flag() -> None:
     }
     defaults = defaults_from_toml(text, "config.toml")
     assert defaults["generate"] == defaults["chat"] == {**shared, "max_tokens": 5, "temperature": 0}
-    assert defaults["status"] == defaults["release"]["seed"] == defaults["node"]["start"] == shared
+    assert defaults["status"] == defaults["node"]["start"] == shared
+    # A peer here is a node, which --torrent-peer never means.
+    bytes_only = {name: shared[name] for name in ("network", "bootstrap", "timeout_s")}
+    assert defaults["release"]["seed"] == defaults["release"]["inspect"] == bytes_only
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     @click.command("generate")
     @sampling_options
     @node_options
-    @timeout_option
+    @timeout_option(60.0, "How long to wait.")
     def command(sampling: dict[str, Any], reach: Reach, timeout_s: float) -> None:
         seen.update(sampling=sampling, reach=reach, timeout_s=timeout_s)
 

@@ -1,4 +1,4 @@
-"""Sizes, rates, times and layers for people; progress where there is no terminal."""
+"""Sizes, rates, and times for people; progress where there is no terminal."""
 
 from __future__ import annotations
 
@@ -55,12 +55,6 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_percent_is_never_rounded_up_to_done_or_down_to_nothing(part: float, whole: float, text: str) -> None:
     assert console.format_percent(part, whole) == text
-
-
-def test_layers_are_told_as_ranges() -> None:
-    assert console.format_layers((0, 1, 2, 3, 7)) == "0-3, 7"
-    assert console.format_layers((9, 5, 4, 5)) == "4-5, 9"
-    assert console.format_layers(()) == ""
 
 
 def test_json_is_one_line_with_the_schema_first(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,9 +14,14 @@ from click.testing import CliRunner
 import swarm.errors
 from swarm.cli.errors import explain, missing_extra, wants_json
 from swarm.cli.main import VerbGroup
-from swarm.errors import LayersUncovered, SwarmError
+from swarm.errors import Interrupted, LayersUncovered, SwarmError
 
 TREE = [kind for _, kind in inspect.getmembers(swarm.errors, inspect.isclass) if issubclass(kind, SwarmError)]
+
+
+def prefix(kind: type[SwarmError]) -> str:
+    """An interrupt is no failure."""
+    return "" if kind is Interrupted else "error: "
 
 
 def run_failing(error: BaseException | Callable[[], None], *args: str) -> tuple[int, str, str]:
@@ -42,7 +47,7 @@ def run_failing(error: BaseException | Callable[[], None], *args: str) -> tuple[
 def test_each_error_ends_with_its_own_status_and_message(kind: type[SwarmError]) -> None:
     status, out, err = run_failing(kind("what, why, and what mends it"))
     assert status == kind.exit_code
-    assert err == "error: what, why, and what mends it\n"
+    assert err == f"{prefix(kind)}what, why, and what mends it\n"
     assert out == ""
 
 
@@ -56,7 +61,7 @@ def test_with_json_each_error_is_one_object_on_stdout(kind: type[SwarmError]) ->
         "message": "what, why",
         "exit_code": status,
     }
-    assert err == "error: what, why\n"
+    assert err == f"{prefix(kind)}what, why\n"
 
 
 def test_uncovered_layers_are_named_for_programs() -> None:
