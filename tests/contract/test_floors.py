@@ -26,9 +26,9 @@ FLOORS = (
     # floor 2
     ("swarm.torrent", "swarm.discovery", "swarm.rpc", "swarm.tokenizer", "node.weights", "node.model"),
     # floor 3
-    ("swarm.client", "node.stage", "node.experts", "node.placement", "node.hosting"),
+    ("swarm.client", "node.stage", "node.hosting"),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
-    ("swarm.gateway", "node.server", "swarm"),
+    ("node.server", "swarm"),
     # floor 5, and the composition root in its own order
     ("swarm.cli", "node.config"),
     ("node.app",),

@@ -62,7 +62,6 @@ async def test_health_follows_set_serving(world: Any) -> None:
     assert await connection.check_health(WAIT_S) is False
     server.set_serving(True)
     assert await connection.check_health(WAIT_S) is True
-    assert 0 < await connection.round_trip(WAIT_S) < WAIT_S
 
 
 async def test_a_session_steps_and_ends(world: Any) -> None:

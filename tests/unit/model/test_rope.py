@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from node.model.rope import RopeTable, halves_to_interleaved, interleaved_to_halves, rotate
+from node.model.rope import RopeTable, halves_to_interleaved, rotate
+from node.weights.writers import to_halves
 
 
 def test_each_pair_turns_by_position_times_its_own_frequency() -> None:
@@ -46,7 +47,7 @@ def test_a_rotation_has_the_same_bits_however_the_table_grew() -> None:
 
 def test_the_two_stored_layouts_are_each_others_inverse() -> None:
     weight = torch.randn(3 * 10, 7)
-    assert torch.equal(halves_to_interleaved(interleaved_to_halves(weight, 10), 10), weight)
-    halves = interleaved_to_halves(weight, 10)
+    halves = to_halves("layers.0.attention.wq.weight", weight, 10)
+    assert torch.equal(halves_to_interleaved(halves, 10), weight)
     assert torch.equal(halves[1], weight[2])  # pair 1's first value
     assert torch.equal(halves[5 + 1], weight[3])  # and its second

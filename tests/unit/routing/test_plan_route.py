@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from swarm.errors import BadArgument, LayersUncovered
 from swarm.facts import Hop, NodeFact, NodeState, Route
-from swarm.routing import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, plan_route, route_cost_s
+from swarm.routing import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, plan_route
+from swarm.routing.plan import route_cost_s
 from swarm.terms import Address, Infohash, NodeId, Profile, Span
 
 NOW_S = 1_000_000.0

@@ -13,7 +13,7 @@ import pytest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from swarm.errors import CorruptRelease
-from swarm.tokenizer import load_tokenizer, pick_tokenizer_file
+from swarm.tokenizer import load_tokenizer
 
 DATA = Path(MistralTokenizer._data_path())
 
@@ -145,24 +145,6 @@ def test_a_missing_or_monstrous_file_is_refused_before_it_is_read(tmp_path: Path
         sparse.truncate(2**40)
     with pytest.raises(CorruptRelease, match="no tokenizer has over"):
         load_tokenizer(tmp_path / "tekken.json")
-
-
-@pytest.mark.parametrize(
-    ("names", "picked"),
-    [
-        (["params.json", "consolidated.00.pth", "tokenizer.model", "RELEASE"], "tokenizer.model"),
-        (["tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "config.json"], "tokenizer.model.v3"),
-        (["tokenizer.model.v3", "tokenizer.model.v11", "tokenizer.model.v7m1"], "tokenizer.model.v11"),
-        (["tokenizer.model.v7", "tekken.json"], "tekken.json"),
-        (["original/tekken.json", "tokenizer.model"], "tokenizer.model"),
-        (["tekken_240718.json"], "tekken_240718.json"),
-        (["tokenizer.json", "model.safetensors", "README.md", "tokenizer.model.bak"], None),
-        ([], None),
-    ],
-)
-def test_the_tokenizer_is_picked_by_name(names: list[str], picked: str | None) -> None:
-    assert pick_tokenizer_file(names) == picked
-    assert pick_tokenizer_file(reversed(names)) == picked
 
 
 def test_importing_the_room_does_not_import_mistral_common() -> None:
