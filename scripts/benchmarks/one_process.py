@@ -5,22 +5,20 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncGenerator
-from functools import partial
 from pathlib import Path
 
 import torch
 
+from node.hosting import load_part
 from node.model import SpanModel
 from node.stage import DTYPES, Stage, StageConfig, StageSession
-from node.weights import load_tensors
+from swarm.client.session import CHUNK_TOKENS
 from swarm.messages import Step, TopLogits
 from swarm.release import read_folder_layout
 from swarm.sampling import SamplingParams, sample
 from swarm.terms import NodeId, SessionId, Span
 
 GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
-CHUNK_TOKENS = 256
-"""Rows of a prompt's step, as the client sends them."""
 
 
 class OneProcess:
@@ -78,16 +76,10 @@ class OneProcess:
 def load_model(folder: Path, dtype: str) -> SpanModel:
     """Every layer of the release in folder, in dtype 'fp32' or 'bf16'."""
     layout = read_folder_layout(folder)
-    load = partial(load_tensors, root=folder, dtype=DTYPES[dtype], device=torch.device("cpu"))
-    model = SpanModel(layout.args, Span(0, layout.args.n_layers), dtype=DTYPES[dtype], device="cpu")
-    for layer_idx in range(layout.args.n_layers):
-        prefix = f"layers.{layer_idx}."
-        tensors = load(layout.layer_tensors(layer_idx))
-        model.load_layer(layer_idx, {name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
-    embeddings = load(layout.embedding_tensors())["tok_embeddings.weight"]
-    model.load_embeddings(embeddings)
-    head = load(layout.head_tensors())
-    model.load_head(head["norm.weight"], head.get("output.weight", embeddings))
+    span = Span(0, layout.args.n_layers)
+    model = SpanModel(layout.args, span, dtype=DTYPES[dtype], device="cpu")
+    for part in ("embeddings", *span, "head"):
+        load_part(part, layout, {span: model}, folder, DTYPES[dtype], torch.device("cpu"))
     return model
 
 
