@@ -125,8 +125,7 @@ def _check_issued_under(leaf: x509.Certificate, authority_pem: bytes) -> None:
         leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
     except (InvalidSignature, ValueError, TypeError):
         raise Unauthenticated(
-            "the certificate was issued under another authority than the open swarm's; whoever sent it must run this "
-            "project's own release of swarm"
+            "the certificate belongs to another swarm than ours; run the same version of this program on both sides"
         ) from None
 
 
