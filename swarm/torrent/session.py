@@ -364,7 +364,7 @@ class TorrentSession:
             self._rendezvous.add_nodes(endpoints)
 
     async def _meet_dht(self) -> None:
-        """On loopback, ask around from the configured nodes: libtorrent takes none of this machine for bootstrapping."""
+        """On loopback, ask around from the configured nodes: libtorrent bootstraps from none on this machine."""
         if not self.config.loopback_only:
             return
         found = [await resolve(self.config, address) for address in self.config.dht_bootstrap]
