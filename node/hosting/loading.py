@@ -74,11 +74,12 @@ async def host(
             status.download_rate,
         )
 
+    root = torrent.root_in(download.save_dir)
     reporter = asyncio.create_task(_report(lambda: on_progress(progress())))
     try:
         for part, pieces in plan.pieces_by_layer:
             await download.wait_for(pieces, stall_timeout_s=stall_timeout_s)
-            await asyncio.to_thread(load_part, part, layout, models, _root(download, layout), dtype, device)
+            await asyncio.to_thread(load_part, part, layout, models, root, dtype, device)
             n_loaded += isinstance(part, int)
         await download.wait_for(plan.all_pieces, stall_timeout_s=stall_timeout_s)
     finally:
@@ -138,13 +139,6 @@ def load_part(
             output = tensors.get("output.weight", tensors.get("tok_embeddings.weight"))
             assert output is not None
             model.load_head(tensors["norm.weight"], output)
-
-
-def _root(download: Download, layout: ReleaseLayout) -> Path:
-    """The folder that the layout's file names are relative to."""
-    name = layout.companions[0]
-    path = download.file_path(name)
-    return path.parents[len(Path(name).parts) - 1]
 
 
 async def _report(say: Callable[[], None]) -> None:

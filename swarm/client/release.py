@@ -38,7 +38,7 @@ async def read_remote_layout(
     stall_timeout_s: how long not one byte may come.
     Raises: ReleaseError, TransferError.
     """
-    files = {entry.path: entry.size_bytes for entry in torrent.files if not entry.is_pad}
+    files = torrent.sizes
     # All small files at once: whoever wants nothing for a moment may be choked, and wait ten seconds for a turn.
     await download.want(
         {piece: SMALL_FILES_PRIORITY for name in companion_files(files) for piece in torrent.pieces_of(name)}

@@ -62,7 +62,7 @@ async def test_a_joining_node_is_seen_but_not_routed_to(
     await swarm.publish()
     await swarm.start("6:12", wait=False, download_rate=200_000)
     await swarm.start("0:6")
-    async with swarm.client(timeout_s=1.0) as client:
+    async with swarm.client(timeout_s=6.0) as client:
         status = await status_that(client, lambda s: any(n.state is NodeState.JOINING and n.spans for n in s.nodes))
         assert status.missing_layers == (6, 7, 8, 9, 10, 11)
         with pytest.raises(LayersUncovered, match="6") as missing:

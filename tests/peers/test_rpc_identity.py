@@ -85,7 +85,7 @@ async def every_method(channel: grpc.aio.Channel) -> dict[str, grpc.StatusCode]:
         path: channel.unary_unary(path)(b"", timeout=WAIT_S)
         for path in (paths.DESCRIBE, paths.EXCHANGE, paths.HEALTH_CHECK)
     }
-    calls |= {path: channel.unary_stream(path)(b"", timeout=WAIT_S) for path in (paths.RESULTS, paths.HEALTH_WATCH)}
+    calls[paths.RESULTS] = channel.unary_stream(paths.RESULTS)(b"", timeout=WAIT_S)
     calls[paths.RUN] = channel.stream_stream(paths.RUN)(timeout=WAIT_S)
     return {path: await code_of(call) for path, call in calls.items()}
 
