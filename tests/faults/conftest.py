@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,13 +25,13 @@ class Process(Child):
     """A `swarm … --json` child whose end, whatever it is, the test reads."""
 
     def status(self, timeout_s: float = DEADLINE_S) -> int:
-        """The exit status; its events are all in `events` afterwards."""
+        """The exit status as a shell has it (130 for SIGINT); its events are all in `events` afterwards."""
         status = self._process.wait(timeout_s)
         self._reader.join(timeout_s)
         while not self._incoming.empty():
             if (event := self._incoming.get()) is not None:
                 self.events.append(event)
-        return status
+        return 128 + signal.SIGINT if status == -signal.SIGINT else status
 
     def stderr(self) -> str:
         """What it said to people. Fails when that is a traceback."""

@@ -72,7 +72,11 @@ def test_a_demo_that_is_interrupted_takes_its_children_with_it(environment: dict
                 if events[-1]["event"] == "seeding":
                     demo.send_signal(number)
             status = demo.wait(DEADLINE_S)
-    assert status == 130
+        stderr.seek(0)
+        said = stderr.read().decode()
+    # A shell reports both as 130: when the interrupt meets an exec of source text (a dataclass is made so), CPython
+    # remembers it, and ends a `python -m` by SIGINT after everything was done.
+    assert status in (130, -signal.SIGINT), said
     assert events[-1]["error"] == "Interrupted"
     pids = [event["pid"] for event in events if "pid" in event]
     deadline_s = time.monotonic() + 5
