@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _TEXT_CHUNKS = ("text", "thinking")
 
+_TOOL_MARKERS = ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]")
+
 _FIM_ANCHOR = "\N{WHITE SMILING FACE}"
 """mistral-common encodes it before a suffix and drops two ids: what it costs in every vocabulary of Mistral's own."""
 
@@ -36,7 +38,8 @@ class Tokenizer:
 
     version: Mistral's own, 'v1' to 'v15'. vocab_size: ids that this file knows are in [0, vocab_size); a model may emit
     more (padding, tokens that a fine-tune added), which have no text, like special ids. has_chat_template: False only
-    for a file that lacks its version's special tokens.
+    for a file that lacks its version's special tokens. has_fim_template, has_tool_template: whether `encode_fim`, and
+    `encode_chat` with tools, have the special tokens that they need.
     """
 
     def __init__(self, raw: SentencePieceTokenizer | Tekkenizer, templates: MistralTokenizer | None) -> None:
@@ -48,6 +51,10 @@ class Tokenizer:
         self.eos_id: int = raw.eos_id
         self.has_chat_template: bool = templates is not None
         self._special_ids: frozenset[int] = frozenset(raw.special_ids)
+        self.has_fim_template: bool = templates is not None and self._can_fill_in()
+        self.has_tool_template: bool = (
+            templates is not None and self.version != "v1" and all(raw.is_special(token) for token in _TOOL_MARKERS)
+        )
         self._is_tekken = hasattr(raw, "id_to_byte_piece")
         self._pieces: list[str | bytes | None] = [] if self._is_tekken else _sentencepiece_pieces(raw)
 
@@ -85,6 +92,10 @@ class Tokenizer:
             raise BadArgument(f"token id {token_id} is negative; ids are counted from 0")
         return token_id >= self.vocab_size or token_id in self._special_ids
 
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token by its name, such as "[TOOL_CALLS]"; None where this file has none."""
+        return self._raw.get_special_token(token) if self._raw.is_special(token) else None
+
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """The ids of a conversation up to where the assistant speaks, by the template of this tokenizer's version.
 
@@ -120,9 +131,7 @@ class Tokenizer:
         """
         from mistral_common.protocol.fim.request import FIMRequest
 
-        has_tokens = self._raw.is_special("[SUFFIX]") and self._raw.is_special("[PREFIX]")
-        has_tokens = has_tokens and len(self._raw.encode(_FIM_ANCHOR, bos=False, eos=False)) == 2
-        if self.version in ("v1", "v2") or not has_tokens or self._templates is None:
+        if self._templates is None or not self.has_fim_template:
             raise BadArgument(
                 f"this release's tokenizer ({self.version}) has no fill-in-the-middle template; "
                 "use a code model such as Codestral, or send a plain prompt"
@@ -131,6 +140,12 @@ class Tokenizer:
         _check_text(suffix)
         with no_panics():
             return list(self._templates.encode_fim(FIMRequest(prompt=prefix, suffix=suffix)).tokens)
+
+    def _can_fill_in(self) -> bool:
+        """v2 has no ids for these tokens, and would take <unk> for them in silence."""
+        has_tokens = self._raw.is_special("[SUFFIX]") and self._raw.is_special("[PREFIX]")
+        costs_two = len(self._raw.encode(_FIM_ANCHOR, bos=False, eos=False)) == 2
+        return self.version not in ("v1", "v2") and has_tokens and costs_two
 
     def _bytes_of(self, token_id: int) -> bytes | None:
         return None if self.is_special(token_id) else self._raw.id_to_byte_piece(token_id)  # type: ignore[union-attr]

@@ -29,6 +29,8 @@ FLOORS = (
     ("swarm.client", "node.stage", "node.hosting"),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
     ("node.server", "swarm"),
+    # It serves what the client offers, and tells the public version.
+    ("swarm.gateway",),
     # floor 5, and the composition root in its own order
     ("swarm.cli", "node.config"),
     ("node.app",),
@@ -42,6 +44,9 @@ SOLE_IMPORTERS = {
     "grpc": ("swarm.rpc",),
     "grpc_health": ("swarm.rpc",),
     "safetensors": ("node.weights",),
+    "starlette": ("swarm.gateway",),
+    "uvicorn": ("swarm.gateway",),
+    "prometheus_client": ("swarm.gateway",),
     "torch": ("node",),
     "transformers": (),
     "swarm.wire.v1": ("swarm.wire", "swarm.rpc"),

@@ -1,0 +1,11 @@
+"""The front door: what people and their tools use a swarm's models through, over HTTP.
+
+Promises OpenAI's and Mistral's dialects of one API on one port, each with its own error shapes; that a client which
+leaves ends its session on every stage; and that nothing is served to a page or a caller that was not let in. Knows the
+client library and nothing below it of how tokens are made: does NOT hold weights, sample, or find routes.
+"""
+
+from swarm.gateway.config import GatewayConfig
+from swarm.gateway.models import ModelRegistry, ServedModel
+
+__all__ = ["GatewayConfig", "ModelRegistry", "ServedModel"]
