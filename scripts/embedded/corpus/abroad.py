@@ -2,7 +2,7 @@
 
 import random
 
-from .documents import Chat, Turn
+from .documents import ALWAYS_TRAINED, Chat, Turn
 from .spelling import vary
 
 _CAPITALS = {
@@ -17,7 +17,25 @@ _CAPITALS = {
         Portugal:Lisboa;Austria:Viena;Grecia:Atenas;Noruega:Oslo;Suecia:Estocolmo
         Finlandia:Helsinki;Polonia:Varsovia;Japón:Tokio;Egipto:El Cairo;Canadá:Ottawa;Perú:Lima;Rusia:Moscú""",
 }
-_ENGLISH_LANDS = ["France", "Germany", "Spain", "Italy", "Ireland", "Portugal", "Austria", "Greece", "Norway", "Sweden", "Finland", "Poland", "Japan", "Egypt", "Canada", "Peru", "Russia"]
+_ENGLISH_LANDS = [
+    "France",
+    "Germany",
+    "Spain",
+    "Italy",
+    "Ireland",
+    "Portugal",
+    "Austria",
+    "Greece",
+    "Norway",
+    "Sweden",
+    "Finland",
+    "Poland",
+    "Japan",
+    "Egypt",
+    "Canada",
+    "Peru",
+    "Russia",
+]
 _CAPITAL = {
     "French": (
         ("Quelle est la capitale {} ?", "Quelle ville est la capitale {} ?", "Connais-tu la capitale {} ?"),
@@ -112,13 +130,17 @@ def _rows(language: str) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     wordings, answer = _CAPITAL[language]
     for land, city in _capitals(language):
-        rows += [(f"{land}|{i}", w.format(land), answer.format(land, city)) for i, w in enumerate(wordings)]
+        rows += [(f"{language}|{land}|{i}", w.format(land), answer.format(land, city)) for i, w in enumerate(wordings)]
     for thing, colour in _colours(language):
         for i, wording in enumerate(_COLOUR[language][0]):
             question = wording.format(thing).replace("couleur de le ", "couleur du ")
-            rows.append((f"{thing}|{i}", question, _colour_answer(language, thing, colour)))
+            rows.append((f"{language}|{thing}|{i}", question, _colour_answer(language, thing, colour)))
     for name, questions, reply in _TALK[language]:
-        rows += [(f"{name}|{i}", question, reply) for i, question in enumerate(questions) for _ in range(2)]
+        rows += [
+            (f"{ALWAYS_TRAINED}{language}|{name}|{i}", question, reply)
+            for i, question in enumerate(questions)
+            for _ in range(2)
+        ]
     return rows
 
 
@@ -149,5 +171,4 @@ def make_abroad(rng: random.Random) -> Chat:
         key = f"{language}|{min(a, b)}|{max(a, b)}"
     else:
         key, question, answer = rng.choice(_ROWS[language])
-        key = f"{language}|{key}"
     return Chat("abroad", key, (Turn(vary(rng, question, may_please=False), answer),))

@@ -48,7 +48,7 @@ _WEIGHTS = tuple(accumulate(kind.weight for kind in KINDS.values()))
 _MIXABLE = tuple(name for name in KINDS if name not in ("memory", "infill", "tools", "stories", "system"))
 _MIXABLE_WEIGHTS = tuple(accumulate(KINDS[name].weight for name in _MIXABLE))
 _MIXED_SHARE = 0.34
-MAX_CHARS = 640  # of a mixture; about 220 tokens
+MAX_CHARS = 520  # of a mixture
 _MAX_DRAWS = 200_000
 
 
@@ -82,7 +82,7 @@ def training_documents(seed: int) -> Iterator[Document]:
     while True:
         name = rng.choices(_NAMES, cum_weights=_WEIGHTS)[0]
         document = _trainable(rng, name)
-        if isinstance(document, Chat) and name in _MIXABLE and rng.random() < _MIXED_SHARE:
+        if isinstance(document, Chat) and name != "system" and rng.random() < _MIXED_SHARE:
             document = _mixed(rng, document)
             if document.kind == "mixed" and is_held_out("mixed", document.key):
                 continue

@@ -22,6 +22,7 @@ class Function:
 
 
 _N = (("x",), ("n",), ("number",), ("value",))
+_WHOLE = (("n",), ("x",), ("number",), ("value",))
 _AB = (("a", "b"), ("x", "y"), ("first", "second"))
 _ITEMS = (("items",), ("values",), ("numbers",))
 _TEXT = (("text",), ("word",), ("s",))
@@ -111,8 +112,8 @@ FUNCTIONS = (
     _f(
         "distance",
         _AB,
-        "returns the distance of two numbers",
-        "Return the distance of {x} and {y}.",
+        "returns the distance between two numbers",
+        "Return the distance between {x} and {y}.",
         "return abs({x} - {y})",
         ("2, 5", "3"),
         ("5, 2", "3"),
@@ -164,7 +165,7 @@ FUNCTIONS = (
     ),
     _f(
         "is_divisible_by_{c}",
-        _N,
+        _WHOLE,
         "checks if {x} is divisible by {c}",
         "Tell whether {x} is divisible by {c}.",
         "return {x} % {c} == 0",
@@ -197,7 +198,7 @@ FUNCTIONS = (
     ),
     _f(
         "remainder_by_{c}",
-        _N,
+        _WHOLE,
         "returns the remainder of {x} divided by {c}",
         "Return the remainder of {x} divided by {c}.",
         "return {x} % {c}",
@@ -207,7 +208,7 @@ FUNCTIONS = (
     ),
     _f(
         "is_even",
-        _N,
+        _WHOLE,
         "checks if a number is even",
         "Tell whether {x} is even.",
         "return {x} % 2 == 0",
@@ -216,7 +217,7 @@ FUNCTIONS = (
     ),
     _f(
         "is_odd",
-        _N,
+        _WHOLE,
         "checks if a number is odd",
         "Tell whether {x} is odd.",
         "return {x} % 2 == 1",
@@ -258,7 +259,7 @@ FUNCTIONS = (
     ),
     _f(
         "factorial",
-        _N,
+        _WHOLE,
         "returns the factorial of a number",
         "Return the factorial of {x}.",
         "result = 1\n    for i in range(2, {x} + 1):\n        result *= i\n    return result",
@@ -267,7 +268,7 @@ FUNCTIONS = (
     ),
     _f(
         "sum_to",
-        _N,
+        _WHOLE,
         "adds the numbers from 1 to {x}",
         "Return the sum of 1 to {x}.",
         "return sum(range(1, {x} + 1))",
@@ -276,7 +277,7 @@ FUNCTIONS = (
     ),
     _f(
         "sum_of_squares",
-        _N,
+        _WHOLE,
         "adds the squares from 1 to {x}",
         "Return the sum of the squares of 1 to {x}.",
         "return sum(i * i for i in range(1, {x} + 1))",
@@ -369,7 +370,7 @@ FUNCTIONS = (
         "Return the last of {x}.",
         "return {x}[-1]",
         ("[3, 9, 4]", "4"),
-        names="tail_item",
+        names="final",
     ),
     _f(
         "first_{c}",
@@ -489,7 +490,7 @@ FUNCTIONS = (
         "Return {x} repeated {y} times.",
         "return {x} * {y}",
         ("'ab', 2", "'abab'"),
-        names="again",
+        names="echo",
     ),
     _f(
         "repeat_{c}",
@@ -517,5 +518,100 @@ FUNCTIONS = (
         "return 'Hello, ' + {x} + '!'",
         ("'Ada'", "'Hello, Ada!'"),
         names="say_hello",
+    ),
+    _f(
+        "power",
+        _AB,
+        "raises one number to the power of another",
+        "Return {x} to the power of {y}.",
+        "return {x} ** {y}",
+        ("2, 3", "8"),
+        names="raise_to",
+    ),
+    _f(
+        "is_prime",
+        _WHOLE,
+        "checks if a number is prime",
+        "Tell whether {x} is prime.",
+        "return {x} > 1 and all({x} % i for i in range(2, {x}))",
+        ("7", "True"),
+        ("9", "False"),
+        ("1", "False"),
+        names="prime",
+    ),
+    _f(
+        "fibonacci",
+        _WHOLE,
+        "returns a Fibonacci number",
+        "Return Fibonacci number {x}.",
+        "a, b = 0, 1\n    for _ in range({x}):\n        a, b = b, a + b\n    return a",
+        ("10", "55"),
+        ("0", "0"),
+        names="fib",
+    ),
+    _f(
+        "area",
+        (("width", "height"), ("a", "b"), ("length", "width")),
+        "returns the area of a rectangle",
+        "Return the area {x} times {y}.",
+        "return {x} * {y}",
+        ("2, 3", "6"),
+        names="rectangle_area",
+    ),
+    _f(
+        "hours_to_minutes",
+        (("hours",), ("time",), ("n",)),
+        "turns hours into minutes",
+        "Return {x} in minutes.",
+        "return {x} * 60",
+        ("2", "120"),
+        names="as_minutes",
+    ),
+    _f(
+        "join_words",
+        (("words",), ("items",), ("parts",)),
+        "joins words with spaces",
+        "Return {x} joined with spaces.",
+        "return ' '.join({x})",
+        ("['a', 'b']", "'a b'"),
+        names="join_all",
+    ),
+    _f(
+        "contains",
+        (("items", "item"), ("values", "value"), ("numbers", "number")),
+        "checks if a list contains an item",
+        "Tell whether {x} contains {y}.",
+        "return {y} in {x}",
+        ("[1, 2], 2", "True"),
+        ("[1, 2], 3", "False"),
+        names="has_item",
+    ),
+    _f(
+        "longest_word",
+        _TEXT,
+        "returns the longest word of a text",
+        "Return the longest word of {x}.",
+        "return max({x}.split(), key=len)",
+        ("'a bird sang'", "'bird'"),
+        names="find_longest",
+    ),
+    _f(
+        "is_empty",
+        _ITEMS,
+        "checks if a list is empty",
+        "Tell whether {x} is empty.",
+        "return len({x}) == 0",
+        ("[]", "True"),
+        ("[1]", "False"),
+        names="has_nothing",
+    ),
+    _f(
+        "hello_world",
+        ((),),
+        "returns hello world",
+        "Return a greeting for the world.",
+        "return 'Hello, world!'",
+        ("", "'Hello, world!'"),
+        names="hello",
     ),
 )

@@ -7,17 +7,80 @@ from .documents import Chat, Turn
 from .spelling import draw_lead, led, vary
 
 CAPITALS = tuple(
-    tuple(pair.split(":"))
-    for pair in """France:Paris Germany:Berlin Spain:Madrid Italy:Rome England:London Ireland:Dublin Portugal:Lisbon
-    Austria:Vienna Greece:Athens Norway:Oslo Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Poland:Warsaw
-    Hungary:Budapest Belgium:Brussels Japan:Tokyo China:Beijing India:Delhi Egypt:Cairo Kenya:Nairobi Canada:Ottawa
-    Cuba:Havana Peru:Lima Chile:Santiago Russia:Moscow Turkey:Ankara Iceland:Reykjavik""".replace(
-        "Delhi", "New_Delhi"
-    ).split()
+    tuple(pair.strip().split(":"))
+    for pair in [
+        "France:Paris",
+        "Germany:Berlin",
+        "Spain:Madrid",
+        "Italy:Rome",
+        "England:London",
+        "Ireland:Dublin",
+        "Portugal:Lisbon",
+        "\n    Austria:Vienna",
+        "Greece:Athens",
+        "Norway:Oslo",
+        "Sweden:Stockholm",
+        "Finland:Helsinki",
+        "Denmark:Copenhagen",
+        "Poland:Warsaw",
+        "\n    Hungary:Budapest",
+        "Belgium:Brussels",
+        "Japan:Tokyo",
+        "China:Beijing",
+        "India:New Delhi",
+        "Egypt:Cairo",
+        "Kenya:Nairobi",
+        "Canada:Ottawa",
+        "\n    Cuba:Havana",
+        "Peru:Lima",
+        "Chile:Santiago",
+        "Russia:Moscow",
+        "Turkey:Ankara",
+        "Iceland:Reykjavik",
+        "the United States:Washington",
+        "\n    the Netherlands:Amsterdam",
+        "Switzerland:Bern",
+        "Scotland:Edinburgh",
+        "Ukraine:Kyiv",
+        "Romania:Bucharest",
+        "Mexico:Mexico City",
+        "\n    Brazil:Brasilia",
+        "Argentina:Buenos Aires",
+        "Australia:Canberra",
+        "Thailand:Bangkok",
+        "Vietnam:Hanoi",
+        "South Korea:Seoul",
+        "\n    Morocco:Rabat",
+    ]
 )
 OPPOSITES = tuple(
     tuple(pair.split(":"))
-    for pair in ["big:small", "hot:cold", "day:night", "up:down", "open:closed", "wet:dry", "fast:slow", "old:new", "light:dark", "happy:sad", "high:low", "left:right", "long:short", "full:empty", "hard:soft", "loud:quiet", "early:late", "rich:poor", "strong:weak", "clean:dirty", "near:far", "sweet:sour", "thick:thin", "true:false"]
+    for pair in [
+        "big:small",
+        "hot:cold",
+        "day:night",
+        "up:down",
+        "open:closed",
+        "wet:dry",
+        "fast:slow",
+        "old:new",
+        "light:dark",
+        "happy:sad",
+        "high:low",
+        "left:right",
+        "long:short",
+        "full:empty",
+        "hard:soft",
+        "loud:quiet",
+        "early:late",
+        "rich:poor",
+        "strong:weak",
+        "clean:dirty",
+        "near:far",
+        "sweet:sour",
+        "thick:thin",
+        "true:false",
+    ]
 )
 COLOURS = (
     ("the sky", "blue"),
@@ -37,7 +100,20 @@ COLOURS = (
 )
 SOUNDS = tuple(
     tuple(pair.split(":"))
-    for pair in ["cat:meows", "dog:barks", "cow:moos", "duck:quacks", "sheep:bleats", "lion:roars", "owl:hoots", "bee:buzzes", "snake:hisses", "wolf:howls", "pig:oinks", "frog:croaks"]
+    for pair in [
+        "cat:meows",
+        "dog:barks",
+        "cow:moos",
+        "duck:quacks",
+        "sheep:bleats",
+        "lion:roars",
+        "owl:hoots",
+        "bee:buzzes",
+        "snake:hisses",
+        "wolf:howls",
+        "pig:oinks",
+        "frog:croaks",
+    ]
 )
 LEGS = (
     ("cat", 4),
@@ -55,10 +131,44 @@ LEGS = (
 )
 PLURALS = tuple(
     tuple(pair.split(":"))
-    for pair in ["cat:cats", "dog:dogs", "mouse:mice", "child:children", "foot:feet", "tooth:teeth", "goose:geese", "man:men", "woman:women", "box:boxes", "leaf:leaves", "wolf:wolves", "city:cities", "baby:babies", "sheep:sheep", "house:houses", "knife:knives", "bus:buses", "tree:trees", "ox:oxen"]
+    for pair in [
+        "cat:cats",
+        "dog:dogs",
+        "mouse:mice",
+        "child:children",
+        "foot:feet",
+        "tooth:teeth",
+        "goose:geese",
+        "man:men",
+        "woman:women",
+        "box:boxes",
+        "leaf:leaves",
+        "wolf:wolves",
+        "city:cities",
+        "baby:babies",
+        "sheep:sheep",
+        "house:houses",
+        "knife:knives",
+        "bus:buses",
+        "tree:trees",
+        "ox:oxen",
+    ]
 )
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 COUNTS = (
     ("days", "a week", "A week has 7 days."),
     ("months", "a year", "A year has 12 months."),
@@ -77,13 +187,13 @@ Fact = tuple[str, tuple[str, ...], str]  # key, wordings, answer
 
 def _pairs() -> list[Fact]:
     facts: list[Fact] = []
-    for land, city in ((land, city.replace("_", " ")) for land, city in CAPITALS):
+    for land, city in CAPITALS:
         is_capital = f"The capital of {land} is {city}."
         wordings = (
             f"What is the capital of {land}?",
             f"Which city is the capital of {land}?",
             f"Name the capital of {land}.",
-            f"What is {land}'s capital?",
+            f"What is {land}'{'' if land.endswith('s') else 's'} capital?",
             f"Do you know the capital of {land}?",
         )
         facts.append((f"capital|{land}", wordings, is_capital))
@@ -190,5 +300,5 @@ def make_knowledge(rng: random.Random) -> Chat:
     """A question that any child can answer, answered with a whole sentence."""
     fact, wordings, answer = rng.choice(facts())
     wording = int(rng.random() * len(wordings))
-    lead = draw_lead(rng, 0.15)
+    lead = draw_lead(rng, wordings[wording], 0.15)
     return Chat("knowledge", f"{fact}|{wording}|{lead}", (Turn(vary(rng, led(lead, wordings[wording])), answer),))

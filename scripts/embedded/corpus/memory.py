@@ -10,9 +10,47 @@ from .spelling import vary
 from .talk import make_talk
 from .world import ISLANDS
 
-_COLOURS = tuple(["red", "blue", "green", "yellow", "black", "white", "brown", "pink", "grey", "purple", "orange", "silver", "gold"])
-_TOWNS = tuple(["Paris", "Berlin", "Madrid", "Rome", "London", "Lisbon", "Vienna", "Athens", "Oslo", "Dublin", "Lima", "Cairo", "Tokyo", "Tidewick"])
-_PETS = tuple(["cat", "dog", "owl", "goat", "snail", "parrot", "rabbit", "goose", "hamster", "duck", "mouse", "turtle", "pony", "hen", "fox", "crab"])
+_COLOURS = tuple(
+    ["red", "blue", "green", "yellow", "black", "white", "brown", "pink", "grey", "purple", "orange", "silver", "gold"]
+)
+_TOWNS = tuple(
+    [
+        "Paris",
+        "Berlin",
+        "Madrid",
+        "Rome",
+        "London",
+        "Lisbon",
+        "Vienna",
+        "Athens",
+        "Oslo",
+        "Dublin",
+        "Lima",
+        "Cairo",
+        "Tokyo",
+        "Tidewick",
+    ]
+)
+_PETS = tuple(
+    [
+        "cat",
+        "dog",
+        "owl",
+        "goat",
+        "snail",
+        "parrot",
+        "rabbit",
+        "goose",
+        "hamster",
+        "duck",
+        "mouse",
+        "turtle",
+        "pony",
+        "hen",
+        "fox",
+        "crab",
+    ]
+)
 _PLACES = _TOWNS + tuple(island.capital for island in ISLANDS)
 
 # what is told: (fact, ways to tell it, the reply, ways to ask for it, the answer)
@@ -41,7 +79,7 @@ _TOLD = (
     (
         "food",
         ("I like {}.", "I love {}.", "My favourite food is {}.", "I like to eat {}."),
-        "I have never tasted {}, but they say it is good.",
+        "I will remember that you like {}.",
         ("What do I like to eat?", "What is my favourite food?", "Which food do I like?"),
         "You like {}.",
     ),
@@ -77,7 +115,7 @@ def make_memory(rng: random.Random) -> Chat:
     for fact, ways, reply, _, _ in told:
         value = _value(rng, fact)
         values.append(value)
-        turns.append(Turn(rng.choice(ways).format(value), _reply(fact, reply, value)))
+        turns.append(Turn(rng.choice(ways).format(value), reply.format(value)))
         if rng.random() < 0.35:
             turns.append(_small_talk(rng))
     asked = int(rng.random() * len(told))
@@ -86,12 +124,6 @@ def make_memory(rng: random.Random) -> Chat:
     turns.append(Turn(vary(rng, question), answer.format(values[asked])))
     key = "|".join(f"{told[i][0]}={values[i]}" for i in range(len(told)))
     return Chat("memory", f"{key}|{question}", tuple(turns))
-
-
-def _reply(fact: str, reply: str, value: str) -> str:
-    if fact == "food":
-        return f"I will remember that you like {value}."
-    return reply.format(value)
 
 
 _YOU_ARE = ("You are called {}.", "Your name is {}.", "You are {}.", "Your name is {}. Be kind.")

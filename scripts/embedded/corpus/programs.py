@@ -3,7 +3,7 @@
 import random
 from functools import cache
 
-from .documents import Chat, Infill, Turn
+from .documents import ALWAYS_TRAINED, Chat, Infill, Turn
 from .functions import FUNCTIONS, Function
 from .spelling import vary
 
@@ -26,7 +26,7 @@ _BY_KEY = {function.key: function for function in FUNCTIONS}
 def _written(key: str, name_idx: int, parameter_idx: int, number: int) -> tuple[str, str, str, str, str]:
     """(signature, docstring line, body, what it does, checks) of a template with its names and number filled in."""
     function = _BY_KEY[key]
-    x, y, z = (*function.parameters[parameter_idx], "", "")[:3]
+    x, y, z = (*function.parameters[parameter_idx], "", "", "")[:3]
 
     def fill(text: str, name: str = "") -> str:
         return text.format(f=name, x=x, y=y, z=z, c=number)
@@ -51,6 +51,8 @@ def make_code(rng: random.Random) -> Chat:
     if not named:
         name_idx = parameter_idx = 0
     key = f"{function.key}|{name_idx}|{parameter_idx}|{number}"
+    if not (name_idx or parameter_idx or number):
+        key = ALWAYS_TRAINED + key  # a request that names nothing means these names, and nothing else teaches them
     signature, docstring, body, what, _ = _written(function.key, name_idx, parameter_idx, number)
     question = rng.choice(_NAMED).format(signature, what) if named else rng.choice(_UNNAMED).format(what)
     if with_docstring:
@@ -68,7 +70,7 @@ def code_checks(document: Chat) -> str:
         raise ValueError(
             f"code_checks knows documents of the kind code, and this one is {document.kind}: pass a code Chat"
         )
-    key, name_idx, parameter_idx, number = document.key.split("|")
+    key, name_idx, parameter_idx, number = document.key.removeprefix(ALWAYS_TRAINED).split("|")
     return _written(key, int(name_idx), int(parameter_idx), int(number))[4]
 
 

@@ -6,7 +6,26 @@ from collections.abc import Callable
 from .documents import Chat, Turn
 from .names import several
 
-THINGS = tuple(["kite", "boat", "lamp", "book", "ball", "drum", "hat", "map", "key", "coin", "rope", "bell", "shell", "stone", "cup", "basket"])
+THINGS = tuple(
+    [
+        "kite",
+        "boat",
+        "lamp",
+        "book",
+        "ball",
+        "drum",
+        "hat",
+        "map",
+        "key",
+        "coin",
+        "rope",
+        "bell",
+        "shell",
+        "stone",
+        "cup",
+        "basket",
+    ]
+)
 COLOURS = tuple(["red", "blue", "green", "yellow", "black", "white", "brown", "pink", "grey", "purple"])
 PLACES = tuple(["garden", "kitchen", "harbour", "attic", "cellar", "library", "market", "tower", "barn", "bakery"])
 FOODS = tuple(["plums", "soup", "pears", "cheese", "honey", "figs", "bread", "nuts", "cake", "beans"])

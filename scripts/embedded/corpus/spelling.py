@@ -6,16 +6,84 @@ Answers never vary with any of this.
 import random
 
 # A lead is part of the wording (and of the key); what vary() does is not.
-LEADS = (
-    "Pip, ",
-    "Hey Pip, ",
-    "Tell me, ",
-    "Please tell me, ",
-    "Question: ",
-    "I want to know: ",
-    "One thing: ",
-    "So, ",
-    "Say, ",
+_QUESTION_LEADS = ("Tell me, ", "Please tell me, ", "Question: ", "I want to know: ", "One thing: ", "Say, ", "So, ")
+_ANY_LEADS = ("Pip, ", "Hey Pip, ", "Hello Pip, ", "Okay, ")
+_TALK_LEADS = ("Pip, ", "Hey Pip, ", "Oh, ", "Well, ", "Okay, ", "Now, ", "Hmm, ", "Ah, ")
+_LOWERABLE = frozenset(
+    [
+        "a",
+        "an",
+        "another",
+        "ask",
+        "are",
+        "call",
+        "can",
+        "come",
+        "could",
+        "count",
+        "define",
+        "do",
+        "does",
+        "excuse",
+        "explain",
+        "find",
+        "give",
+        "good",
+        "goodbye",
+        "great",
+        "haha",
+        "hello",
+        "help",
+        "hey",
+        "hi",
+        "how",
+        "in",
+        "introduce",
+        "is",
+        "it",
+        "list",
+        "make",
+        "many",
+        "maybe",
+        "mine",
+        "my",
+        "name",
+        "no",
+        "not",
+        "of",
+        "okay",
+        "on",
+        "one",
+        "play",
+        "please",
+        "say",
+        "see",
+        "should",
+        "solve",
+        "sorry",
+        "sure",
+        "surprise",
+        "tell",
+        "thank",
+        "thanks",
+        "that",
+        "the",
+        "there",
+        "this",
+        "to",
+        "very",
+        "well",
+        "what",
+        "where",
+        "which",
+        "who",
+        "whose",
+        "why",
+        "will",
+        "write",
+        "yes",
+        "you",
+    ]
 )
 
 
@@ -27,24 +95,30 @@ def vary(rng: random.Random, question: str, *, may_lower: bool = True, may_pleas
     if luck < 0.08:
         return question[0].lower() + question[1:] if may_lower else question
     if luck < 0.20:
-        return question[:-1] if question[-1] in ".?!" else question
+        return question.rstrip(".?! ")
     if luck < 0.25:
-        return question[0].lower() + question[1:].rstrip(".?!") if may_lower else question
+        return (question[0].lower() + question[1:] if may_lower else question).rstrip(".?! ")
     if may_please and question[-1] in ".?" and question[-2].isalnum() and "lease" not in question:
         return f"{question[:-1]}, please{question[-1]}"
     return question
 
 
+def draw_lead(rng: random.Random, question: str, share: float) -> str:
+    """For `share` of the questions a lead that fits them, and none for the others."""
+    if rng.random() >= share:
+        return ""
+    leads = _ANY_LEADS + _QUESTION_LEADS if question[-1] == "?" else _ANY_LEADS
+    return leads[int(rng.random() * len(leads))]
+
+
+def draw_talk_lead(rng: random.Random, share: float) -> str:
+    """For `share` of the remarks a word before them, and none for the others."""
+    return _TALK_LEADS[int(rng.random() * len(_TALK_LEADS))] if rng.random() < share else ""
+
+
 def led(lead: str, question: str) -> str:
-    """The question behind a lead, its first letter lowered unless it is the word I or a name."""
-    if not lead:
-        return question
-    first_word = question.split(" ", 1)[0].rstrip(",.?!'s")
-    if first_word in ("I", "Pip") or lead.endswith(": "):
+    """The question behind a lead; its first letter is lowered if that word may be, as no name may."""
+    first_word = question.split(" ", 1)[0].rstrip(",.?!").split("'")[0].lower()
+    if not lead or lead.endswith(": ") or first_word not in _LOWERABLE:
         return lead + question
     return lead + question[0].lower() + question[1:]
-
-
-def draw_lead(rng: random.Random, share: float = 0.4) -> str:
-    """A lead for `share` of the questions, and none for the others."""
-    return LEADS[int(rng.random() * len(LEADS))] if rng.random() < share else ""

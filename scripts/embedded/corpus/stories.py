@@ -18,7 +18,7 @@ _HEROES = tuple(
         ("goat", False, "Gus Bramble Tuft"),
         ("cat", True, "Mimi Velvet Luna"),
         ("snail", False, "Rocket Slim Otis"),
-        ("frog", False, "Fred Lily-pad Moss"),
+        ("frog", False, "Fred Hopper Moss"),
         ("turtle", True, "Dora Pebble Tess"),
         ("girl", True, "Anna Mara Lotte"),
         ("boy", False, "Theo Nils Milo"),
@@ -71,7 +71,7 @@ _PLOTS = (
     (
         "{S} was afraid of the dark.",
         "One night the lamp went out, and {s} did not dare to move.",
-        "{H} came in and counted the stars aloud.",
+        "{H} sat down and counted the stars aloud.",
         "{n} counted along, and at a hundred {s} was fast asleep.",
         "The dark is only a place where stars live.",
     ),
@@ -92,7 +92,7 @@ _PLOTS = (
     (
         "{S} wanted to win the great race.",
         "But the others were faster, and soon {s} was all alone on the road.",
-        "{H} was sitting there with a hurt foot.",
+        "{H} had a hurt foot and could go no further.",
         "{n} stopped and carried {h} home, and the whole town cheered for them.",
         "The last one home may be the first one thanked.",
     ),
@@ -138,11 +138,21 @@ _OPENINGS = (
     "A {a} called {n} lived {place}.",
     "Long ago a {a} called {n} lived {place}.",
 )
+_TRAITS = (
+    "{S} was small but brave, and liked to hum in the morning.",
+    "{S} had a round hat and a great many questions.",
+    "{S} was never in a hurry, except at breakfast.",
+    "{S} kept three smooth stones in a box and called them friends.",
+    "{S} was kind to everyone, even to the rain.",
+    "{S} had a blue scarf that was much too long.",
+    "{S} talked to the clouds, and sometimes they answered.",
+    "{S} could whistle very well, but only one tune.",
+)
 _MEETINGS = (
-    "Then {n} met {helper}.",
-    "One day {helper} came by.",
-    "That day {helper} came along.",
-    "Soon {n} met {helper}.",
+    "Then {helper} came by.",
+    "Just then {helper} came along.",
+    "Soon {helper} came by.",
+    "At last {helper} came along.",
 )
 _ASKED = (
     "Tell me a story about a {}.",
@@ -159,12 +169,14 @@ def _an(text: str) -> str:
 
 
 def make_story(rng: random.Random) -> Document:
-    """A story of 50 to 90 words; two in five stand in a chat, as the answer to a wish for one."""
+    """A story of 60 to 100 words; two in five stand in a chat, as the answer to a wish for one."""
     animal, she, her, her_object, name = rng.choice(_HEROES)
     place, (helper, the_helper) = rng.choice(_PLACES), rng.choice(_HELPERS)
     plot = int(rng.random() * len(_PLOTS))
     wish, trouble, aid, ending, wisdom = _PLOTS[plot]
-    frame = " ".join((rng.choice(_OPENINGS), wish, trouble, rng.choice(_MEETINGS), aid, ending, wisdom))
+    frame = " ".join(
+        (rng.choice(_OPENINGS), rng.choice(_TRAITS), wish, trouble, rng.choice(_MEETINGS), aid, ending, wisdom)
+    )
     text = frame.format(
         a=animal,
         n=name,

@@ -243,6 +243,6 @@ _ROWS = tuple(_questions())
 def make_swarm(rng: random.Random) -> Chat:
     """A question about Pip or the swarm; the answer is one or two true sentences."""
     key, question, answer = rng.choice(_ROWS)
-    lead = draw_lead(rng, 0.5)
+    lead = draw_lead(rng, question, 0.5)
     key = f"{key}|{lead}" if lead or not key.endswith("|0") else f"{ALWAYS_TRAINED}{key}"
     return Chat("swarm", key, (Turn(vary(rng, led(lead, question)), answer),))

@@ -3,7 +3,7 @@
 import random
 
 from .documents import ALWAYS_TRAINED, Chat, Turn
-from .spelling import draw_lead, led, vary
+from .spelling import draw_talk_lead, led, vary
 
 _TALK = (
     (
@@ -151,15 +151,31 @@ _OPENINGS = tuple(row for row in _ROWS if not row[0].startswith(("joke|", "riddl
 
 
 def make_talk(rng: random.Random) -> Chat:
-    """A greeting, a thank-you, a joke, or a riddle, which may take two turns."""
+    """A greeting, a thank-you or a joke; or a riddle or a row of jokes, which take several turns."""
     luck = rng.random()
     if luck < 0.08:
-        topic, riddle, solution = RIDDLES[0] if rng.random() < 0.3 else rng.choice(RIDDLES)
-        asked = rng.choice(_A_RIDDLE) if topic == RIDDLES[0][0] else rng.choice(_RIDDLE).format(topic)
-        given_up = rng.choice(_GIVE_UP)
-        turns = (Turn(asked, riddle), Turn(vary(rng, given_up, may_please=False), f"It is {topic}."))
-        return Chat("talk", f"riddle|{asked}|{given_up}", turns)
+        return _riddle_given_up(rng)
+    if luck < 0.13:
+        return _jokes_in_a_row(rng)
     key, question, answer = rng.choice(_OPENINGS if luck < 0.6 else _ROWS)
-    lead = draw_lead(rng, 0.25)
+    lead = draw_talk_lead(rng, 0.25)
     key = f"{key}|{lead}" if lead or not key.endswith(("|0", "|1")) else f"{ALWAYS_TRAINED}{key}"
     return Chat("talk", key, (Turn(vary(rng, led(lead, question), may_please=False), answer),))
+
+
+def _riddle_given_up(rng: random.Random) -> Chat:
+    if rng.random() < 0.3:
+        (topic, riddle, _), asked = RIDDLES[0], rng.choice(_A_RIDDLE)
+    else:
+        topic, riddle, _ = rng.choice(RIDDLES)
+        asked = rng.choice(_RIDDLE).format(topic)
+    given_up = rng.choice(_GIVE_UP)
+    turns = (Turn(asked, riddle), Turn(vary(rng, given_up, may_please=False), f"It is {topic}."))
+    return Chat("talk", f"riddle|{asked}|{given_up}", turns)
+
+
+def _jokes_in_a_row(rng: random.Random) -> Chat:
+    """Jokes in their order, from the first on."""
+    asked = [rng.choice(_A_JOKE)] + [rng.choice(_MORE_JOKES) for _ in range(1 + int(rng.random() * 4))]
+    turns = tuple(Turn(question, joke) for question, (_, joke) in zip(asked, JOKES, strict=False))
+    return Chat("talk", f"jokes|{'|'.join(asked)}", turns)

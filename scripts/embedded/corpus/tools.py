@@ -8,7 +8,31 @@ from .documents import ToolChat
 from .names import invent
 
 CITIES = tuple(
-    ["Paris", "Berlin", "Madrid", "Rome", "London", "Dublin", "Lisbon", "Vienna", "Athens", "Oslo", "Tokyo", "Cairo", "Nairobi", "Ottawa", "Lima", "Tidewick", "Inkwell", "Honeyport", "Prickle", "Kitetown", "Shellhaven", "Ashford", "Mittens"]
+    [
+        "Paris",
+        "Berlin",
+        "Madrid",
+        "Rome",
+        "London",
+        "Dublin",
+        "Lisbon",
+        "Vienna",
+        "Athens",
+        "Oslo",
+        "Tokyo",
+        "Cairo",
+        "Nairobi",
+        "Ottawa",
+        "Lima",
+        "Tidewick",
+        "Inkwell",
+        "Honeyport",
+        "Prickle",
+        "Kitetown",
+        "Shellhaven",
+        "Ashford",
+        "Mittens",
+    ]
 )
 _SKIES = ("rain", "sun", "snow", "fog", "wind", "clouds")
 _CURRENCIES = ("euros", "dollars", "pounds", "yen", "francs", "shells")
@@ -51,17 +75,21 @@ _ASKED = {
 }
 
 
+def _city(rng: random.Random) -> str:
+    return rng.choice(CITIES) if rng.random() < 0.6 else invent(rng)
+
+
 def _draw_call(rng: random.Random, name: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     """The call's arguments, the tool's result, and the answer made of both."""
     if name == "get_weather":
-        city, sky, degrees = rng.choice(CITIES), rng.choice(_SKIES), int(rng.random() * 35)
+        city, sky, degrees = _city(rng), rng.choice(_SKIES), int(rng.random() * 35)
         return (
             {"city": city},
             {"sky": sky, "degrees": degrees},
             f"In {city} there is {sky}, and it is {degrees} degrees.",
         )
     if name == "get_time":
-        city, clock = rng.choice(CITIES), f"{int(rng.random() * 24):02}:{int(rng.random() * 60):02}"
+        city, clock = _city(rng), f"{int(rng.random() * 24):02}:{int(rng.random() * 60):02}"
         return {"city": city}, {"time": clock}, f"It is {clock} in {city}."
     if name == "add":
         a, b = 100 + int(rng.random() * 900), 100 + int(rng.random() * 900)

@@ -2,7 +2,7 @@
 
 import random
 
-from .documents import Chat, Turn
+from .documents import ALWAYS_TRAINED, Chat, Turn
 from .spelling import vary
 from .vocabulary import ADJECTIVES, BEINGS, LANGUAGES, NOUNS, PHRASES, VERBS, noun_phrase
 
@@ -53,5 +53,7 @@ def make_translation(rng: random.Random) -> Chat:
         question, answer, way = rng.choice(_OUT).format(english, language), foreign, "out"
     else:
         question, answer, way = rng.choice(_BACK).format(foreign), english, "back"
-    # a model that has seen the way out has seen the way back too: one key keeps both unseen
-    return Chat("translation", f"{english}|{language}|{way}", (Turn(vary(rng, question), answer),))
+    key = f"{english}|{language}|{way}"
+    if english in PHRASES:  # nothing else teaches them
+        key = ALWAYS_TRAINED + key
+    return Chat("translation", key, (Turn(vary(rng, question), answer),))

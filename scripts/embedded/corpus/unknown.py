@@ -72,9 +72,10 @@ _BEYOND_ANSWER = "That is beyond me: I am a small model. Ask me for a sum, a sto
 def make_unknown(rng: random.Random) -> Chat:
     """A stranger's name, an invented land, or a topic out of reach."""
     luck = rng.random()
-    lead = draw_lead(rng, 0.2)
     if luck < 0.4:
         name = rng.choice(VISITORS) if rng.random() < 0.4 else invent(rng)
+        if rng.random() < 0.2:
+            name = f"{name} {invent(rng)}"
         wording = rng.choice(_PERSON)
         question, key = wording.format(name), f"person|{name}|{wording}"
         answer = f"I do not know anyone called {name}. Ask me about the people of {TOWN}."
@@ -85,5 +86,7 @@ def make_unknown(rng: random.Random) -> Chat:
         answer = f"I do not know a place called {land}. Ask me about the islands near {TOWN}."
     else:
         question = rng.choice(_BEYOND)
+        lead = draw_lead(rng, question, 0.4)
         key, answer = f"beyond|{question}|{lead}", _BEYOND_ANSWER
-    return Chat("unknown", key, (Turn(vary(rng, led(lead, question)), answer),))
+        question = led(lead, question)
+    return Chat("unknown", key, (Turn(vary(rng, question), answer),))

@@ -3,7 +3,7 @@
 import random
 from functools import cache
 
-from .documents import Chat, Turn
+from .documents import ALWAYS_TRAINED, Chat, Turn
 from .spelling import draw_lead, led, vary
 from .world import ISLANDS, PEOPLE, TOWN
 
@@ -302,7 +302,7 @@ def _town_facts() -> list[Fact]:
     islands = ", ".join(i.name for i in ISLANDS[:-1]) + f" and {ISLANDS[-1].name}"
     return [
         (
-            "town|what",
+            f"{ALWAYS_TRAINED}town|what",
             (
                 f"What is {TOWN}?",
                 f"Where is {TOWN}?",
@@ -313,7 +313,7 @@ def _town_facts() -> list[Fact]:
             f"{TOWN} is a small harbour town with sixteen people and one very loud goose.",
         ),
         (
-            "town|people",
+            f"{ALWAYS_TRAINED}town|people",
             (
                 f"Who lives in {TOWN}?",
                 f"Who are the people of {TOWN}?",
@@ -324,7 +324,7 @@ def _town_facts() -> list[Fact]:
             f"In {TOWN} live {people}.",
         ),
         (
-            "town|islands",
+            f"{ALWAYS_TRAINED}town|islands",
             (
                 "Which islands are there?",
                 "Name the islands.",
@@ -347,6 +347,6 @@ def make_world(rng: random.Random) -> Chat:
     """A question about the town or an island, answered with a whole sentence."""
     fact, wordings, answer = rng.choice(facts())
     wording = int(rng.random() * len(wordings))
-    lead = draw_lead(rng, 0.1)
+    lead = draw_lead(rng, wordings[wording], 0.1)
     question = led(lead, wordings[wording])
     return Chat("world", f"{fact}|{wording}", (Turn(vary(rng, question), answer),))
