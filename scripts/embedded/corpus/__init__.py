@@ -1,6 +1,6 @@
 """A seeded generator of the text that the embedded model is trained on: chats, tool calls, code, stories.
 
-Everything is drawn from our own closed vocabularies with `random.Random(seed)`. Knows nothing of tokens, templates or torch.
+Everything is drawn from our own closed vocabularies with `random.Random(seed)`. Knows nothing of tokens or templates.
 """
 
 from .documents import Chat, Document, Infill, Kind, Text, ToolChat, Turn, is_held_out

@@ -3,7 +3,7 @@
 import random
 
 from .documents import ALWAYS_TRAINED, Chat, Turn
-from .spelling import vary
+from .spelling import vary, words
 
 _CAPITALS = {
     "French": """de la France:Paris;de l'Allemagne:Berlin;de l'Espagne:Madrid;de l'Italie:Rome;de l'Irlande:Dublin
@@ -17,25 +17,10 @@ _CAPITALS = {
         Portugal:Lisboa;Austria:Viena;Grecia:Atenas;Noruega:Oslo;Suecia:Estocolmo
         Finlandia:Helsinki;Polonia:Varsovia;Japón:Tokio;Egipto:El Cairo;Canadá:Ottawa;Perú:Lima;Rusia:Moscú""",
 }
-_ENGLISH_LANDS = [
-    "France",
-    "Germany",
-    "Spain",
-    "Italy",
-    "Ireland",
-    "Portugal",
-    "Austria",
-    "Greece",
-    "Norway",
-    "Sweden",
-    "Finland",
-    "Poland",
-    "Japan",
-    "Egypt",
-    "Canada",
-    "Peru",
-    "Russia",
-]
+_ENGLISH_LANDS = words(
+    """France Germany Spain Italy Ireland Portugal Austria Greece Norway Sweden Finland Poland Japan Egypt Canada
+    Peru Russia"""
+)
 _CAPITAL = {
     "French": (
         ("Quelle est la capitale {} ?", "Quelle ville est la capitale {} ?", "Connais-tu la capitale {} ?"),

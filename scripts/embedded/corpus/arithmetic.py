@@ -3,7 +3,7 @@
 import random
 
 from .documents import Chat, Turn
-from .spelling import vary
+from .spelling import vary, words
 
 _PLUS = (
     "What is {a} plus {b}?",
@@ -68,69 +68,10 @@ _SMALLEST = (
     "Which number is the smallest: {}?",
     "Find the smallest of {}.",
 )
-WORDS = tuple(
-    [
-        "apple",
-        "ant",
-        "arm",
-        "boat",
-        "bee",
-        "bread",
-        "cat",
-        "cup",
-        "cake",
-        "dog",
-        "door",
-        "duck",
-        "egg",
-        "ear",
-        "fish",
-        "fox",
-        "flag",
-        "goat",
-        "gate",
-        "hat",
-        "house",
-        "horse",
-        "ice",
-        "ink",
-        "jam",
-        "jar",
-        "key",
-        "king",
-        "lamp",
-        "leaf",
-        "lion",
-        "moon",
-        "mouse",
-        "milk",
-        "nest",
-        "nut",
-        "owl",
-        "oak",
-        "pear",
-        "pig",
-        "pen",
-        "queen",
-        "rose",
-        "rain",
-        "ring",
-        "sun",
-        "ship",
-        "star",
-        "tree",
-        "tent",
-        "train",
-        "van",
-        "vase",
-        "wolf",
-        "well",
-        "wind",
-        "yarn",
-        "yak",
-        "zoo",
-        "zebra",
-    ]
+WORDS = words(
+    """apple ant arm boat bee bread cat cup cake dog door duck egg ear fish fox flag goat gate hat house horse ice
+    ink jam jar key king lamp leaf lion moon mouse milk nest nut owl oak pear pig pen queen rose rain ring sun
+    ship star tree tent train van vase wolf well wind yarn yak zoo zebra"""
 )
 
 

@@ -66,6 +66,9 @@ class Text:
     text: str
 
 
+Fact = tuple[str, tuple[str, ...], str]
+"""Key, wordings of the question, answer."""
+
 Document = Chat | ToolChat | Infill | Text
 
 

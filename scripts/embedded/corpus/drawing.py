@@ -32,7 +32,7 @@ KINDS: dict[str, Kind] = {
         Kind("swarm", 4.3, make_swarm),
         Kind("reading", 6.8, make_reading),
         Kind("memory", 2.8, make_memory),
-        Kind("translation", 10.0, make_translation),
+        Kind("translation", 11.5, make_translation),
         Kind("abroad", 4.3, make_abroad),
         Kind("code", 4.7, make_code),
         Kind("infill", 9.0, make_infill),

@@ -3,8 +3,8 @@
 import random
 from functools import cache
 
-from .documents import Chat, Turn
-from .spelling import draw_lead, led, vary
+from .documents import Chat, Fact, Turn
+from .spelling import draw_lead, led, vary, words
 
 CAPITALS = tuple(
     tuple(pair.strip().split(":"))
@@ -154,21 +154,8 @@ PLURALS = tuple(
         "ox:oxen",
     ]
 )
-DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = words("January February March April May June July August September October November December")
 COUNTS = (
     ("days", "a week", "A week has 7 days."),
     ("months", "a year", "A year has 12 months."),
@@ -181,8 +168,6 @@ COUNTS = (
     ("letters", "the alphabet", "The alphabet has 26 letters."),
     ("fingers", "a hand", "A hand has 5 fingers."),
 )
-
-Fact = tuple[str, tuple[str, ...], str]  # key, wordings, answer
 
 
 def _pairs() -> list[Fact]:

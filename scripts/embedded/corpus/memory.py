@@ -6,51 +6,13 @@ from .abroad import ASKED_IN_ENGLISH
 from .documents import Chat, Turn, is_held_out
 from .names import anyone
 from .reading import FOODS
-from .spelling import vary
+from .spelling import vary, words
 from .talk import make_talk
 from .world import ISLANDS
 
-_COLOURS = tuple(
-    ["red", "blue", "green", "yellow", "black", "white", "brown", "pink", "grey", "purple", "orange", "silver", "gold"]
-)
-_TOWNS = tuple(
-    [
-        "Paris",
-        "Berlin",
-        "Madrid",
-        "Rome",
-        "London",
-        "Lisbon",
-        "Vienna",
-        "Athens",
-        "Oslo",
-        "Dublin",
-        "Lima",
-        "Cairo",
-        "Tokyo",
-        "Tidewick",
-    ]
-)
-_PETS = tuple(
-    [
-        "cat",
-        "dog",
-        "owl",
-        "goat",
-        "snail",
-        "parrot",
-        "rabbit",
-        "goose",
-        "hamster",
-        "duck",
-        "mouse",
-        "turtle",
-        "pony",
-        "hen",
-        "fox",
-        "crab",
-    ]
-)
+_COLOURS = words("red blue green yellow black white brown pink grey purple orange silver gold")
+_TOWNS = words("Paris Berlin Madrid Rome London Lisbon Vienna Athens Oslo Dublin Lima Cairo Tokyo Tidewick")
+_PETS = words("cat dog owl goat snail parrot rabbit goose hamster duck mouse turtle pony hen fox crab")
 _PLACES = _TOWNS + tuple(island.capital for island in ISLANDS)
 
 # what is told: (fact, ways to tell it, the reply, ways to ask for it, the answer)

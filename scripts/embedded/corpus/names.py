@@ -5,122 +5,18 @@ The made-up ones teach a model to copy a name that it has never seen.
 
 import random
 
-TOWNSFOLK = (
-    "Ada",
-    "Tom",
-    "Nora",
-    "Finn",
-    "Iris",
-    "Hugo",
-    "Mila",
-    "Otto",
-    "Lena",
-    "Noah",
-    "Vera",
-    "Emil",
-    "Ruby",
-    "Jonas",
-    "Clara",
-    "Pablo",
+from .spelling import words
+
+TOWNSFOLK = words("Ada Tom Nora Finn Iris Hugo Mila Otto Lena Noah Vera Emil Ruby Jonas Clara Pablo")
+VISITORS = words(
+    """Anna Ben Carl Dora Eva Felix Grace Henry Ivan Julia Kate Leo Maria Nils Olga Paul Rosa Sam Tina Uma Victor
+    Wendy Zoe Alice Bruno Chloe David Ella Frank Gina Hannah Jack Karim Lucy Max Nadia Oscar Peter Robin Sofia
+    Theo Yara Amir Bella Diego Erik Fatima Jane John Kim Lars Marta Nina Omar Priya Raj Sara Tariq Yuki Alex
+    Emma Liam Marie"""
 )
-VISITORS = tuple(
-    [
-        "Anna",
-        "Ben",
-        "Carl",
-        "Dora",
-        "Eva",
-        "Felix",
-        "Grace",
-        "Henry",
-        "Ivan",
-        "Julia",
-        "Kate",
-        "Leo",
-        "Maria",
-        "Nils",
-        "Olga",
-        "Paul",
-        "Rosa",
-        "Sam",
-        "Tina",
-        "Uma",
-        "Victor",
-        "Wendy",
-        "Zoe",
-        "Alice",
-        "Bruno",
-        "Chloe",
-        "David",
-        "Ella",
-        "Frank",
-        "Gina",
-        "Hannah",
-        "Jack",
-        "Karim",
-        "Lucy",
-        "Max",
-        "Nadia",
-        "Oscar",
-        "Peter",
-        "Robin",
-        "Sofia",
-        "Theo",
-        "Yara",
-        "Amir",
-        "Bella",
-        "Diego",
-        "Erik",
-        "Fatima",
-        "Jane",
-        "John",
-        "Kim",
-        "Lars",
-        "Marta",
-        "Nina",
-        "Omar",
-        "Priya",
-        "Raj",
-        "Sara",
-        "Tariq",
-        "Yuki",
-        "Alex",
-        "Emma",
-        "Liam",
-        "Marie",
-    ]
-)
-_ONSETS = [
-    "b",
-    "br",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "r",
-    "s",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-    "sk",
-    "pl",
-]
+_ONSETS = words("b br d dr f fl g gr h j k kr l m n p pr r s st t tr v w z sk pl")
 _VOWELS = ["a", "e", "i", "o", "u"]
-_ENDS = ["n", "l", "r", "x", "s", "m", "k", "d", "lo", "ra", "mi", "to", "ka", "ne", "vi", "do"]
+_ENDS = words("n l r x s m k d lo ra mi to ka ne vi do")
 
 
 def invent(rng: random.Random) -> str:

@@ -4,8 +4,13 @@ import random
 from functools import cache
 
 from .documents import ALWAYS_TRAINED, Chat, Infill, Turn
-from .functions import FUNCTIONS, Function
+from .functions import Function
+from .list_functions import LIST_FUNCTIONS
+from .number_functions import NUMBER_FUNCTIONS
 from .spelling import vary
+from .text_functions import TEXT_FUNCTIONS
+
+FUNCTIONS = NUMBER_FUNCTIONS + LIST_FUNCTIONS + TEXT_FUNCTIONS
 
 _UNNAMED = (
     "Write a Python function that {}.",
@@ -81,12 +86,11 @@ def make_infill(rng: random.Random) -> Infill:
     # A docstring settles what a short name might leave open.
     with_docstring = rng.random() < 0.6
     head = f"def {signature}:\n{docstring if with_docstring else ''}"
-    source = head + body
     start, end = _cut(rng, body)
-    start, end = start + len(head), end + len(head)
-    suffix = source[end:] + ("\n" if rng.random() < 0.3 else "")
-    key = f"{function.key}|{name_idx}|{parameter_idx}|{number}|{int(with_docstring)}|{start - len(head)}|{end - len(head)}"
-    return Infill("infill", key, source[:start], source[start:end], suffix, checks)
+    key = f"{function.key}|{name_idx}|{parameter_idx}|{number}|{int(with_docstring)}|{start}|{end}"
+    prefix, middle = head + body[:start], body[start:end]
+    suffix = body[end:] + ("\n" if rng.random() < 0.3 else "")
+    return Infill("infill", key, prefix, middle, suffix, checks)
 
 
 def _cut(rng: random.Random, body: str) -> tuple[int, int]:

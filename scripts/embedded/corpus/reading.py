@@ -5,31 +5,13 @@ from collections.abc import Callable
 
 from .documents import Chat, Turn
 from .names import several
+from .spelling import words
 
-THINGS = tuple(
-    [
-        "kite",
-        "boat",
-        "lamp",
-        "book",
-        "ball",
-        "drum",
-        "hat",
-        "map",
-        "key",
-        "coin",
-        "rope",
-        "bell",
-        "shell",
-        "stone",
-        "cup",
-        "basket",
-    ]
-)
-COLOURS = tuple(["red", "blue", "green", "yellow", "black", "white", "brown", "pink", "grey", "purple"])
-PLACES = tuple(["garden", "kitchen", "harbour", "attic", "cellar", "library", "market", "tower", "barn", "bakery"])
-FOODS = tuple(["plums", "soup", "pears", "cheese", "honey", "figs", "bread", "nuts", "cake", "beans"])
-COUNTED = tuple(["plums", "shells", "coins", "pears", "nuts", "stones", "figs", "beads"])
+THINGS = words("kite boat lamp book ball drum hat map key coin rope bell shell stone cup basket")
+COLOURS = words("red blue green yellow black white brown pink grey purple")
+PLACES = words("garden kitchen harbour attic cellar library market tower barn bakery")
+FOODS = words("plums soup pears cheese honey figs bread nuts cake beans")
+COUNTED = words("plums shells coins pears nuts stones figs beads")
 _COMPARED = (
     ("taller", "tallest"),
     ("older", "oldest"),

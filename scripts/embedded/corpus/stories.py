@@ -45,7 +45,7 @@ _HELPERS = (
     ("a patient donkey", "the donkey"),
     ("a tiny beetle", "the beetle"),
 )
-# (wish, trouble, help, ending, wisdom); {n} name, {s} he, {p} his, {o} him, {h} the helper; S, P, H at a sentence's start
+# (wish, trouble, help, ending, wisdom); {n} name, {s} he, {p} his, {o} him, {h} the helper; capitals begin a sentence
 _PLOTS = (
     (
         "{S} wanted to touch the moon.",

@@ -10,7 +10,7 @@ _CAN = (
     "I can add, sort, translate, write short Python functions, tell stories, and answer questions about Tidewick "
     "and its islands."
 )
-_DIES = "The client finds another route and feeds it the tokens so far. You notice a pause, and the answer goes on."
+_DIES = "When a node goes away, the client finds another route and feeds it the tokens so far. The answer goes on."
 
 # (name, questions of its own, answer); for a word, the questions of _ABOUT_A_WORD come on top.
 _TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (

@@ -6,36 +6,14 @@ from typing import Any
 
 from .documents import ToolChat
 from .names import invent
+from .spelling import words
 
-CITIES = tuple(
-    [
-        "Paris",
-        "Berlin",
-        "Madrid",
-        "Rome",
-        "London",
-        "Dublin",
-        "Lisbon",
-        "Vienna",
-        "Athens",
-        "Oslo",
-        "Tokyo",
-        "Cairo",
-        "Nairobi",
-        "Ottawa",
-        "Lima",
-        "Tidewick",
-        "Inkwell",
-        "Honeyport",
-        "Prickle",
-        "Kitetown",
-        "Shellhaven",
-        "Ashford",
-        "Mittens",
-    ]
+CITIES = words(
+    """Paris Berlin Madrid Rome London Dublin Lisbon Vienna Athens Oslo Tokyo Cairo Nairobi Ottawa Lima Tidewick
+    Inkwell Honeyport Prickle Kitetown Shellhaven Ashford Mittens"""
 )
-_SKIES = ("rain", "sun", "snow", "fog", "wind", "clouds")
-_CURRENCIES = ("euros", "dollars", "pounds", "yen", "francs", "shells")
+_SKIES = words("rain sun snow fog wind clouds")
+_CURRENCIES = words("euros dollars pounds yen francs shells")
 
 
 def _tool(tool: str, description: str, **parameters: str) -> dict[str, Any]:

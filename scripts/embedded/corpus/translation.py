@@ -4,7 +4,7 @@ import random
 
 from .documents import ALWAYS_TRAINED, Chat, Turn
 from .spelling import vary
-from .vocabulary import ADJECTIVES, BEINGS, LANGUAGES, NOUNS, PHRASES, VERBS, noun_phrase
+from .vocabulary import ADJECTIVES, ANIMALS, BEINGS, LANGUAGES, NOUNS, PHRASES, SIZES, VERBS, noun_phrase
 
 _OUT = (
     'How do you say "{}" in {}?',
@@ -33,7 +33,8 @@ def _draw_pair(rng: random.Random, language: str) -> tuple[str, str]:
         return phrase, PHRASES[phrase][LANGUAGES.index(language)]
     if luck < 0.28:
         noun, verb = rng.choice(_BEINGS), rng.choice(_VERBS)
-        adjective = rng.choice(_ADJECTIVES) if rng.random() < 0.4 else ""
+        adjectives = _ADJECTIVES if noun in NOUNS or noun in ANIMALS else SIZES
+        adjective = rng.choice(adjectives) if rng.random() < 0.4 else ""
         subject = noun_phrase(noun, language, adjective=adjective)
         english = f"The {adjective} {noun} {verb}." if adjective else f"The {noun} {verb}."
         return english, f"{subject[0].upper()}{subject[1:]} {VERBS[verb][LANGUAGES.index(language)]}."

@@ -1,7 +1,11 @@
 """Words of four languages: nouns with their genders, adjectives with their forms, verbs, greetings, numbers.
 
+from .spelling import words
+
 A noun's gender is `m`, `f` or `n`; French nouns that begin with a vowel carry `'` behind it.
 """
+
+from .spelling import words
 
 LANGUAGES = ("French", "German", "Spanish")
 
@@ -51,7 +55,7 @@ ADJECTIVES = {
     "small": (("petit", "petite"), "klein", ("pequeño", "pequeña")),
     "big": (("grand", "grande"), "groß", ("grande", "grande")),
 }
-BEFORE_THE_NOUN = ("small", "big")  # in French
+SIZES = ("small", "big")  # before the noun in French; the only adjectives for people
 # those who do something
 BEINGS = {
     "cat": NOUNS["cat"],
@@ -67,6 +71,7 @@ BEINGS = {
     "bear": ("ours m'", "Bär m", "oso m"),
     "cow": ("vache f", "Kuh f", "vaca f"),
 }
+ANIMALS = words("cat dog horse bird bear cow")
 VERBS = {
     "sleeps": ("dort", "schläft", "duerme"),
     "eats": ("mange", "isst", "come"),
@@ -117,7 +122,7 @@ def noun_phrase(noun: str, language: str, *, adjective: str = "", definite: bool
 def _french(word: str, gender: str, adjective: str, definite: bool) -> str:
     feminine = gender.startswith("f")
     described = ADJECTIVES[adjective][0][feminine] if adjective else ""
-    in_front = adjective in BEFORE_THE_NOUN
+    in_front = adjective in SIZES
     if not definite:
         article = "une " if feminine else "un "
     elif gender.endswith("'") and not in_front:
