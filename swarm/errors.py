@@ -25,6 +25,10 @@ SwarmError
 │   ├── StaleEpoch             a newer epoch of this session exists: the caller is a zombie
 │   ├── PositionMismatch       the step starts after what is cached: replay from there
 │   └── StageFull              no room for another session; carries retry_after_s
+├── GatewayError               a gateway does not take this request
+│   ├── KeyRefused             no API key, or none that it knows
+│   ├── TooManyRequests        the caller, or everybody together, is at a limit; carries retry_after_s
+│   └── GatewayDraining        it is about to stop; carries retry_after_s
 ├── ListenError                an address could not be bound
 ├── Interrupted                the user ended it with work left; running again goes on from there
 └── LocalProtocolError         our own code used a room wrongly (a bug)
@@ -147,6 +151,26 @@ class PositionMismatch(SessionError):
 class StageFull(SessionError):
     exit_code = 5
 
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class GatewayError(SwarmError):
+    exit_code = 5
+
+
+class KeyRefused(GatewayError):
+    pass
+
+
+class TooManyRequests(GatewayError):
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class GatewayDraining(GatewayError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
