@@ -55,6 +55,9 @@ class Step:
     Larger: refused.
     n_logit_rows: of how many of the last rows the client wants logits (0 for all but the last chunk of a prompt).
     hop_times: what the hops before this one spent, first hop first.
+    allowed: which token ids the logits may be of, bit i of byte i // 8 (the lowest first) for id i; empty for all.
+    Every stage passes it on as it came, and the last one answers as if no other ids existed: log_sum_exp too is of
+    the allowed ones. Only a step with n_logit_rows of 1 has it.
     """
 
     epoch: int
@@ -62,6 +65,7 @@ class Step:
     payload: tuple[int, ...] | Rows
     n_logit_rows: int
     hop_times: tuple[HopTime, ...] = ()
+    allowed: bytes = b""
 
     @property
     def n_rows(self) -> int:
@@ -70,7 +74,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TopLogits:
-    """The n_top largest logits of one row, largest first (ties: smaller id first), and log(sum(exp(all logits)))."""
+    """The n_top largest logits of one row, largest first (ties: smaller id first), and log(sum(exp(all logits))).
+
+    Where the step said which ids are allowed, "all" are those.
+    """
 
     ids: tuple[int, ...]
     logits: tuple[float, ...]

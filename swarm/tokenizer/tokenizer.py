@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.errors import BadArgument
 from swarm.tokenizer.loading import load_raw, no_panics, with_templates
-from swarm.tokenizer.streaming import ByteLevelDecoder, SentencePieceDecoder, StreamDecoder
+from swarm.tokenizer.streaming import SPACE_MARK, ByteLevelDecoder, SentencePieceDecoder, StreamDecoder
 
 if TYPE_CHECKING:
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
@@ -95,6 +95,24 @@ class Tokenizer:
     def special_id(self, token: str) -> int | None:
         """The id of a special token by its name, such as "[TOOL_CALLS]"; None where this file has none."""
         return self._raw.get_special_token(token) if self._raw.is_special(token) else None
+
+    def byte_pieces(self) -> list[bytes | None]:
+        """Per id in [0, vocab_size) the bytes that it adds to a text; None for special ids and the unknown one."""
+        if self._is_tekken:
+            return [self._bytes_of(token_id) for token_id in range(self.vocab_size)]
+        pieces = [p.replace(SPACE_MARK, " ").encode() if isinstance(p, str) else p for p in self._pieces]
+        pieces[self._raw.unk_id] = None
+        return pieces
+
+    def encode_inner(self, text: str) -> list[int]:
+        """The ids of text that stands in the middle of other text: SentencePiece puts a space before it otherwise.
+
+        Raises: BadArgument for text that is not Unicode.
+        """
+        if self._is_tekken:
+            return self.encode(text, bos=False)
+        before = self.encode(_FIM_ANCHOR, bos=False)
+        return self.encode(_FIM_ANCHOR + text, bos=False)[len(before) :]
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """The ids of a conversation up to where the assistant speaks, by the template of this tokenizer's version.

@@ -24,7 +24,7 @@ FLOORS = (
     # floor 1
     ("swarm.release", "swarm.routing", "swarm.sampling", "swarm.wire", "swarm.identity"),
     # floor 2
-    ("swarm.torrent", "swarm.discovery", "swarm.rpc", "swarm.tokenizer", "node.weights", "node.model"),
+    ("swarm.torrent", "swarm.discovery", "swarm.rpc", "swarm.tokenizer", "swarm.grammar", "node.weights", "node.model"),
     # floor 3
     ("swarm.client", "node.stage", "node.hosting"),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
@@ -43,6 +43,7 @@ SOLE_IMPORTERS = {
     "libtorrent": ("swarm.torrent",),
     "grpc": ("swarm.rpc",),
     "grpc_health": ("swarm.rpc",),
+    "llguidance": ("swarm.grammar",),
     "safetensors": ("node.weights",),
     "starlette": ("swarm.gateway",),
     "uvicorn": ("swarm.gateway",),
