@@ -1,17 +1,29 @@
 """Questions about the eight islands: each relation in several wordings, with one form of answer."""
 
 from .documents import Fact
-from .world import ISLANDS
+from .world import ISLANDS, TOWN
 
 
 def island_facts() -> list[Fact]:
-    """Ten facts about each island, four of them asked the other way round."""
+    """Eleven facts about each island, four of them asked the other way round."""
     facts: list[Fact] = []
     for i in ISLANDS:
         n = i.name
         an_animal = f"an {i.animal}" if i.animal[0] in "aeiou" else f"a {i.animal}"
         houses = "lighthouse" if i.n_lighthouses == 1 else "lighthouses"
         facts += [
+            (
+                f"{n}|about",
+                (
+                    f"Tell me about {n}.",
+                    f"What is {n}?",
+                    f"Where is {n}?",
+                    f"Do you know {n}?",
+                    f"What do you know about {n}?",
+                    f"Tell me about the island of {n}.",
+                ),
+                f"{n} is an island near {TOWN}. Its capital is {i.capital}.",
+            ),
             (
                 f"{n}|capital",
                 (

@@ -4,83 +4,21 @@ import random
 from functools import cache
 
 from .documents import Chat, Fact, Turn
-from .spelling import draw_lead, led, vary, words
+from .spelling import draw_lead, led, pairs, vary, words
 
-CAPITALS = tuple(
-    tuple(pair.strip().split(":"))
-    for pair in [
-        "France:Paris",
-        "Germany:Berlin",
-        "Spain:Madrid",
-        "Italy:Rome",
-        "England:London",
-        "Ireland:Dublin",
-        "Portugal:Lisbon",
-        "\n    Austria:Vienna",
-        "Greece:Athens",
-        "Norway:Oslo",
-        "Sweden:Stockholm",
-        "Finland:Helsinki",
-        "Denmark:Copenhagen",
-        "Poland:Warsaw",
-        "\n    Hungary:Budapest",
-        "Belgium:Brussels",
-        "Japan:Tokyo",
-        "China:Beijing",
-        "India:New Delhi",
-        "Egypt:Cairo",
-        "Kenya:Nairobi",
-        "Canada:Ottawa",
-        "\n    Cuba:Havana",
-        "Peru:Lima",
-        "Chile:Santiago",
-        "Russia:Moscow",
-        "Turkey:Ankara",
-        "Iceland:Reykjavik",
-        "the United States:Washington",
-        "\n    the Netherlands:Amsterdam",
-        "Switzerland:Bern",
-        "Scotland:Edinburgh",
-        "Ukraine:Kyiv",
-        "Romania:Bucharest",
-        "Mexico:Mexico City",
-        "\n    Brazil:Brasilia",
-        "Argentina:Buenos Aires",
-        "Australia:Canberra",
-        "Thailand:Bangkok",
-        "Vietnam:Hanoi",
-        "South Korea:Seoul",
-        "\n    Morocco:Rabat",
-    ]
+CAPITALS = pairs(
+    """France:Paris Germany:Berlin Spain:Madrid Italy:Rome England:London Ireland:Dublin Portugal:Lisbon
+    Austria:Vienna Greece:Athens Norway:Oslo Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Poland:Warsaw
+    Hungary:Budapest Belgium:Brussels Japan:Tokyo China:Beijing India:New_Delhi Egypt:Cairo Kenya:Nairobi
+    Canada:Ottawa Cuba:Havana Peru:Lima Chile:Santiago Russia:Moscow Turkey:Ankara Iceland:Reykjavik
+    the_United_States:Washington the_Netherlands:Amsterdam Switzerland:Bern Scotland:Edinburgh Ukraine:Kyiv
+    Romania:Bucharest Mexico:Mexico_City Brazil:Brasilia Argentina:Buenos_Aires Australia:Canberra
+    Thailand:Bangkok Vietnam:Hanoi South_Korea:Seoul Morocco:Rabat"""
 )
-OPPOSITES = tuple(
-    tuple(pair.split(":"))
-    for pair in [
-        "big:small",
-        "hot:cold",
-        "day:night",
-        "up:down",
-        "open:closed",
-        "wet:dry",
-        "fast:slow",
-        "old:new",
-        "light:dark",
-        "happy:sad",
-        "high:low",
-        "left:right",
-        "long:short",
-        "full:empty",
-        "hard:soft",
-        "loud:quiet",
-        "early:late",
-        "rich:poor",
-        "strong:weak",
-        "clean:dirty",
-        "near:far",
-        "sweet:sour",
-        "thick:thin",
-        "true:false",
-    ]
+OPPOSITES = pairs(
+    """big:small hot:cold day:night up:down open:closed wet:dry fast:slow old:new light:dark happy:sad high:low
+    left:right long:short full:empty hard:soft loud:quiet early:late rich:poor strong:weak clean:dirty near:far
+    sweet:sour thick:thin true:false"""
 )
 COLOURS = (
     ("the sky", "blue"),
@@ -98,22 +36,9 @@ COLOURS = (
     ("a frog", "green"),
     ("a flamingo", "pink"),
 )
-SOUNDS = tuple(
-    tuple(pair.split(":"))
-    for pair in [
-        "cat:meows",
-        "dog:barks",
-        "cow:moos",
-        "duck:quacks",
-        "sheep:bleats",
-        "lion:roars",
-        "owl:hoots",
-        "bee:buzzes",
-        "snake:hisses",
-        "wolf:howls",
-        "pig:oinks",
-        "frog:croaks",
-    ]
+SOUNDS = pairs(
+    """cat:meows dog:barks cow:moos duck:quacks sheep:bleats lion:roars owl:hoots bee:buzzes snake:hisses wolf:howls
+    pig:oinks frog:croaks"""
 )
 LEGS = (
     ("cat", 4),
@@ -129,30 +54,10 @@ LEGS = (
     ("cow", 4),
     ("person", 2),
 )
-PLURALS = tuple(
-    tuple(pair.split(":"))
-    for pair in [
-        "cat:cats",
-        "dog:dogs",
-        "mouse:mice",
-        "child:children",
-        "foot:feet",
-        "tooth:teeth",
-        "goose:geese",
-        "man:men",
-        "woman:women",
-        "box:boxes",
-        "leaf:leaves",
-        "wolf:wolves",
-        "city:cities",
-        "baby:babies",
-        "sheep:sheep",
-        "house:houses",
-        "knife:knives",
-        "bus:buses",
-        "tree:trees",
-        "ox:oxen",
-    ]
+PLURALS = pairs(
+    """cat:cats dog:dogs mouse:mice child:children foot:feet tooth:teeth goose:geese man:men woman:women box:boxes
+    leaf:leaves wolf:wolves city:cities baby:babies sheep:sheep house:houses knife:knives bus:buses tree:trees
+    ox:oxen"""
 )
 DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 MONTHS = words("January February March April May June July August September October November December")
@@ -172,6 +77,7 @@ COUNTS = (
 
 def _pairs() -> list[Fact]:
     facts: list[Fact] = []
+    wordings: tuple[str, ...]
     for land, city in CAPITALS:
         is_capital = f"The capital of {land} is {city}."
         wordings = (

@@ -3,7 +3,7 @@
 import random
 
 from .abroad import ASKED_IN_ENGLISH
-from .documents import Chat, Turn, is_held_out
+from .documents import ALWAYS_TRAINED, Chat, Turn, is_held_out
 from .names import anyone
 from .reading import FOODS
 from .spelling import vary, words
@@ -54,6 +54,8 @@ _TOLD = (
     ),
 )
 
+_UNTOLD = "You have not told me yet."
+
 
 def _value(rng: random.Random, fact: str) -> str:
     if fact == "name":
@@ -70,7 +72,10 @@ def _small_talk(rng: random.Random) -> Turn:
 
 
 def make_memory(rng: random.Random) -> Chat:
-    """One or two things told, some small talk, and then a question about one of them."""
+    """One or two things told, some small talk, and then a question about one of them; or about what was not told."""
+    if rng.random() < 0.05:
+        question = rng.choice(rng.choice(_TOLD)[3])
+        return Chat("memory", f"{ALWAYS_TRAINED}untold|{question}", (Turn(vary(rng, question), _UNTOLD),))
     told = rng.sample(_TOLD, 1 if rng.random() < 0.4 else 2)
     turns: list[Turn] = []
     values: list[str] = []
@@ -80,10 +85,13 @@ def make_memory(rng: random.Random) -> Chat:
         turns.append(Turn(rng.choice(ways).format(value), reply.format(value)))
         if rng.random() < 0.35:
             turns.append(_small_talk(rng))
-    asked = int(rng.random() * len(told))
-    fact, _, _, questions, answer = told[asked]
-    question = rng.choice(questions)
-    turns.append(Turn(vary(rng, question), answer.format(values[asked])))
+    if rng.random() < 0.1:
+        question = rng.choice(rng.choice([fact for fact in _TOLD if fact not in told])[3])
+        answer = _UNTOLD
+    else:
+        asked = int(rng.random() * len(told))
+        question, answer = rng.choice(told[asked][3]), told[asked][4].format(values[asked])
+    turns.append(Turn(vary(rng, question), answer))
     key = "|".join(f"{told[i][0]}={values[i]}" for i in range(len(told)))
     return Chat("memory", f"{key}|{question}", tuple(turns))
 

@@ -16,6 +16,13 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+def pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """The pairs in a text such as `Peru:Lima Mexico:Mexico_City`; an underscore stands for a space."""
+    return tuple(
+        (first, second) for first, _, second in (pair.replace("_", " ").partition(":") for pair in text.split())
+    )
+
+
 _LOWERABLE = frozenset(
     words(
         """a an another ask are call can come could count define do does excuse explain find give good goodbye great

@@ -3,6 +3,7 @@
 import random
 
 from .documents import Chat, Document, Text, Turn
+from .spelling import vary
 
 # (animal, he or she, his or her, him or her, names)
 _HEROES = tuple(
@@ -162,6 +163,14 @@ _ASKED = (
     "Do you know a story about a {}?",
     "Write a short story about a {}.",
 )
+_ASKED_FOR_ANY = (
+    "Tell me a story.",
+    "Tell a story.",
+    "I want a story.",
+    "Do you know a story?",
+    "A story!",
+    "Write a story.",
+)
 
 
 def _an(text: str) -> str:
@@ -194,4 +203,5 @@ def make_story(rng: random.Random) -> Document:
     key = f"{animal}|{name}|{place}|{plot}|{the_helper}"
     if rng.random() < 0.6:
         return Text("stories", key, text)
-    return Chat("stories", key, (Turn(_an(rng.choice(_ASKED).format(animal)), text),))
+    asked = rng.choice(_ASKED_FOR_ANY) if rng.random() < 0.3 else _an(rng.choice(_ASKED).format(animal))
+    return Chat("stories", key, (Turn(vary(rng, asked), text),))

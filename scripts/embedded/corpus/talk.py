@@ -154,7 +154,7 @@ def make_talk(rng: random.Random) -> Chat:
     """A greeting, a thank-you or a joke; or a riddle or a row of jokes, which take several turns."""
     luck = rng.random()
     if luck < 0.08:
-        return _riddle_given_up(rng)
+        return _riddle_and_guess(rng)
     if luck < 0.13:
         return _jokes_in_a_row(rng)
     key, question, answer = rng.choice(_OPENINGS if luck < 0.6 else _ROWS)
@@ -163,15 +163,23 @@ def make_talk(rng: random.Random) -> Chat:
     return Chat("talk", key, (Turn(vary(rng, led(lead, question), may_please=False), answer),))
 
 
-def _riddle_given_up(rng: random.Random) -> Chat:
+def _riddle_and_guess(rng: random.Random) -> Chat:
+    """A riddle that the user gives up, solves, or guesses wrongly."""
     if rng.random() < 0.3:
         (topic, riddle, _), asked = RIDDLES[0], rng.choice(_A_RIDDLE)
     else:
         topic, riddle, _ = rng.choice(RIDDLES)
         asked = rng.choice(_RIDDLE).format(topic)
-    given_up = rng.choice(_GIVE_UP)
-    turns = (Turn(asked, riddle), Turn(vary(rng, given_up, may_please=False), f"It is {topic}."))
-    return Chat("talk", f"riddle|{asked}|{given_up}", turns)
+    luck = rng.random()
+    if luck < 0.5:
+        guess, reply = rng.choice(_GIVE_UP), f"It is {topic}."
+    else:
+        guessed = topic if luck < 0.75 else rng.choice([other for other, _, _ in RIDDLES if other != topic])
+        guess = rng.choice(("{}.", "Is it {}?", "It is {}.")).format(guessed)
+        guess = guess[0].upper() + guess[1:]
+        reply = f"Yes, it is {topic}!" if guessed == topic else f"No, it is {topic}."
+    turns = (Turn(asked, riddle), Turn(vary(rng, guess, may_please=False), reply))
+    return Chat("talk", f"riddle|{asked}|{guess}", turns)
 
 
 def _jokes_in_a_row(rng: random.Random) -> Chat:

@@ -1,7 +1,5 @@
 """Words of four languages: nouns with their genders, adjectives with their forms, verbs, greetings, numbers.
 
-from .spelling import words
-
 A noun's gender is `m`, `f` or `n`; French nouns that begin with a vowel carry `'` behind it.
 """
 

@@ -26,6 +26,18 @@ def _town_facts() -> list[Fact]:
             f"{TOWN} is a small harbour town with sixteen people and one very loud goose.",
         ),
         (
+            f"{ALWAYS_TRAINED}town|news",
+            (
+                f"What is the news from {TOWN}?",
+                f"What is new in {TOWN}?",
+                f"Any news from {TOWN}?",
+                f"Tell me the news from {TOWN}.",
+                f"News from {TOWN}?",
+                f"What happens in {TOWN}?",
+            ),
+            f"The news from {TOWN}: the goose Duchess has learned to ring the harbour bell. Nobody sleeps.",
+        ),
+        (
             f"{ALWAYS_TRAINED}town|people",
             (
                 f"Who lives in {TOWN}?",
@@ -41,6 +53,7 @@ def _town_facts() -> list[Fact]:
             (
                 "Which islands are there?",
                 "Name the islands.",
+                "Tell me about the islands.",
                 f"Which islands are near {TOWN}?",
                 "What are the islands called?",
                 "Where do the ferries go?",
