@@ -96,6 +96,7 @@ def defaults_from_toml(text: bytes, source: str) -> dict[str, Any]:
         "generate": {**shared, **sampling},
         "chat": {**shared, **sampling},
         "status": shared,
+        "top": shared,
         "release": {"inspect": reach, "seed": reach},
         "node": {"start": shared},
     }

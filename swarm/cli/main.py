@@ -10,21 +10,29 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from swarm import __version__
-from swarm.cli.errors import is_ours, missing_extra, report_error, wants_json
+from swarm.cli.errors import EXIT_FAILURE, is_ours, missing_extra, report_error, wants_json
 from swarm.errors import SwarmError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 ENTRY_POINT_GROUP = "swarm.commands"
+
+COMPLETE_VARIABLE = "_SWARM_COMPLETE"
+"""Set by the scripts of `swarm completion` when a shell asks for completions: click answers, and no verb runs."""
 
 VERBS: dict[str, tuple[str, str]] = {
     "release": ("swarm.cli.release:release", "Create, inspect and seed releases (weights as torrents)."),
     "generate": ("swarm.cli.generate:generate", "Complete a prompt with the nodes behind a magnet link."),
     "chat": ("swarm.cli.chat:chat", "Talk with the model behind a magnet link."),
     "status": ("swarm.cli.status:status", "Show the nodes of a release and which layers they cover."),
+    "top": ("swarm.cli.top:top", "Watch the nodes of a release: layers, sessions, tokens/s."),
+    "completion": ("swarm.cli.completion:completion", "Print what makes bash, zsh or fish complete these verbs."),
     "demo": ("swarm.cli.demo:demo", "Run a whole swarm on this machine: seed, three nodes, a prompt."),
 }
 """Our own verbs, in the order that --help shows them: name -> (module:attribute, the line shown in --help)."""
@@ -61,6 +69,14 @@ class VerbGroup(click.Group):
         mend = f"did you mean {' or '.join(repr(name) for name in close)}?" if close else f"verbs: {', '.join(known)}"
         ctx.fail(f"no such verb: {args[0]!r}; {mend}")
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs and options that begin so, without importing any verb: a shell asks at every key."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        verbs = [CompletionItem(name, help=short_help(name)) for name in names]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs without importing any of them."""
         with formatter.section("Verbs"):
@@ -76,6 +92,8 @@ class VerbGroup(click.Group):
             returned = super().main(argv, prog_name or "swarm", standalone_mode=False, **extra)
             sys.stdout.flush()
         except Exception as error:  # the top of the process: every failure becomes a message and a status here
+            if COMPLETE_VARIABLE in os.environ:  # a message would land in the middle of the line that is typed
+                sys.exit(EXIT_FAILURE)
             sys.exit(report_error(error, as_json=wants_json(argv)))
         except KeyboardInterrupt as error:
             sys.exit(report_error(error, as_json=wants_json(argv)))

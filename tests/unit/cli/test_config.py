@@ -37,7 +37,7 @@ def test_a_whole_file_reaches_every_verb_that_has_the_flag() -> None:
     }
     defaults = defaults_from_toml(text, "config.toml")
     assert defaults["generate"] == defaults["chat"] == {**shared, "max_tokens": 5, "temperature": 0}
-    assert defaults["status"] == defaults["node"]["start"] == shared
+    assert defaults["status"] == defaults["top"] == defaults["node"]["start"] == shared
     # A peer here is a node, which --torrent-peer never means.
     bytes_only = {name: shared[name] for name in ("network", "bootstrap", "timeout_s")}
     assert defaults["release"]["seed"] == defaults["release"]["inspect"] == bytes_only
