@@ -12,8 +12,7 @@ import math
 import signal
 from collections.abc import Iterable
 
-from swarm.gateway.operations.fences import send_error
-from swarm.gateway.operations.logs import ASGIApp, Message, Receive, Scope, Send
+from swarm.gateway.operations.asgi import ASGIApp, Message, Receive, Scope, Send, send_error
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +33,7 @@ class Drain:
         self._app = app
         self._bound_s = bound_s
         self._running: set[asyncio.Task[object]] = set()
+        self._ended: set[asyncio.Task[object]] = set()
         self._began = asyncio.Event()
         self._hurried = asyncio.Event()
         self._idle = asyncio.Event()
@@ -75,9 +75,10 @@ class Drain:
         if not left:
             return True
         logger.warning("draining is over with %d requests unfinished: they end now", len(left))
+        self._ended |= left
         for task in left:
             task.cancel()
-        await asyncio.wait(left)
+        await self._idle.wait()
         return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,24 +86,41 @@ class Drain:
             await self._app(scope, receive, send)
             return
         if self.is_draining:
-            retry_after_s = str(max(1, math.ceil(self._bound_s)))
-            headers = ((b"retry-after", retry_after_s.encode()), (b"connection", b"close"))
-            message = f"this gateway is about to stop; try again in {retry_after_s} s"
-            await send_error(send, 503, "draining", message, headers)
+            await self._refuse(send)
             return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
         self._idle.clear()
+        has_begun = False
 
         async def send_closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and self.is_draining:
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                if self.is_draining:
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
         try:
             await self._app(scope, receive, send_closing)
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            task.uncancel()
+            if not has_begun:
+                await self._refuse(send)  # one that has begun is cut off: its reader must not take it for whole
         finally:
+            self._ended.discard(task)
             self._running.discard(task)
             if not self._running:
                 self._idle.set()
+
+    async def _refuse(self, send: Send) -> None:
+        retry_after_s = str(max(1, math.ceil(self._bound_s)))
+        headers = ((b"retry-after", retry_after_s.encode()), (b"connection", b"close"))
+        message = f"this gateway is about to stop; try again in {retry_after_s} s"
+        await send_error(send, 503, "draining", message, headers)

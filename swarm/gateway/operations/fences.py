@@ -9,14 +9,13 @@ Source: Fetch standard, sections 3.2 (CORS protocol) and 2.3; RFC 6454 (origins)
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from swarm.errors import BadArgument
-from swarm.gateway.operations.logs import ASGIApp, Message, Receive, Scope, Send
+from swarm.gateway.operations.asgi import ASGIApp, Message, Receive, Scope, Send, header_values, send_error
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class Fence:
     def __init__(self, app: ASGIApp, config: FenceConfig | None = None) -> None:
         config = config or FenceConfig()
         self._app = app
-        self._hosts = frozenset(parsed.host for host in config.hosts if (parsed := parse_host(host)))
+        self._hosts = frozenset(name.host for host in config.hosts if (name := parse_host(host)))
         self._allows_all = "*" in config.origins
         self._origins = frozenset(parsed for origin in config.origins if (parsed := parse_origin(origin)))
 
@@ -126,10 +125,6 @@ def preflight_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def header_values(scope: Scope, wanted: bytes) -> list[str]:
-    return [value.decode("latin-1").strip() for name, value in scope["headers"] if name.lower() == wanted]
-
-
 def parse_host(text: str) -> Authority | None:
     """`localhost:8000` -> (localhost, 8000); an IPv6 address without its brackets, a name without a last dot."""
     match = HOST.fullmatch(text)
@@ -181,13 +176,3 @@ async def refuse_origin(origin: str, send: Send) -> None:
     logger.warning("refused a request from the origin %r", origin[:200])
     message = f"pages of {origin[:200]!r} may not call this gateway; start it with --cors ORIGIN to let them"
     await send_error(send, 403, "origin_not_allowed", message)
-
-
-async def send_error(
-    send: Send, status: int, code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
-    """A whole answer in the error shape that OpenAI's clients read."""
-    body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}})
-    all_headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
-    await send({"type": "http.response.body", "body": body.encode()})

@@ -202,7 +202,7 @@ class Buckets:
 
 
 class Bucket:
-    """Fills at a steady rate up to one minute's worth. May be overdrawn: what was used beyond it is waited for later."""
+    """Fills at a steady rate up to one minute's worth. May be overdrawn: what was used beyond it is waited for."""
 
     def __init__(self, per_min: float, clock: Callable[[], float]) -> None:
         self.per_min = per_min

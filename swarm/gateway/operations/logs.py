@@ -14,15 +14,11 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from swarm.gateway.operations.asgi import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("swarm.gateway.access")
 
@@ -179,7 +175,7 @@ def client_of(scope: Scope) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, request_id, then what `extra` brought, then an error's trace.
+    """One JSON object a line: time, level, logger, message, request_id, what `extra` brought, and an error's traceback.
 
     Strings are cut at 2,000 characters; control characters are escaped, so that no caller can forge a line.
     """

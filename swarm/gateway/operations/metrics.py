@@ -57,13 +57,13 @@ METRIC_NAMES = (
     "swarm:layer_replicas_min",
     "swarm:build_info",
 )
-"""Every name that /metrics has; histograms add _bucket, _sum and _count to theirs. Dashboards are checked against it."""
+"""Every name that /metrics has; histograms add _bucket, _sum and _count to theirs. Dashboards are held against it."""
 
 
 class Metrics:
     """Everything that /metrics tells. One per gateway.
 
-    watch() a model once it is served, begin() each generation, observe_http() each answer, rejected() each refusal.
+    begin() each generation, observe_http() each answer, rejected() each refusal, saw_swarm() before each render().
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -110,9 +110,9 @@ class Metrics:
         )
         self._ledger_lost = Gauge("swarm:ledger_entries_lost", "Requests not in the ledger.", registry=self.registry)
 
-    def watch(self, model_name: str, status: Callable[[], SwarmStatus | None]) -> None:
-        """Tell of a served model's nodes and layers at each scrape. status: what is known now, without waiting for it."""
-        self._swarms.add(model_name, status)
+    def saw_swarm(self, model_name: str, status: SwarmStatus) -> None:
+        """Tell of this model's nodes and layers from now on. Call it before render() with what is known then."""
+        self._swarms.statuses[model_name] = status
 
     def watch_ledger(self, n_lost: Callable[[], int]) -> None:
         self._ledger_lost.set_function(n_lost)
@@ -122,7 +122,7 @@ class Metrics:
         return RequestMeter(self, model_name, self._clock)
 
     def rejected(self, reason: str) -> None:
-        """Count a refusal; reason: a fixed word, such as rate_limited, unauthorized, draining, not_ready, bad_request."""
+        """Count a refusal. reason: a fixed word: rate_limited, unauthorized, draining, not_ready, bad_request."""
         self._rejected.labels(reason).inc()
 
     def observe_http(self, method: str, handler: str, status: int, duration_s: float) -> None:
@@ -234,13 +234,10 @@ def known_reason(finish_reason: str) -> str:
 
 
 class SwarmCollector(Collector):
-    """Gauges of the served swarms, read when scraped."""
+    """Gauges of the served swarms, as they were last seen."""
 
     def __init__(self) -> None:
-        self._statuses: dict[str, Callable[[], SwarmStatus | None]] = {}
-
-    def add(self, model_name: str, status: Callable[[], SwarmStatus | None]) -> None:
-        self._statuses[model_name] = status
+        self.statuses: dict[str, SwarmStatus] = {}
 
     def collect(self) -> Iterable[Metric]:
         nodes = GaugeMetricFamily("swarm:nodes", "Nodes by state.", labels=("model_name", "state"))
@@ -248,9 +245,7 @@ class SwarmCollector(Collector):
         layers = GaugeMetricFamily("swarm:layers", "Layers of the model.", labels=("model_name",))
         uncovered = GaugeMetricFamily("swarm:layers_uncovered", "Layers that nobody serves.", labels=("model_name",))
         fewest = GaugeMetricFamily("swarm:layer_replicas_min", "Hosts of the rarest layer.", labels=("model_name",))
-        for name, status in self._statuses.items():
-            if (seen := status()) is None:
-                continue
+        for name, seen in self.statuses.items():
             for state in NodeState:
                 nodes.add_metric((name, state.value), sum(fact.state is state for fact in seen.nodes))
             free.add_metric((name,), sum(fact.free_sessions for fact in seen.nodes))
