@@ -10,7 +10,7 @@ from torch import Tensor
 from node.model import KVCache, SpanModel
 from node.stage.rows import rows_of, tensor_of
 from node.stage.scheduler import ComputeThread
-from node.stage.top_logits import top_logits
+from node.stage.top_logits import allowed_ids, top_allowed_logits, top_logits
 from swarm.errors import (
     BadArgument,
     RemoteProtocolError,
@@ -187,6 +187,8 @@ class Stage:
                 f"a step of {step.n_rows} rows with logits of {step.n_logit_rows}; "
                 f"steps have 1 to {self.config.max_chunk_rows} rows and at most as many logits"
             )
+        if step.allowed:
+            self._check_allowed(step)
         n_logits = step.n_logit_rows * min(session.n_top, self.args.vocab_size)
         if n_logits > max(self.config.max_answer_logits, self.args.vocab_size):
             raise RemoteProtocolError(
@@ -199,6 +201,22 @@ class Stage:
         if isinstance(step.payload, tuple) and not all(0 <= i < self.args.vocab_size for i in step.payload):
             raise RemoteProtocolError(f"a token id is outside of the vocabulary of {self.args.vocab_size}")
 
+    def _check_allowed(self, step: Step) -> None:
+        """The mask is a bit per id of this model's vocabulary, at least one of them set, for the one row of logits."""
+        n_bytes = (self.args.vocab_size + 7) // 8
+        if step.n_logit_rows != 1:
+            raise RemoteProtocolError(
+                f"a mask of allowed tokens came with {step.n_logit_rows} rows of logits; it is for exactly one"
+            )
+        if len(step.allowed) != n_bytes:
+            raise RemoteProtocolError(
+                f"a mask of {len(step.allowed)} bytes came; {self.args.vocab_size} token ids have one of {n_bytes}"
+            )
+        if step.allowed[-1] >> (self.args.vocab_size - 8 * (n_bytes - 1)) or not any(step.allowed):
+            raise RemoteProtocolError(
+                f"a mask allows no token at all, or tokens beyond the vocabulary of {self.args.vocab_size}"
+            )
+
     @torch.inference_mode()
     def _compute_step(self, session: StageSession, step: Step) -> Rows | tuple[TopLogits, ...]:
         """In the compute thread, where the cache's position is checked: after the steps that were queued before."""
@@ -210,7 +228,10 @@ class Stage:
             return rows_of(h)
         if step.n_logit_rows == 0:
             return ()
-        return top_logits(model.logits(h[-step.n_logit_rows :]), session.n_top)
+        logits = model.logits(h[-step.n_logit_rows :])
+        if step.allowed:
+            return top_allowed_logits(logits, session.n_top, allowed_ids(step.allowed, self.args.vocab_size))
+        return top_logits(logits, session.n_top)
 
     def _enter(self, model: SpanModel, step: Step) -> Tensor:
         if isinstance(step.payload, Rows):

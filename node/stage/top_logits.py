@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +26,18 @@ def top_logits(logits: Tensor, n_top: int) -> tuple[TopLogits, ...]:
         )
     least = logits.topk(n_top, dim=-1, sorted=False).values.amin(-1).tolist()  # (T,)
     return tuple(_top(row, n_top, at_least, lse) for row, at_least, lse in zip(rows, least, log_sum_exps, strict=True))
+
+
+def allowed_ids(mask: bytes, vocab_size: int) -> NDArray[np.int64]:
+    """The ids in [0, vocab_size) whose bit is set, ascending; bits are the lowest of a byte first."""
+    bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
+    return np.flatnonzero(bits[:vocab_size])
+
+
+def top_allowed_logits(logits: Tensor, n_top: int, ids: NDArray[np.int64]) -> tuple[TopLogits, ...]:
+    """As top_logits, as if the vocabulary were these ids (ascending, at least one): the log-sum-exp is of them too."""
+    rows = top_logits(logits.index_select(-1, torch.from_numpy(ids).to(logits.device)), n_top)
+    return tuple(TopLogits(tuple(ids[list(row.ids)].tolist()), row.logits, row.log_sum_exp) for row in rows)
 
 
 def _top(row: NDArray[np.float32], n_top: int, at_least: float, log_sum_exp: float) -> TopLogits:

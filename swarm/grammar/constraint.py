@@ -62,7 +62,12 @@ class GrammarCompiler:
 
         Raises: BadArgument, saying what in the grammar cannot be meant, kept, or compiled within bounds.
         """
-        from llguidance import LLMatcher
+        try:
+            from llguidance import LLMatcher
+        except ImportError:
+            raise BadArgument(
+                "structured output needs llguidance, which is not installed: pip install 'mistral-swarm[gateway]'"
+            ) from None
 
         source = source_for(grammar, self._vocabulary)
         matcher = LLMatcher(self._ready_tokenizer(), source, log_level=0, limits=_limits())

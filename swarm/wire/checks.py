@@ -21,6 +21,8 @@ MAX_HOPS = 256
 MAX_LAYERS = 1 << 16
 MAX_TOP = 1 << 20
 """Logits per row: above any vocabulary."""
+MAX_ALLOWED_BYTES = (1 << 18) // 8
+"""Of a step's mask, a bit per token id: twice the largest vocabulary that is."""
 MAX_COUNTER = (1 << 63) - 1
 """Of epochs, sequence numbers and byte counts: what a signed 64-bit integer of another language still holds."""
 MAX_TIME_S = 1e12

@@ -14,6 +14,7 @@ from swarm.facts import Hop
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
 from swarm.terms import SessionId, Span
 from swarm.wire.checks import (
+    MAX_ALLOWED_BYTES,
     MAX_COUNTER,
     MAX_HOPS,
     MAX_POSITIONS,
@@ -99,6 +100,7 @@ def to_wire_step(step: Step) -> pb.Step:
         position=step.position,
         n_logit_rows=step.n_logit_rows,
         hop_times=to_wire_hop_times(step.hop_times),
+        allowed=step.allowed,
     )
     if isinstance(step.payload, Rows):
         wire.rows.MergeFrom(pb.Rows(n_rows=step.payload.n_rows, dtype=to_wire_dtype(step.payload.dtype)))
@@ -119,12 +121,15 @@ def from_wire_step(wire: pb.Step, rows: Rows | None = None) -> Step:
     else:
         payload = tuple(wire.token_ids.ids)
         n_rows = check_number(len(payload), 1, MAX_ROWS, "number of token ids")
+    check(len(wire.allowed) <= MAX_ALLOWED_BYTES, f"a mask of {len(wire.allowed)} bytes")
+    check(not wire.allowed or wire.n_logit_rows == 1, f"a mask for {wire.n_logit_rows} rows of logits instead of one")
     return Step(
         epoch=check_number(wire.epoch, 0, MAX_COUNTER, "epoch"),
         position=check_number(wire.position, 0, MAX_POSITIONS - n_rows, "position"),
         payload=payload,
         n_logit_rows=check_number(wire.n_logit_rows, 0, n_rows, "n_logit_rows"),
         hop_times=from_wire_hop_times(wire),
+        allowed=wire.allowed,
     )
 
 

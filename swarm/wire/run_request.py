@@ -53,7 +53,8 @@ def _encode_rows_step(step: Step, rows: Rows) -> bytes:
     """One join of small pieces and the tensor, in the order of the field numbers."""
     data = memoryview(rows.data).cast("B") if not isinstance(rows.data, bytes) else rows.data
     before = pb.Step(epoch=step.epoch, position=step.position).SerializeToString()
-    after = pb.Step(n_logit_rows=step.n_logit_rows, hop_times=to_wire_hop_times(step.hop_times)).SerializeToString()
+    times = to_wire_hop_times(step.hop_times)
+    after = pb.Step(n_logit_rows=step.n_logit_rows, hop_times=times, allowed=step.allowed).SerializeToString()
     rows_head = pb.Rows(n_rows=rows.n_rows, dtype=to_wire_dtype(rows.dtype)).SerializeToString()
     rows_head += encode_varint(_TAG_DATA) + encode_varint(len(data))
     rows_tag = encode_varint(_TAG_ROWS) + encode_varint(len(rows_head) + len(data))

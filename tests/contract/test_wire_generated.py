@@ -107,6 +107,18 @@ GOLDEN = [
         decode_run_request,
         f"125808071004220e080210021a08000102030405060728013240{TIMES_HEX}",
     ),
+    (
+        Step(7, 4, (1, 300), 1, TIMES, b"\x05\x80"),
+        encode_run_request,
+        decode_run_request,
+        f"1253080710041a050a0301ac0228013240{TIMES_HEX}3a020580",
+    ),
+    (
+        Step(7, 4, Rows(1, "bf16", bytes(range(4))), 1, TIMES, b"\x05\x80"),
+        encode_run_request,
+        decode_run_request,
+        f"125808071004220a080110021a040001020328013240{TIMES_HEX}3a020580",
+    ),
     (Opened(7), encode_run_reply, decode_run_reply, "0a020807"),
     (
         Failure(1, A, "StageFull", "no room", 1.5),

@@ -57,6 +57,7 @@ KINDS: dict[str, tuple[Decoder, Callable[[Any], bytes], list[bytes]]] = {
             encode_run_request(Open(SESSION, 1, RELEASE, NODE, HOPS, 1, Profile("fp32"), 100, 8)),
             encode_run_request(Step(1, 5, (1, 2, 3), 1, TIMES)),
             encode_run_request(Step(1, 5, Rows(2, "bf16", bytes(range(16))), 1, TIMES)),
+            encode_run_request(Step(1, 5, Rows(2, "bf16", bytes(range(16))), 1, TIMES, b"\x05\x80")),
         ],
     ),
     "run_reply": (

@@ -83,20 +83,22 @@ class Rows(_message.Message):
     def __init__(self, n_rows: _Optional[int] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Step(_message.Message):
-    __slots__ = ("epoch", "position", "token_ids", "rows", "n_logit_rows", "hop_times")
+    __slots__ = ("epoch", "position", "token_ids", "rows", "n_logit_rows", "hop_times", "allowed")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     N_LOGIT_ROWS_FIELD_NUMBER: _ClassVar[int]
     HOP_TIMES_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     position: int
     token_ids: TokenIds
     rows: Rows
     n_logit_rows: int
     hop_times: _containers.RepeatedCompositeFieldContainer[HopTime]
-    def __init__(self, epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ..., n_logit_rows: _Optional[int] = ..., hop_times: _Optional[_Iterable[_Union[HopTime, _Mapping]]] = ...) -> None: ...
+    allowed: bytes
+    def __init__(self, epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ..., n_logit_rows: _Optional[int] = ..., hop_times: _Optional[_Iterable[_Union[HopTime, _Mapping]]] = ..., allowed: _Optional[bytes] = ...) -> None: ...
 
 class RunRequest(_message.Message):
     __slots__ = ("open", "step")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -187,3 +188,37 @@ def test_rows_travel_bit_for_bit(dtype: torch.dtype) -> None:
     assert len(rows.data) == 5 * 24 * dtype.itemsize
     back = tensor_of(Rows(rows.n_rows, rows.dtype, bytes(rows.data)), 24, CPU)
     assert back.dtype == dtype and torch.equal(back, h)
+
+
+async def test_a_mask_leaves_the_allowed_ids_with_the_logits_that_they_have_anyway(
+    stage_of: Callable[..., Stage],
+) -> None:
+    stage = stage_of(spans=(Span(0, 3), Span(3, 6)))
+    first = stage.open((CLIENT, A, 0), 1, Span(0, 3), 64, 512)
+    last = stage.open((CLIENT, A, 1), 1, Span(3, 6), 64, 512)
+    hidden = (await stage.step(first, ids_step(IDS, 0))).payload
+    (free,) = await top(stage, last, Step(1, 0, hidden, 1))
+    allowed = {7, 8, 300, 511}
+    mask = bytes(sum(1 << bit for bit in range(8) if 8 * i + bit in allowed) for i in range(512 // 8))
+    (masked,) = await top(stage, last, Step(1, 0, hidden, 1, (), mask))
+    expected = [(i, logit) for i, logit in zip(free.ids, free.logits, strict=True) if i in allowed]
+    assert list(zip(masked.ids, masked.logits, strict=True)) == expected
+    assert masked.log_sum_exp == pytest.approx(math.log(sum(math.exp(logit) for _, logit in expected)), abs=1e-5)
+
+
+async def test_a_mask_that_makes_no_sense_is_refused_and_changes_nothing(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of("odd-mixtral", spans=(Span(0, 3),))  # 300 ids: 38 bytes, the last one with 4 bits
+    session = stage.open((CLIENT, A, 0), 1, Span(0, 3), 64, 8)
+    for step, why in (
+        (Step(1, 0, IDS, 2, (), b"\xff" * 37 + b"\x0f"), "with 2 rows"),
+        (Step(1, 0, IDS, 0, (), b"\xff" * 37 + b"\x0f"), "with 0 rows"),
+        (Step(1, 0, IDS, 1, (), b"\xff" * 37), "37 bytes"),
+        (Step(1, 0, IDS, 1, (), b"\xff" * 39), "39 bytes"),
+        (Step(1, 0, IDS, 1, (), bytes(38)), "no token at all"),
+        (Step(1, 0, IDS, 1, (), bytes(37) + b"\x10"), "beyond the vocabulary of 300"),
+    ):
+        with pytest.raises(RemoteProtocolError, match=why):
+            await stage.step(session, step)
+    (one,) = await top(stage, session, Step(1, 0, IDS, 1, (), bytes(37) + b"\x08"))
+    assert one.ids == (299,)
+    assert one.log_sum_exp == one.logits[0]

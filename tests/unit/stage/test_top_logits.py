@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.stage import top_logits
+from node.stage.top_logits import allowed_ids, top_allowed_logits
 
 ROWS = st.lists(st.integers(-3, 3), min_size=1, max_size=40)
 
@@ -23,3 +25,19 @@ def test_the_largest_first_and_equal_ones_by_id(row: list[int], n_top: int) -> N
 def test_each_row_is_on_its_own() -> None:
     rows = top_logits(torch.tensor([[0.0, 1.0, 1.0], [5.0, -1.0, 5.0]]), 2)
     assert [row.ids for row in rows] == [(1, 2), (0, 2)]
+
+
+@given(st.binary(min_size=1, max_size=9), st.data())
+def test_a_mask_names_its_ids_lowest_bit_first(mask: bytes, data: st.DataObject) -> None:
+    vocab_size = data.draw(st.integers(1, 8 * len(mask)))
+    expected = [i for i in range(vocab_size) if mask[i // 8] >> (i % 8) & 1]
+    assert allowed_ids(mask, vocab_size).tolist() == expected
+
+
+@given(ROWS, st.integers(1, 45), st.data())
+def test_under_a_mask_no_other_ids_exist(row: list[int], n_top: int, data: st.DataObject) -> None:
+    ids = sorted(data.draw(st.sets(st.sampled_from(range(len(row))), min_size=1)))
+    (got,) = top_allowed_logits(torch.tensor([row], dtype=torch.float32), n_top, np.array(ids))
+    assert got.ids == tuple(sorted(ids, key=lambda i: (-row[i], i))[:n_top])
+    assert got.logits == tuple(float(row[i]) for i in got.ids)
+    assert math.isclose(got.log_sum_exp, math.log(sum(math.exp(row[i]) for i in ids)), abs_tol=1e-5)

@@ -82,12 +82,14 @@ def steps(draw: st.DrawFn, payloads: st.SearchStrategy[Any] | None = None) -> St
     token_ids = st.lists(st.integers(min_value=0, max_value=2**32 - 1), min_size=1, max_size=300).map(tuple)
     payload = draw(payloads if payloads is not None else st.one_of(token_ids, rows_payloads()))
     n_rows = payload.n_rows if isinstance(payload, Rows) else len(payload)
+    n_logit_rows = draw(st.integers(min_value=0, max_value=n_rows))
     return Step(
         epoch=draw(counters),
         position=draw(st.integers(min_value=0, max_value=2**24 - n_rows)),
         payload=payload,
-        n_logit_rows=draw(st.integers(min_value=0, max_value=n_rows)),
+        n_logit_rows=n_logit_rows,
         hop_times=draw(hop_times),
+        allowed=draw(st.binary(max_size=40)) if n_logit_rows == 1 else b"",
     )
 
 
@@ -159,12 +161,12 @@ def test_step_round_trip_in_the_bytes_of_the_generated_code(step: Step) -> None:
     assert frame == stage_pb2.RunRequest(step=to_wire_step(step)).SerializeToString()
 
 
-@given(step=steps(payloads=rows_payloads()), order=st.permutations(range(4)))
+@given(step=steps(payloads=rows_payloads()), order=st.permutations(range(5)))
 def test_rows_are_found_wherever_a_writer_puts_them(step: Step, order: list[int]) -> None:
     """Another writer may order fields as it likes; the answer is the generated parser's."""
     wire = to_wire_step(step)
     pieces = []
-    for name in ("epoch", "position", "rows", "n_logit_rows"):
+    for name in ("epoch", "position", "rows", "n_logit_rows", "allowed"):
         piece = stage_pb2.Step()
         if name == "rows":
             piece.rows.MergeFrom(wire.rows)
@@ -314,6 +316,7 @@ def rows(**fields: Any) -> stage_pb2.Rows:
 
 def test_the_frames_that_the_next_test_breaks_are_good() -> None:
     assert isinstance(decode_run_request(step_frame()), Step)
+    assert isinstance(decode_run_request(step_frame(n_logit_rows=1, allowed=bytes(2**15))), Step)
     assert isinstance(decode_run_request(open_frame()), Open)
 
 
@@ -325,6 +328,9 @@ def test_the_frames_that_the_next_test_breaks_are_good() -> None:
         step_frame(epoch=2**63),
         step_frame(position=2**24 - 1),
         step_frame(n_logit_rows=3),
+        step_frame(n_logit_rows=1, allowed=bytes(2**15 + 1)),
+        step_frame(n_logit_rows=0, allowed=b"x"),
+        step_frame(n_logit_rows=2, allowed=b"x"),
         step_frame(rows=rows(n_rows=0)),
         step_frame(rows=rows(n_rows=65537, data=bytes(2 * 65537))),
         step_frame(rows=rows(n_rows=3)),
