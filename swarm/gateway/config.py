@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm.errors import BadArgument
+from swarm.gateway.operations.limits import LimitsConfig
 from swarm.terms import Address
 
 
@@ -15,14 +16,14 @@ class GatewayConfig:
     """One gateway's settings, checked when built. Raises: BadArgument.
 
     magnets: the releases, one link each. listen: port 0 takes any free one.
-    api_keys: accepted keys in clear, from flags or the environment; keys_file: hashed ones, as `swarm gateway-keys` writes
-    them. With neither, everybody who reaches the port is served, so that only loopback may be listened on.
+    api_keys: accepted keys in clear, from flags or the environment; keys_file: hashed ones, as `swarm gateway-keys`
+    writes them. With neither, everybody who reaches the port is served: only loopback may be listened on then.
     hosts: names that the Host header may have besides the address itself and loopback's names. cors: origins whose
     pages may call (none by default).
-    requests_per_min, tokens_per_min: per key, 0: unbounded. max_concurrent: requests that generate at once, in all;
-    max_concurrent_per_key: of one key; max_waiting: that may queue behind them before 429. Raising any of these raises
-    what one caller can take from the others, and the memory that waiting requests hold.
-    ledger_file: where usage is kept; None keeps none. prices_file: checked at start, for `swarm usage`.
+    limits: what one caller, and all of them, may have at a time.
+    ledger_file: where usage is kept; None keeps none.
+    default_max_tokens: of an answer whose request names no limit; every stage sets memory aside for all of them.
+    max_choices: answers to one request (n, times its prompts): each is a session on every stage.
     max_body_bytes: of one request; a body is held in memory as a whole. max_json_depth: of nesting within it.
     header_timeout_s: how long a connection may take over one request's head. drain_timeout_s: how long running answers
     may go on once the gateway was told to stop.
@@ -30,18 +31,15 @@ class GatewayConfig:
     """
 
     magnets: tuple[str, ...]
-    listen: Address = Address("127.0.0.1", 8000)
+    listen: Address = field(default_factory=lambda: Address("127.0.0.1", 8000))
     api_keys: tuple[str, ...] = ()
     keys_file: Path | None = None
     hosts: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()
-    requests_per_min: float = 0.0
-    tokens_per_min: float = 0.0
-    max_concurrent: int = 64
-    max_concurrent_per_key: int = 32
-    max_waiting: int = 128
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     ledger_file: Path | None = None
-    prices_file: Path | None = None
+    default_max_tokens: int = 2048
+    max_choices: int = 16
     max_body_bytes: int = 4 << 20
     max_json_depth: int = 64
     header_timeout_s: float = 15.0
@@ -60,12 +58,11 @@ class GatewayConfig:
                 f"--listen {self.listen} lets anyone in who reaches this machine; ask for a key (--api-key KEY or "
                 "--keys FILE), or listen on 127.0.0.1"
             )
-        for name in ("max_concurrent", "max_concurrent_per_key", "max_body_bytes", "max_json_depth"):
+        for name in ("default_max_tokens", "max_choices", "max_body_bytes", "max_json_depth"):
             if getattr(self, name) < 1:
                 raise BadArgument(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("requests_per_min", "tokens_per_min", "max_waiting", "drain_timeout_s"):
-            if getattr(self, name) < 0:
-                raise BadArgument(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.drain_timeout_s < 0:
+            raise BadArgument(f"drain_timeout_s is {self.drain_timeout_s}; it must not be negative")
         for name in ("header_timeout_s", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise BadArgument(f"{name} is {getattr(self, name)}; it must be positive")
