@@ -83,9 +83,15 @@ class Gateway:
 
 
 def sum_samples(text: str, names: tuple[str, ...]) -> dict[str, float | None]:
-    """Each metric's sum over all its labels; None for one that is not there. Source: Prometheus text format 0.0.4."""
+    """Each metric's sum over all its labels: 0 for one that is declared only, None for one that is not there.
+
+    Source: Prometheus text format 0.0.4.
+    """
     sums: dict[str, float | None] = dict.fromkeys(names)
     for line in text.splitlines():
+        if line.startswith("# TYPE ") and (name := line.split()[2]) in sums:
+            sums[name] = sums[name] or 0.0
+            continue
         match = _SAMPLE.fullmatch(line)
         if match is None or match["name"] not in sums:
             continue

@@ -10,6 +10,7 @@ import pytest
 
 from swarm.cli.top_gateway import GENERATED, RUNNING, WAITING, Gateway, GatewayLook, sum_samples
 from swarm.errors import BadArgument
+from swarm.gateway.operations.metrics import METRIC_NAMES, Metrics
 
 METRICS = f"""# HELP {RUNNING} Requests that run now.
 # TYPE {RUNNING} gauge
@@ -61,9 +62,26 @@ def server() -> Iterator[MetricsServer]:
         thread.join()
 
 
+def test_the_names_are_those_of_the_gateway() -> None:
+    assert {RUNNING, WAITING, GENERATED} <= set(METRIC_NAMES)
+
+
 def test_sums_go_over_all_models() -> None:
     sums = sum_samples(METRICS, (RUNNING, WAITING, GENERATED, "swarm:absent"))
     assert sums == {RUNNING: 3.0, WAITING: 4.0, GENERATED: 150.0, "swarm:absent": None}
+
+
+def test_a_gateway_that_served_nobody_yet_has_figures(server: MetricsServer) -> None:
+    metrics = Metrics()
+    server.answers = [(200, metrics.render()[0].decode())]
+    gateway = Gateway(server.url, clock=iter([1.0, 2.0]).__next__)
+    assert gateway.look() == GatewayLook(0, 0, None)
+    with metrics.begin("a") as request, metrics.begin("b"):
+        request.admitted()
+        for _ in range(3):
+            request.token()
+        server.answers = [(200, metrics.render()[0].decode())]
+        assert gateway.look() == GatewayLook(1, 1, 3.0)
 
 
 def test_lines_that_are_no_samples_are_passed_over() -> None:
