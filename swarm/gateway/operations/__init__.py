@@ -6,7 +6,7 @@
     fences   Host, Origin and CORS              drain    finish what runs, then stop
 
 Each is a plain class that knows nothing of the model or of the dialects; the app joins them. As middleware, from the
-outside in: RequestLog(Fence(Drain(app))), so that every answer has an id and every refusal is readable by a listed page.
+outside in: RequestLog(Fence(Drain(app))), so that every answer has an id, and a listed page can read every refusal.
 Modules are imported by name, so that reading a ledger needs none of the web's packages.
 """
 

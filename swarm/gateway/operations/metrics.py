@@ -111,7 +111,15 @@ class Metrics:
         self._ledger_lost = Gauge("swarm:ledger_entries_lost", "Requests not in the ledger.", registry=self.registry)
 
     def saw_swarm(self, model_name: str, status: SwarmStatus) -> None:
-        """Tell of this model's nodes and layers from now on. Call it before render() with what is known then."""
+        """Tell of this model's nodes and layers from now on. Call it before render() with what is known then.
+
+        A model's counters are there from then on as well, at zero, so that rates begin with its first request.
+        """
+        if model_name not in self._swarms.statuses:
+            for metric in (self.running, self.waiting, self.prompt_tokens, self.generation_tokens, self.replays):
+                metric.labels(model_name)
+            for reason in FINISHED_REASONS:
+                self.success.labels(model_name, reason)
         self._swarms.statuses[model_name] = status
 
     def watch_ledger(self, n_lost: Callable[[], int]) -> None:
