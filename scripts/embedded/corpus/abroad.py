@@ -2,7 +2,7 @@
 
 import random
 
-from .documents import ALWAYS_TRAINED, Chat, Turn
+from .documents import ALWAYS_TRAINED, Chat, Turn, is_held_out
 from .spelling import vary, words
 
 _CAPITALS = {
@@ -151,9 +151,18 @@ def make_abroad(rng: random.Random) -> Chat:
     """A question in French, German or Spanish."""
     language = _LANGUAGES[int(rng.random() * 3)]
     if rng.random() < 0.3:
-        a, b = int(rng.random() * 31), int(rng.random() * 31)
+        key, a, b = _operands(rng, language)
         question, answer = rng.choice(_SUM[language]).format(a=a, b=b), f"{a} + {b} = {a + b}."
-        key = f"{language}|{min(a, b)}|{max(a, b)}"
     else:
         key, question, answer = rng.choice(_ROWS[language])
     return Chat("abroad", key, (Turn(vary(rng, question, may_please=False), answer),))
+
+
+def _operands(rng: random.Random, language: str) -> tuple[str, int, int]:
+    """A key and two small numbers; a sum that is held out in English is not trained in another language."""
+    while True:
+        a, b = int(rng.random() * 31), int(rng.random() * 31)
+        operands = f"{min(a, b)}|{max(a, b)}"
+        key = f"{language}|{operands}"
+        if not is_held_out("sums", f"+|{operands}") or is_held_out("abroad", key):
+            return key, a, b

@@ -98,7 +98,10 @@ def _cut(rng: random.Random, body: str) -> tuple[int, int]:
     luck = rng.random()
     if luck < 1 / 3:
         start = 4 + int(rng.random() * (len(body) - 6))
-        return start, min(len(body), start + 2 + int(rng.random() * 24))
+        end = min(len(body), start + 2 + int(rng.random() * 24))
+        while not body[start:end].strip():
+            end += 1
+        return start, end
     if luck < 0.5:
         return 4, len(body)
     lines = body.split("\n")

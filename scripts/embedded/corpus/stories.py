@@ -59,7 +59,7 @@ _PLOTS = (
         "{S} wanted to build a boat.",
         "But the first boat leaked, and the second boat only went in circles.",
         "{H} brought a pot of tar and a straight plank.",
-        "Together they sailed all the way to the next bay and back before supper.",
+        "Together {n} and {h} sailed to the next bay and back before supper.",
         "Two can row where one can only turn.",
     ),
     (
@@ -129,7 +129,7 @@ _PLOTS = (
         "{S} wanted to remember every star.",
         "But there were too many, and by morning {s} had forgotten them all.",
         "{H} said: keep a few and let your friends keep the others.",
-        "So each friend learned eight stars, and together they knew the whole sky.",
+        "So each friend of {n} learned eight stars, and together they knew the whole sky.",
         "Nobody holds the whole sky alone.",
     ),
 )
