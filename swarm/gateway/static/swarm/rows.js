@@ -1,0 +1,58 @@
+// A node's row and a running answer's row, under the strip whose layers they line up with.
+
+import { h } from "../shared/dom.js";
+import { plural, rateText, secondsText, shortId, sizeText, spanText } from "../shared/words.js";
+import { bar } from "./strip.js";
+
+const STATES = {
+  serving: ["good", "serving"],
+  joining: ["waiting", "joining"],
+  draining: ["waiting", "leaving"],
+  gone: ["bad", "gone"],
+};
+
+export function nodeRow(node) {
+  const [kind, words] = STATES[node.state] ?? ["", node.state];
+  const spans = node.spans.map(spanText).join(", ");
+  const share = node.needed_bytes ? Math.min(1, node.fetched_bytes / node.needed_bytes) : 0;
+  return h(`tr.node.is-${node.state}`,
+    h("th", { scope: "row", title: `${node.node_id}\n${node.address}\n${node.profile}, version ${node.version}` },
+      h(`span.dot.${kind}`), h("code", shortId(node.node_id)),
+      h("span.state", node.state === "gone" ? `gone ${secondsText(node.gone_s)} ago` : words)),
+    h("td.lane",
+      h("span.unseen", `layers ${spans || "none yet"}`),
+      node.spans.map((span) => bar(span, node.n_layers, node.state, node.state === "joining"
+        ? h("div.fetched", { style: { width: `${100 * share}%` } }) : null)),
+      node.state === "joining" && h("span.progress", progressText(node, share))),
+    h("td.speed", { title: "Tokens per second through this node's layers alone" },
+      node.state === "gone" ? "" : node.tokens_per_s ? rateText(node.tokens_per_s) : "–"),
+    h("td.load", loadText(node)),
+    h("td.reach", reachText(node)));
+}
+
+function progressText({ needed_bytes: needed, fetched_bytes: fetched }, share) {
+  return needed ? `${Math.floor(100 * share)} % · ${sizeText(fetched)} of ${sizeText(needed)}` : "reading the release";
+}
+
+function loadText(node) {
+  if (node.state !== "serving") return "";
+  const free = node.free_sessions ? `room for ${node.free_sessions}` : "full";
+  return node.n_routes ? `${node.n_routes} from here · ${free}` : free;
+}
+
+function reachText(node) {
+  if (node.state === "gone" || node.is_reachable === null) return "";
+  if (!node.is_reachable) return h("span.silent", "no answer");
+  return node.connect_ms < 1 ? "< 1 ms" : `${Math.round(node.connect_ms)} ms`;
+}
+
+export function routeRow(route) {
+  return h("tr.running",
+    h("th", { scope: "row", title: route.id }, h("span.pulse"), h("span.state", "an answer")),
+    h("td.lane", route.hops.map((hop) => bar(hop.span, route.n_layers, "hop",
+      h("code", { title: `${hop.node_id}, layers ${spanText(hop.span)}` }, shortId(hop.node_id)))),
+    route.hops.length === 0 && h("span.progress", "looking for a route")),
+    h("td.speed", rateText(route.tokens_per_s)),
+    h("td.load", plural(route.n_tokens, "token")),
+    h("td.reach", route.n_replays ? `${plural(route.n_replays, "route")} lost` : secondsText(route.running_s)));
+}
