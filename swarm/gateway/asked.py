@@ -12,7 +12,10 @@ from swarm.sampling import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt as ids. continues: the answer goes on in the middle of its text. echo: what each answer begins with."""
+    """One prompt as ids.
+
+    continues: the answer goes on in the middle of its text. echo: what each answer begins with.
+    """
 
     ids: tuple[int, ...]
     continues: bool
@@ -52,7 +55,10 @@ class Asked:
 
     @property
     def choices(self) -> tuple[tuple[Prompt, SamplingParams], ...]:
-        """Each answer's prompt and parameters, in the order of their index. Of one seed the k-th answer takes seed + k."""
+        """Each answer's prompt and parameters, in the order of their index.
+
+        Of one seed the k-th answer takes seed + k: several answers that were all the same would be of no use.
+        """
         asked = [prompt for prompt in self.prompts for _ in range(self.n)]
         seed = self.params.seed
         if seed is None or len(asked) == 1:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from starlette.types import Receive, Scope
@@ -93,11 +93,13 @@ def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 class Fields:
     """A body's fields, each taken once under the type that it must have; what was never taken is unknown.
 
+    foreign: fields of the other dialect, which count as unknown whoever takes them.
     Raises: BadField, naming the field, from every method that takes one.
     """
 
-    def __init__(self, body: dict[str, Any]) -> None:
+    def __init__(self, body: dict[str, Any], foreign: Set[str] = frozenset()) -> None:
         self._body = body
+        self._foreign = foreign
         self._taken: set[str] = set()
 
     @property
@@ -107,12 +109,14 @@ class Fields:
 
     def take(self, name: str) -> Any:
         """The value whatever it is; None when it is not there."""
+        if name in self._foreign:
+            return None
         self._taken.add(name)
         return self._body.get(name)
 
     def ignore(self, *names: str) -> None:
         """Fields that change nothing about the answer."""
-        self._taken.update(names)
+        self._taken.update(set(names) - self._foreign)
 
     def text(self, name: str) -> str | None:
         return self._of(name, str, "a text", "string_type")

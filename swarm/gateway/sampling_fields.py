@@ -57,7 +57,9 @@ def chat_logprobs(fields: Fields) -> int | None:
     is_wanted = fields.flag("logprobs")
     n_top = fields.whole("top_logprobs", 0, MAX_TOP_LOGPROBS)
     if n_top is not None and n_top > 0 and not is_wanted:
-        raise BadField(("top_logprobs",), "top_logprobs asks for alternatives to logprobs; set logprobs to true with it")
+        raise BadField(
+            ("top_logprobs",), "top_logprobs asks for alternatives to logprobs; set logprobs to true with it"
+        )
     return (n_top or 0) if is_wanted else None
 
 

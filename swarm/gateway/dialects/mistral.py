@@ -23,12 +23,32 @@ class MistralDialect:
         full_context="model_length",
         echoes_prefix=True,
         always_streams_usage=True,
+        foreign_fields=frozenset(
+            [
+                "seed",
+                "max_completion_tokens",
+                "logit_bias",
+                "stream_options",
+                "functions",
+                "function_call",
+                "store",
+                "user",
+                "modalities",
+                "web_search_options",
+                "min_p",
+                "verbosity",
+                "safety_identifier",
+                "prompt_cache_retention",
+            ]
+        ),
     )
 
     def unknown_fields(self, names: Sequence[str]) -> tuple[str, ...]:
         if names:
             listed = ", ".join(name[:60] for name in names[:8])
-            message = f"unknown field{'s' if len(names) > 1 else ''} {listed}; leave out what this endpoint does not know"
+            message = (
+                f"unknown field{'s' if len(names) > 1 else ''} {listed}; leave out what this endpoint does not know"
+            )
             raise Refused(Fault(UNPROCESSABLE, message, code="extra_forbidden", param=names[0][:60]))
         return ()
 
