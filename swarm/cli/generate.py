@@ -24,6 +24,7 @@ from swarm.errors import BadArgument, SwarmError
 
 if TYPE_CHECKING:
     from swarm.client import TokenEvent, TokenStream
+    from swarm.grammar import Grammar
 
 GENERATE_SCHEMA = "swarm.generate/1"
 
@@ -37,6 +38,13 @@ GENERATE_SCHEMA = "swarm.generate/1"
 @sampling_options
 @click.option("--logprobs", type=int, metavar="N", help="With --json: each token's log-probability and N alternatives.")
 @click.option("--ignore-eos", is_flag=True, help="Go on to --max-tokens whatever the model says; for benchmarks.")
+@click.option(
+    "--json-schema",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The answer is JSON that the schema in FILE accepts.",
+)
+@click.option("--regex", metavar="TEXT", help="The answer is text that this regular expression matches as a whole.")
 @click.option("--journal", type=click.Path(dir_okay=False, path_type=Path), help="Write a journal that --resume reads.")
 @click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Go on from a journal.")
 @node_options
@@ -49,6 +57,8 @@ def generate(
     sampling: dict[str, Any],
     logprobs: int | None,
     ignore_eos: bool,
+    json_schema: Path | None,
+    regex: str | None,
     journal: Path | None,
     resume: Path | None,
     reach: Reach,
@@ -65,11 +75,18 @@ def generate(
 
     Magnet.parse(magnet)
     if resume is not None:
-        refuse_with_resume(prompt=prompt, file=prompt_file, journal=journal, logprobs=logprobs, **sampling)
+        refuse_with_resume(
+            prompt=prompt, file=prompt_file, journal=journal, logprobs=logprobs, json_schema=json_schema, regex=regex,
+            **sampling,
+        )  # fmt: skip
     text = "" if resume is not None else read_prompt(prompt, prompt_file)
     params = SamplingParams(**sampling, logprobs=logprobs, ignore_eos=ignore_eos)
+    grammar = read_grammar(json_schema, regex)
     with telling_how_to_go_on(resume or journal), open_client(magnet, reach, timeout_s, data_dir) as client:
-        stream = client.resume(resume) if resume is not None else client.stream(text, params, journal=journal)
+        if resume is not None:
+            stream = client.resume(resume)
+        else:
+            stream = client.stream(text, params, journal=journal, grammar=grammar)
         show_stream(stream, as_json)
 
 
@@ -99,6 +116,20 @@ def read_prompt(prompt: str | None, prompt_file: Any) -> str:
     if not text:
         raise BadArgument("the prompt is empty; give some text")
     return text
+
+
+def read_grammar(json_schema: Path | None, regex: str | None) -> Grammar | None:
+    """What the flags say that the answer may be. Raises: BadArgument."""
+    from swarm.grammar import Grammar
+
+    if json_schema is not None and regex is not None:
+        raise BadArgument("give either --json-schema or --regex: an answer keeps one grammar")
+    if json_schema is not None:
+        try:
+            return Grammar.json_schema(json_schema.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadArgument(f"cannot read the schema in {json_schema}: {error}") from error
+    return Grammar.regex(regex) if regex is not None else None
 
 
 def refuse_with_resume(**given: Any) -> None:

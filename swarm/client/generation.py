@@ -4,6 +4,7 @@ breaks.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -16,6 +17,7 @@ from swarm.client.session import CHUNK_TOKENS, HopFailed, RouteSession
 from swarm.client.values import ClientRelease, Generation, Timings, TokenEvent, Usage
 from swarm.errors import BadArgument, ContextLengthExceeded, SwarmError
 from swarm.facts import Route
+from swarm.grammar import Constraint, GrammarCompiler
 from swarm.messages import Open, Result
 from swarm.rpc import Dialer
 from swarm.sampling import StopMatcher, sample
@@ -28,8 +30,9 @@ class TokenLoop:
     """One generation. Iterate it once; afterwards `generation` tells the whole."""
 
     def __init__(
-        self, release: ClientRelease, dialer: Dialer, client_id: NodeId, finder: RouteFinder, journal: Journal
-    ) -> None:
+        self, release: ClientRelease, dialer: Dialer, client_id: NodeId, finder: RouteFinder, journal: Journal,
+        compiler: GrammarCompiler | None = None,
+    ) -> None:  # fmt: skip
         self._release = release
         self._dialer = dialer
         self._client_id = client_id
@@ -41,18 +44,24 @@ class TokenLoop:
         self._first_token_s = 0.0
         self._n_replays = 0
         self._route: Route | None = None
-        self._decoder = release.tokenizer.stream(continues=journal.continues) if release.tokenizer is not None else None
+        self._compiler = compiler
+        self._constraint: Constraint | None = None
+        exact = journal.grammar is not None and not journal.grammar.may_begin_with_space
+        continues = journal.continues or exact
+        self._decoder = release.tokenizer.stream(continues=continues) if release.tokenizer is not None else None
         self._stops = StopMatcher(journal.params.stop)
         self._text = ""
         self._finish_reason: str | None = None
 
     async def events(self) -> AsyncGenerator[TokenEvent, None]:
-        """Each token once, in order; a resumed journal's tokens are not repeated. Raises: SwarmError when no route
-        can go on.
+        """Each token once, in order; a resumed journal's tokens are not repeated.
+
+        Raises: SwarmError when no route can go on; BadArgument for a grammar that cannot be used.
         """
-        self._take_in_resumed()
-        progress_s = time.monotonic()
         try:
+            await self._compile_grammar()
+            self._take_in_resumed()
+            progress_s = time.monotonic()
             while self._finish_reason is None:
                 n_before = len(self._journal.emitted)
                 try:
@@ -108,12 +117,12 @@ class TokenLoop:
         )
         async with RouteSession(self._dialer, opening) as session:
             n_cached = len(journal.ids)
-            result = await session.step(self._replay_chunks(route), 0)
+            result = await session.step(self._replay_chunks(route), 0, self._allowed())
             while True:
                 yield self._take(result, route)
                 if self._finish_reason is not None:
                     return
-                result = await session.step([journal.ids[n_cached:]], n_cached)
+                result = await session.step([journal.ids[n_cached:]], n_cached, self._allowed())
                 n_cached = len(journal.ids)
 
     def _replay_chunks(self, route: Route) -> list[list[int]]:
@@ -129,13 +138,21 @@ class TokenLoop:
 
     def _take(self, result: Result, route: Route) -> TokenEvent:
         """Sample, journal, then show."""
-        journal, position = self._journal, len(self._journal.ids)
+        journal, position, allowed = self._journal, len(self._journal.ids), self._allowed()
         try:
-            vocab_size = self._release.args.vocab_size
-            sampled = sample(result.rows[0], journal.params, position, journal.seed, vocab_size=vocab_size)
+            sampled = sample(
+                result.rows[0],
+                journal.params,
+                position,
+                journal.seed,
+                vocab_size=self._release.args.vocab_size,
+                allowed=allowed,
+            )
         except SwarmError as error:
             raise HopFailed(route.hops[-1].node_id, error) from error
         journal.emit(sampled.id, sampled.logprob)
+        if self._constraint is not None:
+            self._constraint.take(sampled.id)
         text = self._show(sampled.id, len(journal.emitted))
         elapsed_s = time.monotonic() - self._started_s
         self._first_token_s = self._first_token_s or elapsed_s
@@ -150,7 +167,8 @@ class TokenLoop:
         text = ""
         if self._decoder is not None and not ended:
             text = self._stops.push(self._decoder.push(token_id))
-        if ended or self._stops.is_stopped:
+        complete = self._constraint is not None and self._constraint.is_finished
+        if ended or complete or self._stops.is_stopped:
             self._finish_reason = "stop"
         elif (
             n_emitted >= params.max_tokens
@@ -162,9 +180,28 @@ class TokenLoop:
         self._text += text
         return text
 
+    async def _compile_grammar(self) -> None:
+        """In a thread: the first one reads the whole vocabulary, and others may take tens of milliseconds."""
+        grammar = self._journal.grammar
+        if grammar is None:
+            return
+        if self._compiler is None:
+            raise BadArgument(f"{self._release.name} ships no tokenizer, so no grammar can be kept; leave it out")
+        if self._journal.params.ignore_eos:
+            raise BadArgument(
+                "a grammar says where an answer ends, and ignore_eos goes on after it; leave out one of them"
+            )
+        self._constraint = await asyncio.to_thread(self._compiler.compile, grammar)
+
+    def _allowed(self) -> bytes:
+        """The mask of the next token; empty without a grammar."""
+        return b"" if self._constraint is None else self._constraint.mask()
+
     def _take_in_resumed(self) -> None:
         """Bring the text up to what an earlier run had emitted; it may have been all."""
         for n_emitted, (token_id, _) in enumerate(self._journal.emitted, start=1):
+            if self._constraint is not None:
+                self._constraint.take(token_id)
             self._show(token_id, n_emitted)
 
 

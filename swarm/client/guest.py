@@ -19,6 +19,7 @@ from swarm.client.routes import RouteFinder
 from swarm.client.values import ClientRelease, Generation, SwarmStatus, TokenEvent
 from swarm.discovery import Discovery
 from swarm.errors import BadArgument, MetadataTimeout, TransferError
+from swarm.grammar import Grammar, GrammarCompiler
 from swarm.identity import NodeKey, issue
 from swarm.routing import coverage
 from swarm.rpc import Dialer
@@ -114,6 +115,7 @@ class AsyncClient:
         )
         self._release: ClientRelease | None = None
         self._finder: RouteFinder | None = None
+        self._compiler: GrammarCompiler | None = None
         self._exchanging: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AsyncClient:
@@ -123,6 +125,8 @@ class AsyncClient:
         except BaseException:
             await self.close()
             raise
+        if self._release.tokenizer is not None:
+            self._compiler = GrammarCompiler(self._release.tokenizer, self._release.args.vocab_size)
         self._finder = RouteFinder(self._discovery, self._release.args.n_layers, self.timeout_s)
         self._exchanging = asyncio.create_task(self._discovery.run())
         return self
@@ -150,22 +154,29 @@ class AsyncClient:
     # -- generating ----------------------------------------------------------------------------------------------
 
     def stream(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, journal: Path | None = None
-    ) -> AsyncGeneration:
+        self, prompt: Prompt, params: SamplingParams | None = None, *, journal: Path | None = None,
+        grammar: Grammar | None = None, continues: bool = True,
+    ) -> AsyncGeneration:  # fmt: skip
         """Begin a generation. prompt: text (completed as is) or token ids.
 
+        continues: False for ids after which a text of its own begins, such as those of a chat template.
         journal: a file to keep the generation in, so that `resume` can go on with it after this process died.
-        Raises: BadArgument, ContextLengthExceeded; while iterated: DiscoveryError, RpcError, SessionError.
+        grammar: what the answer may be; it ends as soon as nothing else can follow.
+        Raises: BadArgument, ContextLengthExceeded; while iterated: DiscoveryError, RpcError, SessionError, and
+        BadArgument (before the first token) for a grammar that cannot be used.
         """
-        return self._begin_new(self._encode(prompt), params, journal, continues=True)
+        return self._begin_new(self._encode(prompt), params, journal, grammar, continues=continues)
 
     def stream_chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = None, *, journal: Path | None = None
-    ) -> AsyncGeneration:
-        """As `stream`, for the answer to a conversation: [{"role": "user", "content": "..."}, ...]."""
-        tokenizer = self._tokenizer("chat")
-        ids = tokenizer.encode_chat(messages)
-        return self._begin_new(ids, params, journal, continues=False)
+        self, messages: Sequence[Message], params: SamplingParams | None = None, *, journal: Path | None = None,
+        tools: Sequence[Message] = (), grammar: Grammar | None = None,
+    ) -> AsyncGeneration:  # fmt: skip
+        """As `stream`, for the answer to a conversation: [{"role": "user", "content": "..."}, ...].
+
+        tools: what the model is told that it may call, as in the chat completions API; Grammar.tool_call makes it.
+        """
+        ids = self._tokenizer("chat").encode_chat(messages, tools)
+        return self._begin_new(ids, params, journal, grammar, continues=False)
 
     def resume(self, journal: Path) -> AsyncGeneration:
         """Go on with a journaled generation: the same tokens that it would have had. Raises: BadArgument."""
@@ -175,12 +186,17 @@ class AsyncClient:
             raise BadArgument(f"{journal} belongs to release {loaded.release}, not to {self.release.infohash}")
         return self._begin(loaded)
 
-    async def generate(self, prompt: Prompt, params: SamplingParams | None = None) -> Generation:
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, grammar: Grammar | None = None
+    ) -> Generation:
         """The whole answer at once. Cancelling the awaiting task cancels the generation on every stage."""
-        return await _drain(self.stream(prompt, params))
+        return await _drain(self.stream(prompt, params, grammar=grammar))
 
-    async def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Generation:
-        return await _drain(self.stream_chat(messages, params))
+    async def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None, *,
+        tools: Sequence[Message] = (), grammar: Grammar | None = None,
+    ) -> Generation:  # fmt: skip
+        return await _drain(self.stream_chat(messages, params, tools=tools, grammar=grammar))
 
     async def status(self) -> SwarmStatus:
         """Ask around now, and tell what the swarm looks like."""
@@ -233,16 +249,21 @@ class AsyncClient:
         return self.release.tokenizer
 
     def _begin_new(
-        self, ids: Sequence[int], params: SamplingParams | None, journal: Path | None, *, continues: bool
-    ) -> AsyncGeneration:
+        self, ids: Sequence[int], params: SamplingParams | None, journal: Path | None, grammar: Grammar | None, *,
+        continues: bool,
+    ) -> AsyncGeneration:  # fmt: skip
         check_context(len(ids), self.release)  # before a journal file exists
         params = params or SamplingParams()
-        return self._begin(Journal.create(self.release.infohash, ids, params, journal, continues=continues))
+        return self._begin(
+            Journal.create(self.release.infohash, ids, params, journal, continues=continues, grammar=grammar)
+        )
 
     def _begin(self, journal: Journal) -> AsyncGeneration:
         if self._finder is None:
             raise BadArgument("the client is not connected; use it in a `with` statement")
-        return AsyncGeneration(TokenLoop(self.release, self._dialer, self._client_id, self._finder, journal))
+        return AsyncGeneration(
+            TokenLoop(self.release, self._dialer, self._client_id, self._finder, journal, self._compiler)
+        )
 
 
 def connect_async(

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from swarm.errors import BadArgument
+from swarm.grammar import Grammar
 from swarm.sampling import SamplingParams
 from swarm.terms import Infohash, Profile, is_infohash
 
 FORMAT = "swarm-journal-v1"
+CONSTRAINED_FORMAT = "swarm-journal-v2"
+"""The same with a grammar, which a reader of the first would drop in silence."""
 
 
 @dataclass(slots=True)
 class Journal:
-    """The prompt, the parameters, the seed, the profile and every token emitted: about 4 bytes a token.
+    """The prompt, the parameters, the grammar, the seed, the profile and every token emitted: about 4 bytes a token.
 
     continues: the answer goes on in the middle of the prompt's text (a completion), rather than beginning anew (chat).
 
@@ -33,19 +36,21 @@ class Journal:
     params: SamplingParams
     seed: int
     continues: bool = True
+    grammar: Grammar | None = None
     profile: Profile | None = None
     emitted: list[tuple[int, float]] = field(default_factory=list)  # (token id, logprob)
     _file: TextIO | None = None
 
     @classmethod
     def create(
-        cls, release: Infohash, prompt_ids: Sequence[int], params: SamplingParams, path: Path | None, *, continues: bool
-    ) -> Journal:
+        cls, release: Infohash, prompt_ids: Sequence[int], params: SamplingParams, path: Path | None, *,
+        continues: bool, grammar: Grammar | None = None,
+    ) -> Journal:  # fmt: skip
         """A new journal; its seed is the parameters' or drawn at random. Raises: BadArgument when path holds something
         already.
         """
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(7), "big")
-        journal = cls(release, tuple(prompt_ids), params, seed, continues)
+        journal = cls(release, tuple(prompt_ids), params, seed, continues, grammar)
         if path is not None:
             try:
                 journal._file = _open_new(path)
@@ -76,14 +81,15 @@ class Journal:
         whole = data[: data.rfind(b"\n") + 1]
         try:
             head, *lines = [json.loads(line) for line in whole.splitlines()]
-            if head["format"] != FORMAT or not is_infohash(head["release"]):
+            if head["format"] not in (FORMAT, CONSTRAINED_FORMAT) or not is_infohash(head["release"]):
                 raise ValueError("not a journal of this version")
+            grammar = Grammar.from_json(head["grammar"]) if head["format"] == CONSTRAINED_FORMAT else None
             params = SamplingParams(**{**head["params"], "stop": tuple(head["params"]["stop"])})
             profile = Profile.parse(head["profile"])
             prompt_ids = tuple(_id(i) for i in head["prompt_ids"])
             emitted = [(_id(line["id"]), float(line["logprob"])) for line in lines]
             release, seed, continues = Infohash(head["release"]), int(head["seed"]), bool(head["continues"])
-            journal = cls(release, prompt_ids, params, seed, continues, profile, emitted)
+            journal = cls(release, prompt_ids, params, seed, continues, grammar, profile, emitted)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadArgument(
                 f"{path} is not a journal that can be resumed ({error}); start the generation anew"
@@ -99,17 +105,16 @@ class Journal:
             return
         self.profile = profile
         params: dict[str, Any] = dataclasses.asdict(self.params)
-        self._write(
-            {
-                "format": FORMAT,
-                "release": self.release,
-                "profile": str(profile),
-                "seed": self.seed,
-                "continues": self.continues,
-                "params": params,
-                "prompt_ids": self.prompt_ids,
-            }
-        )
+        head = {
+            "format": FORMAT if self.grammar is None else CONSTRAINED_FORMAT,
+            "release": self.release,
+            "profile": str(profile),
+            "seed": self.seed,
+            "continues": self.continues,
+            "params": params,
+            "prompt_ids": self.prompt_ids,
+        }
+        self._write(head if self.grammar is None else {**head, "grammar": self.grammar.to_json()})
 
     def emit(self, token_id: int, logprob: float) -> None:
         self.emitted.append((token_id, logprob))

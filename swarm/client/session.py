@@ -84,8 +84,10 @@ class RouteSession:
     ) -> None:
         await self._close()
 
-    async def step(self, chunks: Sequence[Sequence[int]], position: int) -> Result:
-        """Feed chunks of ids, the first at position; the logits of the last id. Raises: HopFailed."""
+    async def step(self, chunks: Sequence[Sequence[int]], position: int, allowed: bytes = b"") -> Result:
+        """Feed chunks of ids, the first at position; the logits of the last id, of the allowed ids only where a mask
+        says so. Raises: HopFailed.
+        """
         ends = [position + n for n in itertools.accumulate(map(len, chunks))]
         n_answered = 0
         result: Result | None = None
@@ -95,7 +97,8 @@ class RouteSession:
                 n_answered += 1
             is_last = n_sent == len(chunks) - 1
             at = ends[n_sent] - len(chunk)
-            await self._send(Step(self._open.epoch, at, tuple(chunk), n_logit_rows=int(is_last)))
+            mask = allowed if is_last else b""
+            await self._send(Step(self._open.epoch, at, tuple(chunk), n_logit_rows=int(is_last), allowed=mask))
         for end in ends[n_answered:]:
             result = await self._next_result(end)
         if result is None or len(result.rows) != 1:

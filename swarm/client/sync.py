@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from swarm.client.guest import AsyncClient, AsyncGeneration, Message, Prompt, connect_async
 from swarm.client.values import ClientRelease, Generation, SwarmStatus, TokenEvent
 from swarm.errors import BadArgument
+from swarm.grammar import Grammar
 from swarm.sampling import SamplingParams
 
 T = TypeVar("T")
@@ -130,30 +131,41 @@ class Client:
         return self._client.release
 
     def stream(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, journal: Path | None = None
-    ) -> TokenStream:
+        self, prompt: Prompt, params: SamplingParams | None = None, *, journal: Path | None = None,
+        grammar: Grammar | None = None,
+    ) -> TokenStream:  # fmt: skip
         """Begin a generation. prompt: text (completed as is) or token ids. journal: a file to keep it in for
-        `resume`.
+        `resume`. grammar: what the answer may be.
         """
-        return self._streamed(lambda: self._client.stream(prompt, params, journal=journal))
+        return self._streamed(lambda: self._client.stream(prompt, params, journal=journal, grammar=grammar))
 
     def stream_chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = None, *, journal: Path | None = None
-    ) -> TokenStream:
-        """Begin the answer to a conversation: [{"role": "user", "content": "..."}, ...]."""
-        return self._streamed(lambda: self._client.stream_chat(messages, params, journal=journal))
+        self, messages: Sequence[Message], params: SamplingParams | None = None, *, journal: Path | None = None,
+        tools: Sequence[Message] = (), grammar: Grammar | None = None,
+    ) -> TokenStream:  # fmt: skip
+        """Begin the answer to a conversation: [{"role": "user", "content": "..."}, ...]. tools: what the model is told
+        that it may call.
+        """
+        return self._streamed(
+            lambda: self._client.stream_chat(messages, params, journal=journal, tools=tools, grammar=grammar)
+        )
 
     def resume(self, journal: Path) -> TokenStream:
         """Go on with a journaled generation."""
         return self._streamed(lambda: self._client.resume(journal))
 
-    def generate(self, prompt: Prompt, params: SamplingParams | None = None) -> Generation:
+    def generate(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, grammar: Grammar | None = None
+    ) -> Generation:
         """The whole answer at once."""
-        return self._running().run(self._client.generate(prompt, params))
+        return self._running().run(self._client.generate(prompt, params, grammar=grammar))
 
-    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Generation:
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None, *,
+        tools: Sequence[Message] = (), grammar: Grammar | None = None,
+    ) -> Generation:  # fmt: skip
         """The whole answer to a conversation."""
-        return self._running().run(self._client.chat(messages, params))
+        return self._running().run(self._client.chat(messages, params, tools=tools, grammar=grammar))
 
     def status(self) -> SwarmStatus:
         """Ask around now, and tell what the swarm looks like."""

@@ -27,7 +27,8 @@ class TokenEvent:
 
     index: 0 for the first. text: what it adds to the answer; may be empty (half a character, a possible stop string).
     logprob, top_logprobs: natural logarithms, of the model's own distribution (temperature 1), the latter (id,
-    logprob). hop_times: each hop's seconds for the step that led to it; elapsed_s: since the generation began.
+    logprob); under a grammar, of that distribution over the ids that the grammar allows here. hop_times: each hop's
+    seconds for the step that led to it; elapsed_s: since the generation began.
     """
 
     index: int
@@ -73,7 +74,8 @@ class Generation:
     """A finished (or cancelled) generation.
 
     ids: generated token ids, the end-of-sequence id included when it came. text: their text without stop string.
-    finish_reason: "stop" (end of sequence or a stop string), "length" (max_tokens or the context), "cancelled".
+    finish_reason: "stop" (end of sequence, a stop string, or a grammar after which nothing can follow), "length"
+    (max_tokens or the context), "cancelled".
     logprobs: one per id. seed: what the noise was keyed by; with it the same call gives the same ids.
     """
 

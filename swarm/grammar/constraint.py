@@ -47,11 +47,6 @@ class GrammarCompiler:
     """
 
     def __init__(self, vocabulary: Vocabulary, vocab_size: int) -> None:
-        if not 0 <= vocabulary.eos_id < vocab_size:
-            raise BadArgument(
-                f"the model has {vocab_size} token ids, and its tokenizer ends an answer with id {vocabulary.eos_id}: "
-                "no grammar can be kept; use another release"
-            )
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size
         self._lock = threading.Lock()
@@ -69,11 +64,17 @@ class GrammarCompiler:
                 "structured output needs llguidance, which is not installed: pip install 'mistral-swarm[gateway]'"
             ) from None
 
+        eos_id = self._vocabulary.eos_id
+        if not 0 <= eos_id < self._vocab_size:
+            raise BadArgument(
+                f"the model has {self._vocab_size} token ids, and its tokenizer ends an answer with id {eos_id}: "
+                "no grammar can be kept; leave it out, or use another release"
+            )
         source = source_for(grammar, self._vocabulary)
         matcher = LLMatcher(self._ready_tokenizer(), source, log_level=0, limits=_limits())
         if matcher.is_error():
             raise BadArgument(f"the {grammar.kind} grammar cannot be used: {_reason(matcher)}")
-        constraint = Constraint(matcher, grammar.kind, self._vocab_size, self._vocabulary.eos_id)
+        constraint = Constraint(matcher, grammar.kind, self._vocab_size)
         constraint.mask()  # what fails at the first token fails here
         return constraint
 
@@ -90,11 +91,10 @@ class GrammarCompiler:
 class Constraint:
     """One generation's place in its grammar. Depends only on the grammar and the ids taken."""
 
-    def __init__(self, matcher: LLMatcher, kind: str, vocab_size: int, eos_id: int) -> None:
+    def __init__(self, matcher: LLMatcher, kind: str, vocab_size: int) -> None:
         self._matcher = matcher
         self._kind = kind
         self._vocab_size = vocab_size
-        self._eos_id = eos_id
 
     def mask(self) -> bytes:
         """Bit i of byte i // 8, the lowest first, says whether id i may come next: ceil(vocab_size / 8) bytes.

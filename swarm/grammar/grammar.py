@@ -105,6 +105,11 @@ class Grammar:
         most = 1 if choice in names or not parallel else MAX_TOOL_CALLS
         return cls("tool_call", _write_json({"tools": signatures, "max_calls": most}, "the tools"))
 
+    @property
+    def may_begin_with_space(self) -> bool:
+        """Whether one space before the answer is allowed, and no part of it: as a SentencePiece model writes JSON."""
+        return self.kind in ("json_object", "json_schema", "tool_call")
+
     def to_json(self) -> dict[str, str]:
         return {"kind": self.kind, "source": self.source}
 

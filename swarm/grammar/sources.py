@@ -27,7 +27,8 @@ def source_for(grammar: Grammar, vocabulary: Vocabulary) -> str:
     """Raises: BadArgument for a source that is not even of its kind, or that this tokenizer cannot express."""
     match grammar.kind:
         case "json_object" | "json_schema":
-            return _grammars(_of_schema(read_json(grammar.source, "the JSON schema"), "the JSON schema"))
+            schema = _of_schema(read_json(grammar.source, "the JSON schema"), "the JSON schema")
+            return _grammars({"lark_grammar": 'start: " "? @value'}, {"name": "value", **schema})
         case "regex":
             return _of_regex(grammar.source)
         case "choice":

@@ -20,7 +20,8 @@ _LOG_SUM_EXP_SLACK = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A token and what the model thought of it. Logprobs are the model's own: before temperature and filters.
+    """A token and what the model thought of it. Logprobs are the model's own: before temperature and filters, but
+    where the step allowed some ids only, among those.
 
     top: the `params.logprobs` likeliest tokens as (id, logprob), likeliest first; empty when none was asked for.
     """
@@ -31,19 +32,29 @@ class Sampled:
 
 
 def sample(
-    row: TopLogits, params: SamplingParams, position: int, seed: int, *, vocab_size: int = _MAX_VOCAB_SIZE
+    row: TopLogits,
+    params: SamplingParams,
+    position: int,
+    seed: int,
+    *,
+    vocab_size: int = _MAX_VOCAB_SIZE,
+    allowed: bytes = b"",
 ) -> Sampled:
     """Draw the token for one row: greedy at temperature 0 (ties: the smaller id), else by the filtered distribution.
 
+    allowed: the mask that the row was asked for with (see Step); empty for all ids.
     position: tokens of the sequence before the drawn one (Result.position of a decode step). The noise of a candidate
     is keyed by (seed, position, id), so a replay draws the same tokens, and a slightly different row (another stage's
     rounding, another n_top) moves the draw no more often than it must: each candidate keeps its own noise.
     Only the row's candidates can be drawn; where the stage sent fewer than the whole vocabulary, filters and
     probabilities are relative to the part that was sent.
-    Raises: RemoteProtocolError if the row breaks TopLogits' promises, or names an id outside of [0, vocab_size).
+    Raises: RemoteProtocolError if the row breaks TopLogits' promises, or names an id outside of [0, vocab_size) or
+    one that is not allowed.
     Source: exponential race (equal to Gumbel-max): argmin E_i / p_i over E_i ~ Exp(1).
     """
     ids, logits = _checked(row, vocab_size)
+    if allowed:
+        _check_allowed(ids, allowed)
     if params.is_greedy:
         chosen = int(ids[logits == logits[0]].min())
     else:
@@ -86,6 +97,14 @@ def _checked(row: TopLogits, vocab_size: int) -> tuple[NDArray[np.int64], FloatA
     if row.log_sum_exp < logits[0] - _LOG_SUM_EXP_SLACK * (1.0 + abs(logits[0])):
         raise RemoteProtocolError(f"a stage sent a log-sum-exp of {row.log_sum_exp} below its own largest logit")
     return ids, logits
+
+
+def _check_allowed(ids: NDArray[np.int64], allowed: bytes) -> None:
+    mask = np.frombuffer(allowed, np.uint8)
+    if ids.max() >= 8 * len(mask) or not (mask[ids >> 3] >> (ids & 7) & 1).all():
+        raise RemoteProtocolError(
+            "a stage sent token ids that the step did not allow; it is faulty, or of an old version"
+        )
 
 
 def _filtered(

@@ -19,6 +19,7 @@ from swarm.cli.chat import Conversation, talk
 from swarm.client.values import Generation, SwarmStatus, Timings, TokenEvent, Usage
 from swarm.errors import BadArgument, LayersUncovered, SwarmError
 from swarm.facts import Hop, NodeFact, NodeState, Route
+from swarm.grammar import Grammar
 from swarm.messages import HopTime
 from swarm.sampling import SamplingParams
 from swarm.terms import Address, Infohash, NodeId, Profile, Span
@@ -64,6 +65,7 @@ class FakeClient:
         self.streams: list[FakeStream] = []
         self.asked: list[tuple[Any, SamplingParams]] = []
         self.journals: list[Path | None] = []
+        self.grammars: list[Grammar | None] = []
         self.seen = seen
         self.release = SimpleNamespace(name="fake")
 
@@ -77,8 +79,11 @@ class FakeClient:
         self.streams.append(self._answers[len(self.streams)])
         return self.streams[-1]
 
-    def stream(self, prompt: str, params: SamplingParams, *, journal: Path | None = None) -> FakeStream:
+    def stream(
+        self, prompt: str, params: SamplingParams, *, journal: Path | None = None, grammar: Grammar | None = None
+    ) -> FakeStream:
         self.asked.append((prompt, params))
+        self.grammars.append(grammar)
         self.journals.append(journal)
         return self._next()
 
@@ -113,6 +118,36 @@ def test_text_goes_to_stdout_and_figures_to_stderr(monkeypatch: pytest.MonkeyPat
     assert "2 nodes (aaaaaaaa[0:2] -> bbbbbbbb[2:4])" in result.stderr
     assert "1 route lost and replaced" in result.stderr
     assert client.asked == [("The capital is", SamplingParams(max_tokens=5, stop=("x",)))]
+
+
+def test_a_grammar_comes_from_a_file_or_a_regular_expression(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "integer"}')
+    client = FakeClient(["1"], ["1"], ["1"])
+    assert run(monkeypatch, client, "generate", MAGNET, "p", "--json-schema", str(schema)).exit_code == 0
+    assert run(monkeypatch, client, "generate", MAGNET, "p", "--regex", "[0-9]").exit_code == 0
+    assert run(monkeypatch, client, "generate", MAGNET, "p").exit_code == 0
+    assert client.grammars == [Grammar.json_schema({"type": "integer"}), Grammar.regex("[0-9]"), None]
+
+
+@pytest.mark.parametrize(
+    ("content", "args", "why"),
+    [
+        (b"{", (), "JSON schema is not JSON"),
+        (b"[]", (), "must be an object"),
+        (b"\xff", (), "cannot read the schema"),
+        (b"{}", ("--regex", "a"), "either --json-schema or --regex"),
+    ],
+)
+def test_a_bad_grammar_is_a_usage_error_before_anybody_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, args: tuple[str, ...], why: str
+) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_bytes(content)
+    client = FakeClient(["1"])
+    result = run(monkeypatch, client, "generate", MAGNET, "p", "--json-schema", str(schema), *args)
+    assert (result.exit_code, client.asked) == (2, [])
+    assert why in result.stderr
 
 
 def test_json_is_a_line_per_token_and_the_whole_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +191,7 @@ def test_a_journal_is_passed_on_and_resumed(monkeypatch: pytest.MonkeyPatch, tmp
         (("p", "--temperature", "-1"), "temperature"),
         (("p", "--resume", __file__), "leave out: prompt"),
         (("--resume", __file__, "--seed", "1"), "leave out: seed"),
+        (("--resume", __file__, "--regex", "a"), "leave out: regex"),
     ],
 )
 def test_impossible_requests_are_usage_errors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from swarm.client import Journal
 from swarm.errors import BadArgument
+from swarm.grammar import Grammar
 from swarm.sampling import SamplingParams
 from swarm.terms import Infohash, Profile
 
@@ -37,6 +39,34 @@ def test_a_loaded_journal_equals_the_written_one(tmp_path: Path) -> None:
     again = Journal.load(tmp_path / "j")
     again.close()
     assert again.ids == [1, 2, 3, 5, 6, 7]
+
+
+def test_a_grammar_is_kept_in_a_format_that_an_older_reader_refuses(tmp_path: Path) -> None:
+    grammar = Grammar.json_schema({"enum": ["é", 1]})
+    journal = Journal.create(RELEASE, [1], PARAMS, tmp_path / "j", continues=False, grammar=grammar)
+    journal.settle_profile(Profile("fp32"))
+    journal.emit(5, -0.25)
+    journal.close()
+    loaded = Journal.load(tmp_path / "j")
+    loaded.close()
+    assert (loaded.grammar, loaded.emitted) == (grammar, [(5, -0.25)])
+    assert json.loads((tmp_path / "j").read_text().splitlines()[0])["format"] == "swarm-journal-v2"
+    free = written(tmp_path / "free", [])
+    reread = Journal.load(tmp_path / "free")
+    reread.close()
+    assert (free.grammar, reread.grammar) == (None, None)
+    assert json.loads((tmp_path / "free").read_text().splitlines()[0])["format"] == "swarm-journal-v1"
+
+
+@pytest.mark.parametrize(
+    "stored", [None, {"kind": "regex"}, {"kind": "poem", "source": "x"}, [], {"kind": 1, "source": 2}]
+)
+def test_a_journal_whose_grammar_is_none_is_refused(tmp_path: Path, stored: object) -> None:
+    written(tmp_path / "j", [])
+    head = json.loads((tmp_path / "j").read_text())
+    (tmp_path / "j").write_text(json.dumps({**head, "format": "swarm-journal-v2", "grammar": stored}) + "\n")
+    with pytest.raises(BadArgument, match="not a journal that can be resumed"):
+        Journal.load(tmp_path / "j")
 
 
 def test_a_seed_is_drawn_once_and_kept(tmp_path: Path) -> None:
