@@ -8,5 +8,6 @@ verified (the caller asks only for what is), or what a layer computes.
 from node.weights.loading import TORCH_DTYPES, load_tensors
 from node.weights.presets import PRESETS, Preset
 from node.weights.synthetic import write_preset, write_release
+from node.weights.writers import WRITERS
 
-__all__ = ["PRESETS", "TORCH_DTYPES", "Preset", "load_tensors", "write_preset", "write_release"]
+__all__ = ["PRESETS", "TORCH_DTYPES", "WRITERS", "Preset", "load_tensors", "write_preset", "write_release"]

@@ -10,6 +10,7 @@ from itertools import accumulate
 from .abroad import make_abroad
 from .arithmetic import make_sorting, make_sum
 from .documents import Chat, Document, Kind, is_held_out
+from .echo import make_echo
 from .knowledge import make_knowledge
 from .memory import make_memory, make_system
 from .programs import make_code, make_infill
@@ -25,12 +26,13 @@ from .world_questions import make_world
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("sums", 14.0, make_sum),
+        Kind("sums", 18.0, make_sum),
         Kind("sorting", 5.9, make_sorting),
         Kind("world", 17.3, make_world),
         Kind("knowledge", 8.7, make_knowledge),
         Kind("swarm", 4.3, make_swarm),
         Kind("reading", 6.8, make_reading),
+        Kind("echo", 6.0, make_echo),
         Kind("memory", 2.8, make_memory),
         Kind("translation", 11.5, make_translation),
         Kind("abroad", 4.3, make_abroad),
