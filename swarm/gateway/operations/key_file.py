@@ -24,7 +24,7 @@ from swarm.errors import BadArgument
 
 KEYS_SCHEMA = "swarm.gateway-keys/1"
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
-"""16 MiB and some 40 ms a guess, on top of a secret of 256 random bits."""
+"""16 MiB and tens of milliseconds a guess, on top of a secret of 256 random bits."""
 MAX_KEYS_FILE_BYTES = 4 << 20
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -44,7 +44,7 @@ class HashedKey:
     created: str
 
     def matches(self, key: str) -> bool:
-        """Whether this is the key, in a time that does not depend on how much of it is right. Takes some 50 ms."""
+        """Whether this is the key, in a time that does not depend on how much of it is right. Slow."""
         return hmac.compare_digest(scrypt(key, self.salt), self.hash)
 
 

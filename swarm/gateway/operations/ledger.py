@@ -132,7 +132,7 @@ class Ledger:
         self._pending: queue.Queue[UsageEntry | None] = queue.Queue(MAX_PENDING)
         self._is_closing = threading.Event()
         file.parent.mkdir(parents=True, exist_ok=True)
-        open_for_writing(file).close()  # told here and now, not by a thread
+        self._connection = open_for_writing(file)  # here, so that a failure is told; from here on the thread's alone
         self._writer = threading.Thread(target=self._write, name="gateway-ledger", daemon=True)
         self._writer.start()
 
@@ -157,7 +157,6 @@ class Ledger:
         self._writer.join()
 
     def _write(self) -> None:
-        connection = open_for_writing(self.file)
         give_up_s: float | None = None
         batch: list[UsageEntry] = []
         is_ending = False
@@ -166,7 +165,7 @@ class Ledger:
                 if not batch:
                     batch, is_ending = self._take_batch()
                 try:
-                    write_batch(connection, batch)
+                    write_batch(self._connection, batch)
                     batch = []
                 except sqlite3.Error as error:
                     logger.error("the ledger %s cannot be written (%s); trying again", self.file, error)
@@ -174,10 +173,10 @@ class Ledger:
                         give_up_s = give_up_s or time.monotonic() + CLOSE_WITHIN_S
                         if time.monotonic() > give_up_s:
                             break
-                        threading.Event().wait(RETRY_S / 10)
+                        time.sleep(RETRY_S / 10)
         finally:
             self._count_lost(batch)
-            connection.close()
+            self._connection.close()
 
     def _take_batch(self) -> tuple[list[UsageEntry], bool]:
         """What is pending, after waiting for at least one entry; and whether that was all there will ever be."""
@@ -202,7 +201,7 @@ class Ledger:
 def open_for_writing(file: Path) -> sqlite3.Connection:
     """A connection to the ledger at `file`, made if there is none. Raises: BadArgument."""
     try:
-        connection = sqlite3.connect(file, timeout=5.0, isolation_level=None)
+        connection = sqlite3.connect(file, timeout=5.0, isolation_level=None, check_same_thread=False)
         try:
             check_is_ledger(connection, file, may_be_new=True)
             connection.execute("pragma journal_mode = wal")

@@ -14,7 +14,7 @@ from typing import Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 from swarm import __version__
@@ -138,10 +138,12 @@ class Metrics:
         self._http.labels(method, handler, str(status)).inc()
         self._http_duration.labels(method, handler).observe(duration_s)
 
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition as bytes and its content type: OpenMetrics where the Accept header asks for it."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+    def render(self) -> tuple[bytes, str]:
+        """The exposition and its content type: always the plain text format.
+
+        prometheus-client's OpenMetrics writer makes `_` of the `:` in a name, in its samples but not in its metadata.
+        """
+        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(f"swarm:{name}", words, ("model_name", *labels), registry=self.registry)

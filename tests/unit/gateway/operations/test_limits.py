@@ -1,0 +1,257 @@
+"""What a key may use in a minute and at a time, and who is let in next when places are few."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from swarm.errors import BadArgument, TooManyRequests
+from swarm.gateway.operations.keys import Caller
+from swarm.gateway.operations.limits import Limits, LimitsConfig
+
+ALICE, BOB, CAROL = Caller("alice"), Caller("bob"), Caller("carol")
+
+
+class Request:
+    """One request in a task of its own, held until it is told to leave."""
+
+    def __init__(self, limits: Limits, caller: Caller, n_tokens: int = 1) -> None:
+        self.is_in = asyncio.Event()
+        self._may_leave = asyncio.Event()
+        self.task = asyncio.ensure_future(self._run(limits, caller, n_tokens))
+
+    async def _run(self, limits: Limits, caller: Caller, n_tokens: int) -> None:
+        async with limits.admit(caller, n_tokens):
+            self.is_in.set()
+            await self._may_leave.wait()
+
+    async def leave(self) -> None:
+        self._may_leave.set()
+        await self.task
+
+
+async def settled() -> None:
+    """Let every task run as far as it can by itself."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def requests(limits: Limits, *callers: Caller) -> AsyncIterator[list[Request]]:
+    made = []
+    for caller in callers:
+        made.append(Request(limits, caller))
+        await settled()
+    try:
+        yield made
+    finally:
+        for request in made:
+            request.task.cancel()
+        await asyncio.gather(*(request.task for request in made), return_exceptions=True)
+        assert limits.n_running == limits.n_waiting == 0
+
+
+async def use(limits: Limits, caller: Caller, n_tokens: int = 1, *, took: int | None = None) -> None:
+    async with limits.admit(caller, n_tokens) as admission:
+        if took is not None:
+            admission.settle(took)
+
+
+# -- a minute's worth ------------------------------------------------------------------------------------------------
+
+
+async def test_requests_a_minute_are_counted_by_key_and_come_back_steadily(clock: Any) -> None:
+    limits = Limits(LimitsConfig(requests_per_min=3), clock=clock)
+    for _ in range(3):
+        await use(limits, ALICE)
+    with pytest.raises(TooManyRequests, match="3 requests a minute") as refused:
+        await use(limits, ALICE)
+    assert refused.value.retry_after_s == pytest.approx(20)
+    await use(limits, BOB)
+    clock.now_s += refused.value.retry_after_s
+    await use(limits, ALICE)
+    with pytest.raises(TooManyRequests):
+        await use(limits, ALICE)
+    clock.now_s += 3600
+    for _ in range(3):  # an idle hour is worth one minute
+        await use(limits, ALICE)
+    with pytest.raises(TooManyRequests):
+        await use(limits, ALICE)
+
+
+async def test_tokens_are_set_aside_and_settled_by_what_it_took(clock: Any) -> None:
+    limits = Limits(LimitsConfig(tokens_per_min=1000), clock=clock)
+    await use(limits, ALICE, 900, took=100)
+    await use(limits, ALICE, 900, took=100)
+    with pytest.raises(TooManyRequests, match="1000 tokens a minute") as refused:
+        await use(limits, ALICE, 900)
+    assert refused.value.retry_after_s == pytest.approx(6)
+    await use(limits, ALICE, 800, took=1400)  # overdrawn by 600: 36 s pass before anything goes
+    with pytest.raises(TooManyRequests) as refused:
+        await use(limits, ALICE, 1)
+    assert refused.value.retry_after_s == pytest.approx(36.06)
+
+
+async def test_a_request_of_more_than_a_minutes_worth_waits_for_a_full_minute(clock: Any) -> None:
+    limits = Limits(LimitsConfig(tokens_per_min=100), clock=clock)
+    await use(limits, ALICE, 10)
+    with pytest.raises(TooManyRequests) as refused:
+        await use(limits, ALICE, 5000)
+    assert refused.value.retry_after_s == pytest.approx(6)
+    clock.now_s += 6
+    await use(limits, ALICE, 5000)
+    with pytest.raises(TooManyRequests) as refused:
+        await use(limits, ALICE, 1)
+    assert refused.value.retry_after_s == pytest.approx(49.01 * 60)
+
+
+async def test_settling_twice_charges_once(clock: Any) -> None:
+    limits = Limits(LimitsConfig(tokens_per_min=100), clock=clock)
+    async with limits.admit(ALICE, 50) as admission:
+        admission.settle(80)
+        admission.settle(100)
+    with pytest.raises(TooManyRequests) as refused:
+        await use(limits, ALICE, 1)
+    assert refused.value.retry_after_s == pytest.approx(0.6)
+
+
+async def test_a_request_that_was_not_let_in_costs_nothing(clock: Any) -> None:
+    limits = Limits(LimitsConfig(requests_per_min=2, tokens_per_min=100, max_concurrent=1, max_queued=0), clock=clock)
+    async with requests(limits, BOB):
+        for _ in range(5):
+            with pytest.raises(TooManyRequests, match="queue"):
+                await use(limits, ALICE, 100)
+    await use(limits, ALICE, 100)
+
+
+async def test_a_token_refusal_does_not_use_up_a_request(clock: Any) -> None:
+    limits = Limits(LimitsConfig(requests_per_min=2, tokens_per_min=100), clock=clock)
+    await use(limits, ALICE, 100)
+    with pytest.raises(TooManyRequests, match="tokens"):
+        await use(limits, ALICE, 100)
+    clock.now_s += 60
+    await use(limits, ALICE, 1)
+    await use(limits, ALICE, 1)
+
+
+# -- places and the queue --------------------------------------------------------------------------------------------
+
+
+async def test_what_finds_no_place_waits_and_is_let_in_in_order() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=2))
+    async with requests(limits, ALICE, ALICE, ALICE, ALICE) as (first, _, third, fourth):
+        assert (limits.n_running, limits.n_waiting) == (2, 2)
+        await first.leave()
+        await settled()
+        assert third.is_in.is_set() and not fourth.is_in.is_set()
+        assert (limits.n_running, limits.n_waiting) == (2, 1)
+
+
+async def test_the_key_with_the_fewest_at_work_is_next() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=3))
+    async with requests(limits, ALICE, ALICE, ALICE, ALICE, ALICE, BOB) as made:
+        await made[0].leave()
+        await settled()
+        assert made[5].is_in.is_set() and not made[3].is_in.is_set()
+
+
+async def test_a_key_at_its_own_limit_does_not_block_others() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=8, max_concurrent_per_key=1))
+    async with requests(limits, ALICE, ALICE, BOB) as (first, second, third):
+        assert third.is_in.is_set() and not second.is_in.is_set()
+        await first.leave()
+        await settled()
+        assert second.is_in.is_set()
+
+
+async def test_a_full_queue_refuses_and_one_key_cannot_fill_it_before_others() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=1, max_queued=4))
+    async with requests(limits, BOB, ALICE, ALICE):
+        with pytest.raises(TooManyRequests, match="share of the queue") as refused:
+            await use(limits, ALICE)
+        assert 1 <= refused.value.retry_after_s <= 60
+        async with requests_waiting(limits, CAROL, CAROL):
+            with pytest.raises(TooManyRequests, match="the queue is full"):
+                await use(limits, BOB)
+
+
+@contextlib.asynccontextmanager
+async def requests_waiting(limits: Limits, *callers: Caller) -> AsyncIterator[None]:
+    made = [Request(limits, caller) for caller in callers]
+    await settled()
+    try:
+        yield
+    finally:
+        for request in made:
+            request.task.cancel()
+        await asyncio.gather(*(request.task for request in made), return_exceptions=True)
+
+
+async def test_alone_a_key_has_the_whole_queue() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=1, max_queued=4))
+    async with requests(limits, *[ALICE] * 5):
+        assert limits.n_waiting == 4
+        with pytest.raises(TooManyRequests, match="the queue is full"):
+            await use(limits, ALICE)
+
+
+async def test_waiting_has_an_end(clock: Any) -> None:
+    limits = Limits(LimitsConfig(requests_per_min=2, max_concurrent=1, max_wait_s=0.01), clock=clock)
+    async with requests(limits, BOB):
+        for _ in range(3):  # more than its requests a minute: a wait in vain is not charged
+            with pytest.raises(TooManyRequests, match="no place came free"):
+                await use(limits, ALICE)
+            assert limits.n_waiting == 0
+
+
+async def test_leaving_the_queue_leaves_nothing_behind() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=1))
+    async with requests(limits, ALICE, BOB, CAROL) as (first, second, third):
+        second.task.cancel()
+        await settled()
+        assert limits.n_waiting == 1
+        await first.leave()
+        await settled()
+        assert third.is_in.is_set()
+
+
+async def test_a_place_that_comes_in_the_moment_of_leaving_goes_to_the_next() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=1))
+    async with requests(limits, ALICE, BOB, CAROL) as (first, second, third):
+        first._may_leave.set()
+        while limits.n_waiting == 2:  # until the place is second's, whose task does not know it yet
+            await asyncio.sleep(0)
+        assert not second.is_in.is_set()
+        second.task.cancel()
+        await settled()
+        assert third.is_in.is_set()
+        assert second.task.cancelled()
+
+
+async def test_a_request_that_fails_gives_its_place_back() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=1))
+    with pytest.raises(RuntimeError):
+        async with limits.admit(ALICE, 1):
+            raise RuntimeError("as a handler may")
+    assert limits.n_running == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"requests_per_min": 0},
+        {"tokens_per_min": -1},
+        {"max_concurrent": 0},
+        {"max_concurrent_per_key": 0},
+        {"max_queued": -1},
+        {"max_wait_s": float("nan")},
+    ],
+    ids=str,
+)
+def test_a_limit_that_lets_nothing_in_is_an_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadArgument, match=next(iter(wrong))):
+        LimitsConfig(**wrong)
