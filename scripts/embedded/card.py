@@ -18,8 +18,8 @@ pipeline_tag: text-generation
 
 A true Mixtral of {args.n_params / 1e6:.1f} million parameters: {args.n_layers} layers of dim {args.dim},
 {args.n_experts} experts in each, {args.n_experts_per_tok} of them used per token, {args.n_heads} heads over
-{args.n_kv_heads} key-value heads, a vocabulary of {args.vocab_size:,}. It ships with the swarm that runs it, so that a demo has something to say and a
-test has something to lose.
+{args.n_kv_heads} key-value heads, a vocabulary of {args.vocab_size:,}. It ships with the swarm that runs it, so
+that a demo has something to say and a test has something to lose.
 
 It knows one small world, of which every word was written by a seeded generator: sums and subtraction up to 99, sorting,
 the people and islands of an invented harbour town, a little common knowledge, what the parts of a swarm are, reading

@@ -188,7 +188,9 @@ def _experts(args: ModelArgs, layer: Mapping[str, Tensor], x: Tensor, is_real: T
     source = torch.zeros(n_slots, dtype=torch.long).scatter_(0, slots, order // k)
     scale = torch.zeros(n_slots).index_put((slots,), weights.view(-1)[order])
     outs = []
-    for expert_idx, rows in enumerate(x.to(torch.bfloat16).index_select(0, source).split(tiles.tolist())):
+    # To autocast's dtype here, once, and not after rows were gathered twice.
+    gathered_from = x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
+    for expert_idx, rows in enumerate(gathered_from.index_select(0, source).split(tiles.tolist())):
         gate_up = F.linear(rows, layer["w13"][expert_idx].flatten(0, 1))
         gate, up = gate_up.chunk(2, dim=-1)
         outs.append(F.linear(F.silu(gate) * up, layer["w2"][expert_idx]))

@@ -13,6 +13,7 @@ import click
 from swarm.cli.console import note, print_event
 from swarm.cli.generate import token_fields
 from swarm.cli.generation import describe_generation, ended_with, generation_fields, open_client, sampling_options
+from swarm.cli.local_swarm import release_or_embedded
 from swarm.cli.options import Reach, client_options, json_option, node_options
 from swarm.errors import BadArgument, SwarmError
 
@@ -31,7 +32,7 @@ COMMANDS = """\
 /help  /quit      Ctrl-C stops an answer, Ctrl-D leaves"""
 
 
-@click.command(epilog="Example: swarm chat 'magnet:?xt=urn:btih:…' --system 'Answer in one sentence.'")
+@click.command(epilog="Example: swarm chat demo   or   swarm chat 'magnet:?xt=urn:btih:…' --system 'Be brief.'")
 @click.argument("magnet")
 @click.option("--system", metavar="TEXT", help="The system prompt.")
 @sampling_options
@@ -49,12 +50,16 @@ def chat(
 ) -> None:
     """Talk with the release that MAGNET names. Ctrl-C stops the answer, not the chat; /help lists the commands.
 
+    MAGNET may be `demo`: the embedded release, served by three nodes on this machine for as long as the chat lasts.
     With piped input each line is a turn, and the first failure ends the chat.
     """
     from swarm.sampling import SamplingParams
 
     params = SamplingParams(**sampling)
-    with open_client(magnet, reach, timeout_s, data_dir) as client:
+    with (
+        release_or_embedded(magnet, reach) as (magnet, reach),
+        open_client(magnet, reach, timeout_s, data_dir) as client,
+    ):
         conversation = Conversation(client, params, system, as_json)
         if sys.stdin.isatty():
             note(f"{client.release.name}; /help lists the commands")

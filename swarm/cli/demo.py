@@ -1,18 +1,14 @@
-"""`swarm demo`: a whole swarm on this machine, by the same commands that a volunteer would type."""
+"""`swarm demo`: a whole swarm on this machine, a conversation with it, and the loss of a node in the middle of it."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import itertools
-import signal
+import logging
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,129 +21,195 @@ from swarm.cli.console import (
     out_console,
     print_event,
 )
-from swarm.cli.errors import missing_extra
 from swarm.cli.generate import token_fields
 from swarm.cli.generation import describe_generation, ended_with, generation_fields, open_client
+from swarm.cli.local_swarm import (
+    N_NODES,
+    READY_TIMEOUT_S,
+    LocalNode,
+    LocalSwarm,
+    interrupted_by_sigterm,
+    require_torch,
+    split_layers,
+    temporary_folder,
+)
 from swarm.cli.options import Reach, json_option
-from swarm.cli.processes import Child, stop_all
-from swarm.terms import Span, short_id
+from swarm.errors import SwarmError
+from swarm.terms import short_id
 
 if TYPE_CHECKING:
-    from swarm.client import TokenEvent
+    from swarm.client import Client, Generation, TokenEvent
+    from swarm.sampling import SamplingParams
 
-DEMO_SCHEMA = "swarm.demo/1"
-PROMPT = "A magnet link names a model, and"
-N_NODES = 3
+DEMO_SCHEMA = "swarm.demo/2"
 
-SYNTHESIZE_TIMEOUT_S = 120.0
-SEED_TIMEOUT_S = 60.0
-READY_TIMEOUT_S = 180.0
-"""Generous: a slow machine should see a slow demo, not a failed one. A process that dies is noticed at once."""
-
-
-@dataclass(slots=True)
-class DemoNode:
-    """One node process and what it reported when it was ready."""
-
-    child: Child
-    span: Span
-    ready: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def node_id(self) -> str:
-        return next((str(event["node_id"]) for event in self.child.events if "node_id" in event), "")
-
-    @property
-    def needed_bytes(self) -> int:
-        return int(self.ready.get("needed_bytes", 0))
-
-    @property
-    def fetched_bytes(self) -> int:
-        return int(self.ready.get("fetched_bytes", 0))
-
-
-@click.command(epilog="Example: swarm demo --max-tokens 64 --spans")
-@click.option("--prompt", default=PROMPT, show_default=True, help="What to complete.")
-@click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=48, show_default=True, help="The most tokens to make."
+QUESTIONS = (
+    "Hello! Who are you?",
+    "What is a magnet link?",
+    "What is 17 plus 25?",
+    'How do you say "the red boat" in French?',
+    "Write a Python function that returns the first 3 items of a list.",
+    "Tell me a story about a fox.",
 )
+
+KILL_AFTER_TOKENS = 16
+"""Of the last answer: far enough in that everybody sees it was under way."""
+
+
+@click.command(epilog="Example: swarm demo --prompt 'Tell me a story about an owl.' --spans")
+@click.option(
+    "--prompt", "prompts", multiple=True, help="What to say instead of the demo's own questions (repeatable)."
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=192, show_default=True, help="The most per answer.")
+@click.option("--kill/--no-kill", "kills", default=True, help="Kill a node in the middle of the last answer.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Work in this folder, and keep it.")
 @click.option("--spans", "shows_spans", is_flag=True, help="Show what each hop spent on each token.")
 @json_option
-def demo(prompt: str, max_tokens: int, keep: Path | None, shows_spans: bool, as_json: bool) -> None:
-    """Run a whole swarm on this machine: make a small release, seed it, start three nodes from its magnet link, prompt.
+def demo(
+    prompts: tuple[str, ...], max_tokens: int, kills: bool, keep: Path | None, shows_spans: bool, as_json: bool
+) -> None:
+    """Run a whole swarm on this machine: seed the embedded release, start nodes from its magnet link, and talk with it.
 
-    The model is a Mixtral of random weights, so its words mean nothing: what works is everything around them. Needs
-    no network and no downloads, and removes all its files unless --keep names a folder for them.
+    Three nodes hold a third of the layers each, and a fourth one stands by: in the middle of the last answer a node is
+    killed, and the answer goes on. Needs no network and no downloads, and removes its files unless --keep names a
+    folder.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise missing_extra("torch")
+    require_torch()
     with working_folder(keep) as folder, interrupted_by_sigterm():
-        Demo(folder, prompt, max_tokens, shows_spans, as_json).run()
+        Demo(folder, prompts or QUESTIONS, max_tokens, kills, shows_spans, as_json).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The node that was killed, and after how many tokens."""
+
+    node: LocalNode
+    n_tokens: int
 
 
 class Demo:
-    """One run: its children, and what it says on the way. Every child has ended when run() returns or raises."""
+    """One run: its swarm, the conversation, and what it says on the way."""
 
-    def __init__(self, folder: Path, prompt: str, max_tokens: int, shows_spans: bool, as_json: bool) -> None:
+    def __init__(
+        self, folder: Path, prompts: tuple[str, ...], max_tokens: int, kills: bool, shows_spans: bool, as_json: bool
+    ) -> None:
         self._folder = folder
-        self._prompt = prompt
+        self._prompts = prompts
         self._max_tokens = max_tokens
+        self._kills = kills
         self._shows_spans = shows_spans
         self._as_json = as_json
-        self._children: list[Child] = []
         self._started_s = time.monotonic()
 
     def run(self) -> None:
-        try:
-            release = self._synthesize()
-            magnet, total_bytes = self._seed(release)
-            self._show_nodes(self._start_nodes(magnet, release), total_bytes)
-            self._generate(magnet)
-        finally:
-            killed = stop_all(self._children)
-        for child in killed:
-            note(f"warning: {child.name} (pid {child.pid}) did not stop when asked, and was killed; log: {child.log}")
-        self._say("stopped", f"all {len(self._children)} processes stopped after {self._elapsed()}")
+        with LocalSwarm(self._folder) as swarm:
+            self._start(swarm)
+            with open_client(swarm.magnet, Reach("loopback"), READY_TIMEOUT_S, swarm.client_data_dir) as client:
+                # What the client would say of the lost node, the demo says itself, and not in the middle of a sentence.
+                logging.getLogger("swarm.client").setLevel(logging.WARNING)
+                self._talk(client, swarm)
+            n_processes = swarm.n_processes
+        self._say("stopped", f"all {n_processes} processes stopped after {self._elapsed()}")
 
     # -- the steps, in order -------------------------------------------------------------------------------------
 
-    def _synthesize(self) -> Path:
-        release = self._folder / "demo-mixtral"
-        builder = self._start("synthesize", "node", "synthesize", "--preset", "demo", str(release))
-        builder.wait_for_end(SYNTHESIZE_TIMEOUT_S)
-        self._children.remove(builder)
-        size_bytes = sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
-        self._say("synthesized", f"made a release of {format_size(size_bytes)}: {release}", path=str(release))
-        return release
-
-    def _seed(self, release: Path) -> tuple[str, int]:
-        where = ("--network", "loopback", "--listen", "127.0.0.1:0")
-        seeder = self._start("seed", "release", "seed", str(release), "--json", *where)
-        seeding = seeder.wait_for("seeding", SEED_TIMEOUT_S)
-        magnet = str(seeding["magnet"])
-        self._say("seeding", f"seeding it: {magnet}", magnet=magnet, pid=seeder.pid)
-        return magnet, int(seeding["total_bytes"])
-
-    def _start_nodes(self, magnet: str, release: Path) -> list[DemoNode]:
-        """Three nodes that know nothing but the magnet link; returns when all of them serve."""
+    def _start(self, swarm: LocalSwarm) -> None:
+        from swarm.embedded import release_folder
         from swarm.release import read_folder_layout
 
-        nodes = []
-        for number, span in enumerate(split_layers(read_folder_layout(release).args.n_layers, N_NODES), start=1):
-            data_dir = self._folder / f"node-{number}"
-            where = ("--network", "loopback", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir))
-            what = ("--layers", str(span), "--dtype", "fp32")
-            child = self._start(f"node {number}", "node", "start", magnet, "--json", *where, *what)
-            nodes.append(DemoNode(child, span))
-        deadline_s = time.monotonic() + READY_TIMEOUT_S
-        for node in nodes:
-            node.ready = node.child.wait_for("ready", deadline_s - time.monotonic())
-            words = f"{node.child.name} serves layers {node.span} after {self._elapsed()}"
-            self._say("node", words, node_id=node.node_id, layers=str(node.span), pid=node.child.pid, ready=node.ready)
-        return nodes
+        release = release_folder()
+        seeder = swarm.seed(release)
+        words = f"seeding {release.name} ({format_size(swarm.total_bytes)}): {swarm.magnet}"
+        self._say("seeding", words, magnet=swarm.magnet, pid=seeder.pid)
+        spans = split_layers(read_folder_layout(release).args.n_layers, N_NODES)
+        spare = [spans[len(spans) // 2]] if self._kills else []
+        swarm.start_nodes(spans + spare, self._say_ready)
+        self._show_nodes(swarm)
 
-    def _show_nodes(self, nodes: list[DemoNode], total_bytes: int) -> None:
+    def _talk(self, client: Client, swarm: LocalSwarm) -> None:
+        """Every prompt in one conversation; the last answer loses a node, and is checked against one that does not."""
+        from swarm.sampling import SamplingParams
+
+        params = SamplingParams(max_tokens=self._max_tokens, temperature=0.0)
+        messages: list[dict[str, str]] = []
+        for prompt in self._prompts:
+            is_last = len(messages) == 2 * (len(self._prompts) - 1)
+            messages.append({"role": "user", "content": prompt})
+            loss, events, answer = self._answer(client, swarm, messages, params, kills=is_last and self._kills)
+            messages.append({"role": "assistant", "content": answer.text})
+        if not self._as_json:
+            click.echo(f"\n{describe_generation(answer)}")
+            for hop in mean_hop_times(events):
+                click.echo(f"  {short_id(hop['node_id'])}  {format_duration(hop['mean_s'])} a token")
+            if self._shows_spans:
+                print_spans(events)
+        if loss is not None:
+            self._check_loss(client, messages[:-1], params, loss, answer)
+
+    def _answer(
+        self, client: Client, swarm: LocalSwarm, messages: list[dict[str, str]], params: SamplingParams, kills: bool
+    ) -> tuple[Loss | None, list[TokenEvent], Generation]:
+        """Stream one answer, and kill the node in the middle of its route if asked to."""
+        stream = client.stream_chat(messages, params)
+        loss: Loss | None = None
+        events: list[TokenEvent] = []
+        if self._as_json:
+            print_event(DEMO_SCHEMA, "question", text=messages[-1]["content"])
+        else:
+            click.echo(f"\n> {messages[-1]['content']}")
+        with ended_with(stream):
+            for event in stream:
+                events.append(event)
+                if self._as_json:
+                    print_event(DEMO_SCHEMA, "token", **token_fields(event))
+                else:
+                    click.echo(event.text, nl=False)
+                    sys.stdout.flush()
+                if kills and loss is None and len(events) == KILL_AFTER_TOKENS:
+                    loss = Loss(self._kill_middle(swarm, event), len(events))
+        answer = stream.result
+        if self._as_json:
+            print_event(DEMO_SCHEMA, "answer", **generation_fields(answer), hops=mean_hop_times(events))
+        else:
+            click.echo()
+        return loss, events, answer
+
+    def _kill_middle(self, swarm: LocalSwarm, event: TokenEvent) -> LocalNode:
+        """Kill the node that serves the middle of the route which this token came by."""
+        node_id = event.hop_times[len(event.hop_times) // 2].node_id
+        node = next(node for node in swarm.nodes if node.node_id == node_id)
+        swarm.kill(node)
+        if self._as_json:
+            print_event(DEMO_SCHEMA, "killed", node_id=node_id, layers=str(node.span), pid=node.child.pid)
+        else:
+            click.secho(f" [{node.child.name} killed] ", nl=False, dim=True)
+            sys.stdout.flush()
+        return node
+
+    def _check_loss(
+        self, client: Client, messages: list[dict[str, str]], params: SamplingParams, loss: Loss, answer: Generation
+    ) -> None:
+        """Ask the same again with nobody lost. Raises: SwarmError if a single token differs."""
+        undisturbed = client.chat(messages, params)
+        if undisturbed.ids != answer.ids:
+            raise SwarmError(f"after the loss of {loss.node.child.name} the answer changed: {undisturbed.text!r}")
+        n_tokens = len(answer.ids)
+        self._say(
+            "checked",
+            f"{loss.node.child.name} (layers {loss.node.span}) was killed after {loss.n_tokens} tokens, and another "
+            f"took over; asked again with no loss, the answer has the same {n_tokens} tokens",
+            node_id=loss.node.node_id,
+            n_tokens=n_tokens,
+            n_replays=answer.timings.n_replays,
+        )
+
+    # -- what is said ----------------------------------------------------------------------------------------------
+
+    def _say_ready(self, node: LocalNode) -> None:
+        words = f"{node.child.name} serves layers {node.span} after {self._elapsed()}"
+        self._say("node", words, node_id=node.node_id, layers=str(node.span), pid=node.child.pid, ready=node.ready)
+
+    def _show_nodes(self, swarm: LocalSwarm) -> None:
         if self._as_json:
             return
         from rich.table import Table
@@ -155,7 +217,7 @@ class Demo:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("node", "id", "layers", "pid", "needs", "fetched", "of the release"):
             table.add_column(heading, justify="left" if heading in ("node", "id", "layers") else "right", no_wrap=True)
-        for node in nodes:
+        for node in swarm.nodes:
             table.add_row(
                 node.child.name,
                 short_id(node.node_id),
@@ -163,44 +225,9 @@ class Demo:
                 str(node.child.pid),
                 format_size(node.needed_bytes),
                 format_size(node.fetched_bytes),
-                format_percent(node.fetched_bytes, int(node.ready.get("release_bytes", total_bytes))),
+                format_percent(node.fetched_bytes, int(node.ready.get("release_bytes", swarm.total_bytes))),
             )
         out_console().print(table)
-
-    def _generate(self, magnet: str) -> None:
-        from swarm.sampling import SamplingParams
-
-        params = SamplingParams(max_tokens=self._max_tokens, temperature=0.0)
-        events: list[TokenEvent] = []
-        with open_client(magnet, Reach("loopback"), READY_TIMEOUT_S, self._folder / "client") as client:
-            stream = client.stream(self._prompt, params)
-            if not self._as_json:
-                click.echo(f"\n{self._prompt}", nl=False)
-            with ended_with(stream):
-                for event in stream:
-                    events.append(event)
-                    if self._as_json:
-                        print_event(DEMO_SCHEMA, "token", **token_fields(event))
-                    else:
-                        click.echo(event.text, nl=False)
-                        sys.stdout.flush()
-            result = stream.result
-        if self._as_json:
-            print_event(DEMO_SCHEMA, "done", **generation_fields(result), hops=mean_hop_times(events))
-            return
-        click.echo("\n")
-        click.echo(describe_generation(result))
-        for hop in mean_hop_times(events):
-            click.echo(f"  {short_id(hop['node_id'])}  {format_duration(hop['mean_s'])} a token")
-        if self._shows_spans:
-            print_spans(events)
-
-    # -- helpers -------------------------------------------------------------------------------------------------
-
-    def _start(self, name: str, *arguments: str) -> Child:
-        child = Child(name, arguments, self._folder / f"{name.replace(' ', '-')}.log")
-        self._children.append(child)
-        return child
 
     def _say(self, event: str, words: str, **fields: Any) -> None:
         if self._as_json:
@@ -210,13 +237,6 @@ class Demo:
 
     def _elapsed(self) -> str:
         return format_duration(time.monotonic() - self._started_s)
-
-
-def split_layers(n_layers: int, n_nodes: int) -> list[Span]:
-    """Consecutive spans of nearly equal length, at most one per layer."""
-    n_spans = min(n_layers, n_nodes)
-    bounds = [n_layers * i // n_spans for i in range(n_spans + 1)]
-    return [Span(a, b) for a, b in itertools.pairwise(bounds)]
 
 
 def mean_hop_times(events: list[TokenEvent]) -> list[dict[str, Any]]:
@@ -253,19 +273,5 @@ def working_folder(keep: Path | None) -> Iterator[Path]:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep.resolve()
         return
-    with tempfile.TemporaryDirectory(prefix="swarm-demo-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does, so that no child outlives it."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with temporary_folder() as folder:
+        yield folder

@@ -19,6 +19,7 @@ from swarm.cli.generation import (
     open_client,
     sampling_options,
 )
+from swarm.cli.local_swarm import EMBEDDED, release_or_embedded
 from swarm.cli.options import Reach, client_options, json_option, node_options
 from swarm.errors import BadArgument, SwarmError
 
@@ -68,12 +69,14 @@ def generate(
 ) -> None:
     """Complete PROMPT with the release that MAGNET names, streaming the text to stdout and the figures to stderr.
 
+    MAGNET may be `demo`: the embedded release, served by three nodes on this machine for as long as it takes.
     PROMPT may be - for stdin. With --resume it is left out: the journal has it, and the parameters too.
     """
     from swarm.sampling import SamplingParams
     from swarm.torrent import Magnet
 
-    Magnet.parse(magnet)
+    if magnet != EMBEDDED:
+        Magnet.parse(magnet)
     if resume is not None:
         refuse_with_resume(
             prompt=prompt, file=prompt_file, journal=journal, logprobs=logprobs, json_schema=json_schema, regex=regex,
@@ -82,7 +85,11 @@ def generate(
     text = "" if resume is not None else read_prompt(prompt, prompt_file)
     params = SamplingParams(**sampling, logprobs=logprobs, ignore_eos=ignore_eos)
     grammar = read_grammar(json_schema, regex)
-    with telling_how_to_go_on(resume or journal), open_client(magnet, reach, timeout_s, data_dir) as client:
+    with (
+        release_or_embedded(magnet, reach) as (magnet, reach),
+        telling_how_to_go_on(resume or journal),
+        open_client(magnet, reach, timeout_s, data_dir) as client,
+    ):
         if resume is not None:
             stream = client.resume(resume)
         else:

@@ -35,7 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "gateway-keys": ("swarm.cli.gateway_keys:gateway_keys", "Make, list and remove a gateway's API keys."),
     "usage": ("swarm.cli.usage:usage", "Add up what a gateway served, by key, model, node or day."),
     "completion": ("swarm.cli.completion:completion", "Print what makes bash, zsh or fish complete these verbs."),
-    "demo": ("swarm.cli.demo:demo", "Run a whole swarm on this machine: seed, three nodes, a prompt."),
+    "demo": ("swarm.cli.demo:demo", "Run a whole swarm on this machine: seed, nodes, a talk, a loss."),
 }
 """Our own verbs, in the order that --help shows them: name -> (module:attribute, the line shown in --help)."""
 

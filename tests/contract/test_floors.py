@@ -22,7 +22,7 @@ FLOORS = (
     ("swarm.facts",),
     ("swarm.messages",),
     # floor 1
-    ("swarm.release", "swarm.routing", "swarm.sampling", "swarm.wire", "swarm.identity"),
+    ("swarm.release", "swarm.routing", "swarm.sampling", "swarm.wire", "swarm.identity", "swarm.embedded"),
     # floor 2
     ("swarm.torrent", "swarm.discovery", "swarm.rpc", "swarm.tokenizer", "swarm.grammar", "node.weights", "node.model"),
     # floor 3

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from swarm.cli.demo import KILL_AFTER_TOKENS, QUESTIONS
+
 DEADLINE_S = 170.0
 
 
@@ -31,31 +33,44 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def test_the_demo_runs_a_whole_swarm_and_leaves_nothing_behind(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "swarm", "demo", "--json", "--max-tokens", "8"]
+def test_the_demo_talks_loses_a_node_and_leaves_nothing_behind(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "swarm", "demo", "--json"]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
     assert ran.returncode == 0, ran.stderr
     events = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [e["event"] for e in events] == [
-        "synthesized",
-        "seeding",
-        *["node"] * 3,
-        *["token"] * 8,
-        "done",
-        "stopped",
-    ]
-    nodes, done = [e for e in events if e["event"] == "node"], events[-2]
-    assert [node["layers"] for node in nodes] == ["0:4", "4:8", "8:12"]
+    kinds = [e["event"] for e in events if e["event"] not in ("token", "question", "answer")]
+    assert kinds == ["seeding", *["node"] * 4, "killed", "checked", "stopped"]
+    nodes = [e for e in events if e["event"] == "node"]
+    answers = [e for e in events if e["event"] == "answer"]
+    assert [node["layers"] for node in nodes] == ["0:2", "2:4", "4:6", "2:4"]
     for ready in (node["ready"] for node in nodes):
         # Whole pieces: a little more than it needs, and well below the whole release.
         assert ready["needed_bytes"] <= ready["fetched_bytes"] <= 1.2 * ready["needed_bytes"]
         assert ready["fetched_bytes"] < 0.5 * ready["release_bytes"]
-    assert [hop["layers"] for hop in done["route"]["hops"]] == ["0:4", "4:8", "8:12"]
-    assert [hop["node_id"] for hop in done["route"]["hops"]] == [node["node_id"] for node in nodes]
-    assert len(done["ids"]) == 8
-    assert [hop["mean_s"] > 0 for hop in done["hops"]] == [True] * 3
-    assert "was killed" not in ran.stderr
+    assert [e["text"] for e in events if e["event"] == "question"] == list(QUESTIONS)
+    assert answers[2]["text"] == "17 + 25 = 42."
+    assert answers[3]["text"] == "le bateau rouge"
+    assert {answer["finish_reason"] for answer in answers} == {"stop"}
+    assert [hop["layers"] for hop in answers[-1]["route"]["hops"]] == ["0:2", "2:4", "4:6"]
+    checked = events[-2]
+    killed = next(e for e in events if e["event"] == "killed")
+    assert killed["node_id"] in [node["node_id"] for node in nodes]
+    assert killed["node_id"] not in [hop["node_id"] for hop in answers[-1]["route"]["hops"]]
+    assert checked["n_replays"] == 1
+    assert checked["n_tokens"] == len(answers[-1]["ids"]) > KILL_AFTER_TOKENS
+    assert "did not stop" not in ran.stderr
     assert not any(is_alive(event["pid"]) for event in events if "pid" in event)
+    assert list(Path(environment["TMPDIR"]).glob("swarm-demo-*")) == []
+
+
+def test_chat_demo_answers_and_leaves_nothing_behind(environment: dict[str, str]) -> None:
+    """Piped, as a test of one's own would: each line is a turn, and the conversation is remembered."""
+    command = [sys.executable, "-m", "swarm", "chat", "demo", "--temperature", "0", "--json"]
+    lines = "My name is Theo.\nWhat is my name?\n"
+    ran = subprocess.run(command, env=environment, input=lines, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert ran.returncode == 0, ran.stderr
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [e["text"] for e in events if e["event"] == "done"][-1] == "Your name is Theo."
     assert list(Path(environment["TMPDIR"]).glob("swarm-demo-*")) == []
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from swarm.cli import demo as demo_verb
-from swarm.cli.demo import mean_hop_times, print_spans, split_layers
+from swarm.cli import local_swarm
+from swarm.cli.demo import mean_hop_times, print_spans
+from swarm.cli.local_swarm import split_layers
 from swarm.cli.main import cli
 from swarm.client.values import TokenEvent
 from swarm.messages import HopTime
@@ -46,8 +47,9 @@ def test_spans_are_a_row_per_token(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_verb.importlib.util, "find_spec", lambda name: None)
-    result = CliRunner().invoke(cli, ["demo"])
+@pytest.mark.parametrize("command", [["demo"], ["chat", "demo"], ["generate", "demo", "Hello"]])
+def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.setattr(local_swarm.importlib.util, "find_spec", lambda name: None)
+    result = CliRunner().invoke(cli, command)
     assert result.exit_code == 1
     assert "pip install 'mistral-swarm[node]'" in result.stderr
