@@ -23,6 +23,9 @@ EXIT_DISK = 6
 NODE_EXTRA_MODULES = frozenset({"torch", "safetensors", "psutil"})
 """What the extra [node] installs: a missing one of these is mended by installing the extra."""
 
+GATEWAY_EXTRA_MODULES = frozenset({"starlette", "uvicorn", "llguidance", "prometheus_client"})
+"""What the extra [gateway] installs."""
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
@@ -47,6 +50,11 @@ def missing_extra(module: str | None) -> SwarmError:
         return SwarmError(
             f"{module} is not installed, which a node needs and a client does not; mend it with: "
             "pip install 'mistral-swarm[node]' (in a checkout: pip install '.[node]')"
+        )
+    if module is not None and module.partition(".")[0] in GATEWAY_EXTRA_MODULES:
+        return SwarmError(
+            f"{module} is not installed, which the gateway and structured output need; mend it with: "
+            "pip install 'mistral-swarm[gateway]' (in a checkout: pip install '.[gateway]')"
         )
     return SwarmError(
         f"the Python package {module!r} is not installed; mend it with: pip install --upgrade mistral-swarm"

@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("swarm.cli.chat:chat", "Talk with the model behind a magnet link."),
     "status": ("swarm.cli.status:status", "Show the nodes of a release and which layers they cover."),
     "top": ("swarm.cli.top:top", "Watch the nodes of a release: layers, sessions, tokens/s."),
+    "gateway": ("swarm.cli.gateway:gateway", "Serve releases over HTTP: OpenAI's and Mistral's API, a web chat."),
     "gateway-keys": ("swarm.cli.gateway_keys:gateway_keys", "Make, list and remove a gateway's API keys."),
     "usage": ("swarm.cli.usage:usage", "Add up what a gateway served, by key, model, node or day."),
     "completion": ("swarm.cli.completion:completion", "Print what makes bash, zsh or fish complete these verbs."),

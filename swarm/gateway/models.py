@@ -154,6 +154,10 @@ class ModelRegistry:
         slot = next(slot for slot in self._slots if slot.model is model)
         return await self._status(slot, model)
 
+    def last_status(self, model: ServedModel) -> SwarmStatus | None:
+        """What was last known of its swarm, without asking anybody."""
+        return next((slot.status for slot in self._slots if slot.model is model), None)
+
     async def _readiness(self, slot: _Slot) -> ModelReadiness:
         if slot.model is None:
             return ModelReadiness(slot.name, False, slot.problem)

@@ -1,0 +1,81 @@
+"""Answers on one HTTP connection, as plain ASGI: whole ones, streams, errors, and the moment when the caller leaves.
+
+A stream's status is not sent before its first piece is there, so that what cannot even begin is answered as an error
+with a status of its own. Source: ASGI specification 3.0, HTTP 2.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from starlette.types import Receive, Send
+
+from swarm.gateway.bodies import ClientGone
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+SEND_TIMEOUT_S = 60.0
+"""How long a reader may take nothing at all: until it does, its sessions hold their place on every stage."""
+
+
+async def send_json(send: Send, status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    await send_bytes(send, status, json.dumps(body).encode(), header_pairs(headers))
+
+
+async def send_bytes(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+    """A whole JSON answer."""
+    described = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": [*described, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_events(send: Send, events: AsyncGenerator[bytes, None], headers: Headers = ()) -> None:
+    """Server-sent events as they come. Raises: whatever `events` raises before its first; ClientGone."""
+    described = (
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    )
+    async with aclosing(events):
+        has_begun = False
+        async for event in events:
+            if not has_begun:
+                await send({"type": "http.response.start", "status": 200, "headers": [*described, *headers]})
+                has_begun = True
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            except TimeoutError:
+                raise ClientGone from None
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) -> None:
+    """Answer for as long as somebody listens: when the caller leaves, the answering is cancelled, and ends first.
+
+    Raises: ClientGone, and whatever the answering raises.
+    """
+    work = asyncio.create_task(answering)
+    leaving = asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientGone
+        work.result()
+    finally:
+        for task in (work, leaving):
+            task.cancel()
+        await asyncio.gather(work, leaving, return_exceptions=True)
+
+
+def header_pairs(headers: Mapping[str, str]) -> Headers:
+    return tuple((name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items())
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

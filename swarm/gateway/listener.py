@@ -1,0 +1,53 @@
+"""uvicorn's HTTP/1.1 protocol with a bound on how long a connection may take over one request's head.
+
+Without it a caller could open connections, send a byte now and then, and hold them for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class BoundedProtocol(H11Protocol):
+    """Closes a connection that takes longer than head_timeout_s over a request's head.
+
+    Counted from the head's first byte, and for the first request from the connection's beginning.
+    """
+
+    def __init__(self, *arguments: Any, head_timeout_s: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._head_timeout_s = head_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_serving:
+            if self._head_timer is None:
+                self._await_head()
+        elif self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def _is_serving(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        self._head_timer = asyncio.get_running_loop().call_later(self._head_timeout_s, self._give_up)
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if not self._is_serving:
+            self.transport.close()
