@@ -2,7 +2,8 @@
 // Pure: no page, no storage.
 //
 // {id, title, createdMs, updatedMs, model, settings, turns: {id: turn}, leaf}
-// turn: {id, parent, role: "user"|"assistant", text, createdMs}; an assistant's also has
+// turn: {id, parent, next, role: "user"|"assistant", text, createdMs}, where next is the turn that was last shown after
+//   it, or null; an assistant's also has
 //   reason: "stop" | "length" | "stopped" | "failed" | "cut" | null (while it is being written)
 //   error: words, or null; stats: {nTokens, tokensPerS, firstS, hops, nReplays}, or null; model
 
@@ -19,10 +20,10 @@ export function newConversation(model, settings = DEFAULTS) {
 // Adds a turn after `parent` (null: at the beginning) and goes to it.
 export function addTurn(conversation, parent, role, text) {
   const id = `t${Object.keys(conversation.turns).length}`;
-  const turn = { id, parent, role, text, createdMs: Date.now() };
+  const turn = { id, parent, next: null, role, text, createdMs: Date.now() };
   if (role === "assistant") Object.assign(turn, { reason: null, error: null, stats: null, model: conversation.model });
   conversation.turns[id] = turn;
-  conversation.leaf = id;
+  goTo(conversation, turn);
   if (!conversation.title && role === "user") conversation.title = titleOf(text);
   touch(conversation);
   return turn;
@@ -44,15 +45,18 @@ export function siblings(conversation, turn) {
   return Object.values(conversation.turns).filter((other) => other.parent === turn.parent);
 }
 
-// Goes to another of the siblings, down to its newest last turn.
+// Goes to another of the siblings, and on to what was last shown after it.
 export function choose(conversation, turn) {
   let leaf = turn;
-  for (;;) {
-    const next = Object.values(conversation.turns).filter((other) => other.parent === leaf.id).at(-1);
-    if (!next) break;
-    leaf = next;
-  }
+  while (leaf.next) leaf = conversation.turns[leaf.next];
+  goTo(conversation, leaf);
+}
+
+function goTo(conversation, leaf) {
   conversation.leaf = leaf.id;
+  for (const turn of path(conversation)) {
+    if (turn.parent) conversation.turns[turn.parent].next = turn.id;
+  }
 }
 
 // What the model is told up to and including this turn. Answers that came to nothing are left out.

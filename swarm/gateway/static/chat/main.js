@@ -28,7 +28,10 @@ class Chat {
     this.sidebar = new Sidebar(byId("sidebar"), { open: (id) => this.open(id), remove: (id) => this.remove(id) });
     this.settings = new SettingsSheet(byId("settings"), (settings) => this.set(settings), () => this.models.poll());
     this.models = new ModelPicker(byId("model"), byId("pill"), {
-      onModels: () => this.show(),
+      onModels: () => {
+        this.models.choose(this.conversation.model);
+        this.show();
+      },
       onRefused: () => this.askForKey(),
     });
     this.composer = bindComposer({
@@ -111,7 +114,7 @@ class Chat {
 
   // A user's turn after `parent`, and its answer.
   say(text, parent) {
-    if (!this.models.chosen || this.running.has(this.conversation.id)) return false;
+    if (!this.models.canChat || this.running.has(this.conversation.id)) return false;
     const turn = addTurn(this.conversation, parent, "user", text);
     history.replaceState(null, "", `#${this.conversation.id}`);
     this.transcript.follows = true;
@@ -121,7 +124,7 @@ class Chat {
 
   async answer(userTurnId) {
     const { conversation } = this;
-    if (!this.models.chosen || this.running.has(conversation.id)) return;
+    if (!this.models.canChat || this.running.has(conversation.id)) return;
     conversation.model = this.models.chosen;
     const turn = addTurn(conversation, userTurnId, "assistant", "");
     const run = { conversation, turn, controller: new AbortController(), savedMs: 0 };
@@ -141,7 +144,7 @@ class Chat {
     const isShown = conversation === this.conversation;
     if (turn.reason === null) {
       if (isShown) this.transcript.grew(turn);
-      if (performance.now() - run.savedMs > SAVE_EVERY_MS && run.savedMs >= 0) {
+      if (performance.now() - run.savedMs > SAVE_EVERY_MS) {
         run.savedMs = performance.now();
         this.save(conversation);
       }
@@ -168,7 +171,12 @@ class Chat {
     this.conversation.settings = settings;
     localStorage.setItem(LAST_SETTINGS, JSON.stringify(settings));
     if (this.conversation.leaf) this.save(this.conversation);
-    byId("configure").classList.toggle("is-set", JSON.stringify(settings) !== JSON.stringify(DEFAULTS));
+    this.showSettings();
+  }
+
+  showSettings() {
+    const isSet = JSON.stringify(this.conversation.settings) !== JSON.stringify(DEFAULTS);
+    byId("configure").classList.toggle("is-set", isSet);
   }
 
   // Once for each visit, and not over what the user does.
@@ -193,11 +201,11 @@ class Chat {
   }
 
   show() {
-    this.transcript.show(this.conversation, this.models.chosen);
-    this.composer.show({ isRunning: this.running.has(this.conversation.id), canSend: Boolean(this.models.chosen) });
+    this.transcript.show(this.conversation, this.models);
+    this.composer.show({ isRunning: this.running.has(this.conversation.id), canSend: this.models.canChat });
     document.title = this.conversation.title ? `${this.conversation.title} · swarm` : "swarm";
     byId("title").textContent = this.conversation.title || "New conversation";
-    this.set(this.conversation.settings);
+    this.showSettings();
   }
 }
 

@@ -15,6 +15,7 @@ export class ModelPicker {
     this.onModels = onModels;
     this.onRefused = onRefused;
     this.names = [];
+    this.chatless = new Set(); // names of base models: they complete text, and answer no conversation
     this.states = new Map();
     select.addEventListener("change", () => {
       localStorage.setItem(CHOSEN, select.value);
@@ -25,6 +26,10 @@ export class ModelPicker {
 
   get chosen() {
     return this.select.value || null;
+  }
+
+  get canChat() {
+    return this.chosen !== null && !this.chatless.has(this.chosen);
   }
 
   // For a conversation's model; one that is not served any more leaves the choice as it is.
@@ -50,6 +55,7 @@ export class ModelPicker {
     const [{ models }, { data }] = await Promise.all([getJson("/swarm/state.json"), getJson("/v1/models")]);
     this.states = new Map(models.map((model) => [model.name, model]));
     const names = data.map((model) => model.id);
+    this.chatless = new Set(data.filter((model) => model.capabilities?.completion_chat === false).map((model) => model.id));
     if (names.join("\n") !== this.names.join("\n")) {
       const wanted = this.chosen ?? localStorage.getItem(CHOSEN);
       this.names = names;

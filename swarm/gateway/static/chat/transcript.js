@@ -11,7 +11,7 @@ export class Transcript {
     this.scroller = scroller;
     this.list = list;
     this.toEnd = toEnd;
-    this.actions = { ...actions, redraw: () => this.show(this.conversation, this.model) };
+    this.actions = { ...actions, redraw: () => this.show(this.conversation, this.models) };
     this.views = new Map();
     this.conversation = null;
     this.frame = 0;
@@ -20,8 +20,8 @@ export class Transcript {
     toEnd.addEventListener("click", () => this.scrollToEnd());
   }
 
-  show(conversation, model) {
-    this.model = model;
+  show(conversation, models) {
+    this.models = models;
     if (conversation !== this.conversation) {
       this.conversation = conversation;
       this.views.clear();
@@ -34,8 +34,18 @@ export class Transcript {
       view.update(siblings(conversation, turn), position === turns.length - 1);
       return view.element;
     });
-    this.list.replaceChildren(...(views.length ? views : [emptyState(model)]));
+    this.list.classList.toggle("busy", turns.some((turn) => turn.role === "assistant" && turn.reason === null));
+    this.place(views.length ? views : [emptyState(models.chosen, models.canChat)]);
     this.keepInSight();
+  }
+
+  // Nodes that stay are not touched: to move one takes the focus from a field in it.
+  place(elements) {
+    const { children } = this.list;
+    let same = 0;
+    while (same < elements.length && children[same] === elements[same]) same += 1;
+    while (children.length > same) children[same].remove();
+    this.list.append(...elements.slice(same));
   }
 
   // A turn of this conversation has grown; drawn with the next frame.

@@ -7,10 +7,11 @@ import { MarkdownView } from "./markdown.js";
 const ENDINGS = {
   length: "Cut off at the most tokens that an answer may have. Settings can raise it.",
   stopped: "Stopped.",
+  model_length: "Cut off: the conversation has filled what the model can see at a time.",
   cut: "Cut off: the page was closed or reloaded while it was being written.",
 };
 
-// actions: {edit(turn, text), regenerate(turn), choose(turn), redraw()}.
+// actions: {edit(turn, text) -> was it taken?, regenerate(turn), choose(turn), redraw()}.
 export class TurnView {
   constructor(turn, actions) {
     this.turn = turn;
@@ -62,8 +63,8 @@ export class TurnView {
         others.length > 1 && this.switcher(others),
         turn.text && copyButton(() => turn.text, isUser ? "Copy the message" : "Copy the answer"),
         isUser
-          ? iconButton("edit", "Edit and send again", () => this.edit())
-          : iconButton("again", turn.error ? "Try again" : "Regenerate", () => actions.regenerate(turn)),
+          ? iconButton("edit", "Edit and send again", () => this.edit(), "bare.changes")
+          : iconButton("again", turn.error ? "Try again" : "Regenerate", () => actions.regenerate(turn), "bare.changes"),
         !isUser && turn.stats && routeDetails(turn.stats)),
     ];
   }
@@ -75,7 +76,7 @@ export class TurnView {
     const next = iconButton("next", "The version after", () => go(1));
     previous.disabled = at === 0;
     next.disabled = at === others.length - 1;
-    return h("span.versions", previous, h("span", `${at + 1} / ${others.length}`), next);
+    return h("span.versions.changes", previous, h("span", `${at + 1} / ${others.length}`), next);
   }
 
   edit() {
@@ -88,8 +89,10 @@ export class TurnView {
     };
     const send = () => {
       const text = field.value.trim();
-      end();
-      if (text) this.actions.edit(this.turn, text);
+      if (!text) return;
+      this.isEditing = false;
+      if (this.actions.edit(this.turn, text)) this.element.classList.remove("editing");
+      else this.isEditing = true; // not now: another answer is being written
     };
     field.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
@@ -129,12 +132,13 @@ function hopItem({ node_id: nodeId, span }) {
 }
 
 // What is shown where a conversation has no turns yet.
-export function emptyState(model) {
+export function emptyState(model, canChat) {
   return h("section.empty",
     h("img", { src: "/static/shared/icon.svg", alt: "" }),
     h("h2", "What shall we talk about?"),
-    h("p", model ? ["Answers come from ", h("b", model), ", run by the machines of its swarm together."]
-      : "The gateway is looking for its models."),
+    h("p", !model ? "The gateway is looking for its models."
+      : canChat ? ["Answers come from ", h("b", model), ", run by the machines of its swarm together."]
+      : [h("b", model), " has no chat template: it completes text, through the API at /v1/completions."]),
     h("p.keys", h("kbd", "Enter"), " sends, ", h("kbd", "Shift"), " ", h("kbd", "Enter"), " begins a line, ",
       h("kbd", "Esc"), " stops, ", h("kbd", "/"), " comes back here"));
 }

@@ -1,7 +1,7 @@
 // A node's row and a running answer's row, under the strip whose layers they line up with.
 
 import { h } from "../shared/dom.js";
-import { plural, rateText, secondsText, shortId, sizeText, spanText } from "../shared/words.js";
+import { agoText, plural, rateText, secondsText, shortId, sizeText, spanText } from "../shared/words.js";
 import { bar } from "./strip.js";
 
 const STATES = {
@@ -18,15 +18,15 @@ export function nodeRow(node) {
   return h(`tr.node.is-${node.state}`,
     h("th", { scope: "row", title: `${node.node_id}\n${node.address}\n${node.profile}, version ${node.version}` },
       h(`span.dot.${kind}`), h("code", shortId(node.node_id)),
-      h("span.state", node.state === "gone" ? `gone ${secondsText(node.gone_s)} ago` : words)),
+      h("span.state", node.state === "gone" ? `gone ${agoText(node.gone_s)} ago` : words)),
     h("td.lane",
       h("span.unseen", `layers ${spans || "none yet"}`),
       node.spans.map((span) => bar(span, node.n_layers, node.state, node.state === "joining"
         ? h("div.fetched", { style: { width: `${100 * share}%` } }) : null)),
-      node.state === "joining" && h("span.progress", progressText(node, share))),
+      node.state === "joining" && h("span.progress", { style: besideOf(node) }, progressText(node, share))),
     h("td.speed", { title: "Tokens per second through this node's layers alone" },
       node.state === "gone" ? "" : node.tokens_per_s ? rateText(node.tokens_per_s) : "–"),
-    h("td.load", loadText(node)),
+    h("td.load", { title: "Answers of this gateway that run on it, and how many more sessions it takes" }, loadText(node)),
     h("td.reach", reachText(node)));
 }
 
@@ -34,10 +34,16 @@ function progressText({ needed_bytes: needed, fetched_bytes: fetched }, share) {
   return needed ? `${Math.floor(100 * share)} % · ${sizeText(fetched)} of ${sizeText(needed)}` : "reading the release";
 }
 
+// Words over a bar begin where it begins, or end where it ends when it lies far to the right.
+function besideOf({ spans, n_layers: nLayers }) {
+  const [start, end] = [spans[0]?.[0] ?? 0, spans.at(-1)?.[1] ?? 0];
+  return start / nLayers < 0.55 ? { left: `${(100 * start) / nLayers}%` } : { right: `${100 - (100 * end) / nLayers}%` };
+}
+
 function loadText(node) {
   if (node.state !== "serving") return "";
   const free = node.free_sessions ? `room for ${node.free_sessions}` : "full";
-  return node.n_routes ? `${node.n_routes} from here · ${free}` : free;
+  return node.n_routes ? `${node.n_routes} here · ${free}` : free;
 }
 
 function reachText(node) {
