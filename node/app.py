@@ -52,6 +52,12 @@ class NodeApp:
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
         self.dtype = DTYPES[config.profile.dtype]
+        self._node: _Node | None = None
+
+    @property
+    def n_sessions(self) -> int:
+        """Sessions that its stage holds now; 0 before it serves."""
+        return 0 if self._node is None else self._node.n_sessions
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until stop is set; then drain. What was fetched is kept. Raises: SwarmError when it cannot come to
@@ -67,7 +73,7 @@ class NodeApp:
             self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
             dialer = Dialer(issue(key), self.network.rpc)
             stack.push_async_callback(dialer.close)
-            node = _Node(self, key, torrents, download, dialer)
+            node = self._node = _Node(self, key, torrents, download, dialer)
             stack.push_async_callback(download.save_resume)
             serving = asyncio.create_task(node.join_and_serve(stack))
             stopping = asyncio.create_task(stop.wait())
@@ -182,6 +188,10 @@ class _Node:
             said = _Said(sign_fact(self._key, self._fact(ttl_s, self._args.n_layers)), time.monotonic())
             self._said = said
         return said.signed
+
+    @property
+    def n_sessions(self) -> int:
+        return 0 if self._stage is None else self._stage.n_sessions
 
     @property
     def sessions(self) -> SessionHandler:

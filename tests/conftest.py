@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
     from swarm.client import AsyncClient
+    from swarm.gateway.server import Gateway
     from swarm.torrent import Download, Torrent, TorrentSession
 from hypothesis import settings
 
@@ -124,7 +126,13 @@ class LocalNode:
         self.events: dict[str, list[dict[str, object]]] = {}
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
-        self.task = asyncio.create_task(NodeApp(config, self._on_event).run(self._stop))
+        self._app = NodeApp(config, self._on_event)
+        self.task = asyncio.create_task(self._app.run(self._stop))
+
+    @property
+    def n_sessions(self) -> int:
+        """Sessions that its stage holds now."""
+        return self._app.n_sessions
 
     def _on_event(self, event: str, fields: dict[str, object]) -> None:
         self.events.setdefault(event, []).append(fields)
@@ -166,3 +174,62 @@ async def local_swarm(tmp_path: Path) -> AsyncIterator[Callable[[Path], LocalSwa
     yield make
     for swarm in swarms:
         await swarm.close()
+
+
+@pytest.fixture(scope="session")
+def make_local_swarm() -> type[LocalSwarm]:
+    """For fixtures that outlive a test: they close what they made."""
+    return LocalSwarm
+
+
+@pytest.fixture(scope="session")
+def speaking_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest release that has a real tokenizer (v3: chat, FIM, tools): three layers, 512 positions."""
+    from node.weights import write_release
+    from swarm.release import ModelArgs
+
+    args = ModelArgs(
+        architecture="mixtral",
+        dim=64,
+        n_layers=3,
+        n_heads=4,
+        n_kv_heads=2,
+        head_dim=16,
+        hidden_dim=96,
+        vocab_size=32768,
+        norm_eps=1e-5,
+        rope_theta=1e6,
+        n_experts=2,
+        n_experts_per_tok=1,
+        max_positions=512,
+    )
+    folder = tmp_path_factory.mktemp("release") / "speaking"
+    write_release(args, folder, dtype="fp32", tokenizer="v3")
+    return folder
+
+
+OpenGateway = Callable[..., contextlib.AbstractAsyncContextManager["Gateway"]]
+
+
+@pytest.fixture(scope="session")
+def open_gateway() -> OpenGateway:
+    """`async with open_gateway(swarm, **settings) as gateway`: on any free port, for a published LocalSwarm.
+
+    It is ready then, unless wait=False.
+    """
+
+    @contextlib.asynccontextmanager
+    async def open_for(swarm: LocalSwarm, *, wait: bool = True, **settings: Any) -> AsyncIterator[Gateway]:
+        from swarm.gateway import GatewayConfig
+        from swarm.gateway.server import Gateway
+        from swarm.terms import Address
+
+        known = {"timeout_s": 20.0, "drain_timeout_s": 0.0, "default_max_tokens": 24, **settings}
+        where = {"listen": Address("127.0.0.1", 0), "network": "loopback", "data_dir": swarm.work_dir / "gateway"}
+        async with Gateway(GatewayConfig(magnets=(swarm.magnet,), **{**where, **known})) as gateway:
+            async with asyncio.timeout(120):
+                while wait and not all(one.is_ready for one in await gateway.services.registry.readiness()):
+                    await asyncio.sleep(0.05)
+            yield gateway
+
+    return open_for

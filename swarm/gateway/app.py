@@ -170,7 +170,8 @@ async def no_such_path(request: Request, error: Exception) -> Response:
     message = f"{method}{request.url.path[:200]} does not exist here; see GET /v1/models for what is served"
     fault = Fault(error.status_code, message, code=PATH_KINDS[error.status_code])
     headers: dict[str, Any] = dict(error.headers or {})
-    return JSONResponse(dialect.error(fault), fault.status, headers=headers)
+    status, body = dialect.error(fault)
+    return JSONResponse(body, status, headers=headers)
 
 
 def _listened_name(config: GatewayConfig) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ async def events_of(
         generating.finish_reasons.setdefault(0, "error")
         fault = fault_of(error)
         _log_fault(fault, error)
-        yield event_bytes(dialect.error(fault))
+        yield event_bytes(dialect.error(fault)[1])
         yield DONE
         return
     if asked.streams_usage and not dialect.manner.always_streams_usage:
@@ -175,7 +175,8 @@ async def answer_fault(send: Send, dialect: Dialect, error: Exception, services:
     services.metrics.rejected(_rejection(fault))
     note_fields(error=fault.code or fault.kind)
     _log_fault(fault, error)
-    await send_json(send, fault.status, dialect.error(fault), fault.headers)
+    status, body = dialect.error(fault)
+    await send_json(send, status, body, fault.headers)
 
 
 def ignored_headers(names: tuple[str, ...]) -> Headers:

@@ -29,7 +29,7 @@ RETRY_AFTER_S = 2.0
 class Fault:
     """One refusal or failure. kind, code: words for programs. param: the field of the request that it is about.
 
-    retry_after_s: None where trying again is of no use.
+    retry_after_s: None where trying again is of no use. loc: the way to that field, where the field itself is wrong.
     """
 
     status: int
@@ -38,6 +38,7 @@ class Fault:
     code: str | None = None
     param: str | None = None
     retry_after_s: float | None = None
+    loc: tuple[str | int, ...] = ()
 
     @property
     def headers(self) -> dict[str, str]:
@@ -80,7 +81,8 @@ def fault_of(error: Exception) -> Fault:
         case ModelNotOpen():
             return Fault(503, error.message, "service_unavailable", "model_not_ready", "model", RETRY_AFTER_S)
         case BadField():
-            return Fault(400, error.message, "invalid_request_error", error.kind, ".".join(map(str, error.loc)))
+            param = ".".join(map(str, error.loc))
+            return Fault(400, error.message, "invalid_request_error", error.kind, param, None, error.loc)
         case ContextLengthExceeded():
             return Fault(400, error.message, "invalid_request_error", "context_length_exceeded", "messages")
         case BadArgument():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from swarm.facts import Hop, NodeFact, NodeState, SignedFact
 from swarm.identity import OPEN_AUTHORITY, Authority, NodeKey, issue
@@ -158,3 +159,32 @@ async def world() -> AsyncIterator[World]:
         while left := asyncio.all_tasks() - before - {asyncio.current_task()}:
             await asyncio.wait(left, timeout=0.05)
     assert errors == []
+
+
+@dataclass(frozen=True)
+class Served:
+    """A gateway over a three-node swarm of the speaking release. model: its name."""
+
+    gateway: Any
+    swarm: Any
+    nodes: tuple[Any, ...]
+    model: str
+
+    @property
+    def url(self) -> str:
+        return self.gateway.url
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(
+    speaking_release: Any, make_local_swarm: Any, open_gateway: Any, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    swarm = make_local_swarm(speaking_release, tmp_path_factory.mktemp("served"))
+    await swarm.publish()
+    nodes = await asyncio.gather(*(swarm.start(span) for span in ("0:1", "1:2", "2:3")))
+    try:
+        ledger = swarm.work_dir / "usage.sqlite"
+        async with open_gateway(swarm, ledger_file=ledger, default_max_tokens=12) as gateway:
+            yield Served(gateway, swarm, tuple(nodes), gateway.services.registry.models[0].name)
+    finally:
+        await swarm.close()

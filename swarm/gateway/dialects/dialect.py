@@ -38,6 +38,6 @@ class Dialect(Protocol):
         """Those to warn of in the header X-Swarm-Ignored-Fields. Raises: Refused where the dialect refuses them."""
         ...
 
-    def error(self, fault: Fault) -> Mapping[str, Any]:
-        """The body of an answer that says what went wrong; its status is fault.status."""
+    def error(self, fault: Fault) -> tuple[int, Mapping[str, Any]]:
+        """The status and the body of an answer that says what went wrong."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swarm.gateway.dialects.dialect import Manner
-from swarm.gateway.faults import Fault, Refused
+from swarm.gateway.faults import BadField, Fault
 
 UNPROCESSABLE = 422
 MODEL_CODE = "1500"
@@ -49,16 +49,15 @@ class MistralDialect:
             message = (
                 f"unknown field{'s' if len(names) > 1 else ''} {listed}; leave out what this endpoint does not know"
             )
-            raise Refused(Fault(UNPROCESSABLE, message, code="extra_forbidden", param=names[0][:60]))
+            raise BadField((names[0][:60],), message, "extra_forbidden")
         return ()
 
-    def error(self, fault: Fault) -> Mapping[str, Any]:
-        if fault.status == UNPROCESSABLE:
-            loc: list[str | int] = ["body"]
-            loc += [int(part) if part.isdigit() else part for part in (fault.param or "").split(".") if part]
-            return {"detail": [{"type": fault.code or "value_error", "loc": loc, "msg": fault.message}]}
+    def error(self, fault: Fault) -> tuple[int, Mapping[str, Any]]:
+        if fault.loc:
+            problem = {"type": fault.code, "loc": ["body", *fault.loc], "msg": fault.message}
+            return UNPROCESSABLE, {"detail": [problem]}
         is_model = fault.code == "model_not_found"
-        return {
+        return fault.status, {
             "object": "error",
             "message": fault.message,
             "type": "invalid_model" if is_model else fault.kind,

@@ -24,8 +24,9 @@ class OpenAIDialect:
     def unknown_fields(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(names)
 
-    def error(self, fault: Fault) -> Mapping[str, Any]:
-        return {"error": {"message": fault.message, "type": fault.kind, "param": fault.param, "code": fault.code}}
+    def error(self, fault: Fault) -> tuple[int, Mapping[str, Any]]:
+        told = {"message": fault.message, "type": fault.kind, "param": fault.param, "code": fault.code}
+        return fault.status, {"error": told}
 
 
 OPENAI = OpenAIDialect()
