@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +83,22 @@ class ServedPages:
     nodes: list[Any]
 
 
+@pytest.fixture(scope="session")
+def small_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The preset `demo` but narrow: 12 layers of 8 experts and a tokenizer in 10 MB, so that pages wait for little."""
+    from node.weights import PRESETS, write_release
+
+    narrow = replace(PRESETS["demo"].args, dim=32, n_heads=2, n_kv_heads=1, head_dim=16, hidden_dim=32)
+    folder = tmp_path_factory.mktemp("release") / "small-mixtral"
+    write_release(narrow, folder, dtype="fp32", tokenizer="v3")
+    return folder
+
+
 @pytest.fixture
 async def serve_pages(
-    release: Callable[..., Path], local_swarm: Callable[[Path], Any], tmp_path: Path
+    small_release: Path, local_swarm: Callable[[Path], Any], tmp_path: Path
 ) -> AsyncIterator[Callable[..., Any]]:
-    """await serve_pages("0:6", "6:12", **config) -> ServedPages of the preset `demo`, one node per span.
+    """await serve_pages("0:6", "6:12", **config) -> ServedPages of the small release, one node per span.
 
     config: of the gateway's GatewayConfig.
     """
@@ -98,7 +109,7 @@ async def serve_pages(
     async with AsyncExitStack() as stack:
 
         async def serve(*spans: str, **config: Any) -> ServedPages:
-            swarm = local_swarm(release("demo"))
+            swarm = local_swarm(small_release)
             magnet = await swarm.publish()
             nodes = list(await asyncio.gather(*(swarm.start(span) for span in spans)))
             told = {
