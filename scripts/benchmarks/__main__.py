@@ -11,7 +11,7 @@ import click
 from benchmarks.figures import show
 from swarm.cli.demo import interrupted_by_sigterm
 
-BENCHES = ("pipeline", "parity", "fetch")
+BENCHES = ("pipeline", "parity", "fetch", "gateway")
 
 
 @click.command()
@@ -24,6 +24,7 @@ def main(name: str, n_rounds: int | None, as_json: bool) -> None:
     \b
     pipeline  one, two and three loopback nodes against one process without a network
     parity    decode, prefill and logits of the same weights in one process, against transformers
+    gateway   1, 8 and 32 streams through the HTTP gateway, against the Python client without it
     fetch     how much a node of a quarter of the layers fetches; download rate against aria2c
     """
     bench = importlib.import_module(f"benchmarks.{name}")

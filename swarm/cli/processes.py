@@ -24,13 +24,13 @@ N_LAST_LINES = 12
 
 
 class Child:
-    """One `python -m swarm …` of this very installation, in a process group of its own.
+    """One `python -m swarm …` (or another module) of this very installation, in a process group of its own.
 
     Its stdout is read as NDJSON events; its stderr goes to `log`, so that neither ever blocks it. Events that are not
     waited for stay in `events`.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], log: Path, *, module: str = "swarm") -> None:
         self.name = name
         self.log = log
         self.events: list[dict[str, Any]] = []
@@ -38,7 +38,7 @@ class Child:
         self._incoming: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "swarm", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

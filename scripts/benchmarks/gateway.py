@@ -1,0 +1,194 @@
+"""gateway: what the HTTP front door costs, on the way of every token and on the way to the first.
+
+The peer is the Python client in the gateway's place: a process of its own with the same release, over the same nodes.
+Both stream the same prompts with the same seeds, 1, 8 and 32 at once, in short turns that alternate. What asks and counts
+lives in this process and costs both the same: it reads lines, server-sent events of the one and plain lines of the
+other (`gateway_peer`). The processor's time per token is told as well: a load from outside does not change it much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from benchmarks.figures import Figure, faster, take_turns
+from benchmarks.processes import Processes, serving
+from node.weights import write_preset
+from swarm.cli.local_swarm import split_layers
+from swarm.cli.processes import Child, stop_all
+from swarm.release import read_folder_layout
+
+BENCH = "gateway"
+PEER = "the Python client"
+N_STREAMS = (1, 8, 32)
+N_NODES = 3
+TURN_TOKENS = 24
+PROMPT = "Once upon a time"
+DEFAULT_ROUNDS = 8
+START_TIMEOUT_S = 120.0
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn of streams took. Seconds; gaps: between one stream's tokens."""
+
+    tokens_per_s: float
+    cpu_ms_per_token: float
+    first_token_s: list[float]
+    gaps_s: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A process that answers at url."""
+
+    pid: int
+    url: str
+
+    @property
+    def cpu_s(self) -> float:
+        """What it has used of the processor, user and system. Source: proc(5), fields 14 and 15 of stat."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run(work_dir: Path, n_rounds: int) -> list[Figure]:
+    folder = work_dir / "demo"
+    write_preset("demo", folder)
+    spans = [str(span) for span in split_layers(read_folder_layout(folder).args.n_layers, N_NODES)]
+    with Processes(work_dir) as processes:
+        _, magnet = processes.seed(folder)
+        with serving(processes, magnet, spans, "bf16"):
+            children = _front_doors(work_dir, magnet)
+            try:
+                doors = [
+                    Door(child.pid, str(child.wait_for("listening", START_TIMEOUT_S)["url"])) for child in children
+                ]
+                return asyncio.run(_measure(doors[0], doors[1], n_rounds))
+            finally:
+                stop_all(children)
+
+
+def _front_doors(work_dir: Path, magnet: str) -> list[Child]:
+    where = ("--network", "loopback", "--listen", "127.0.0.1:0", "--json")
+    gateway = ("gateway", magnet, *where, "--no-ledger", "--data-dir", str(work_dir / "gateway"))
+    peer = (magnet, str(work_dir / "peer"))
+    return [
+        Child("gateway", gateway, work_dir / "gateway.log"),
+        Child("peer", peer, work_dir / "peer.log", module="benchmarks.gateway_peer"),
+    ]
+
+
+async def _measure(gateway: Door, peer: Door, n_rounds: int) -> list[Figure]:
+    await _until_ready(gateway.url)
+    figures: list[Figure] = []
+    for n_streams in N_STREAMS:
+        turns: dict[str, list[Turn]] = {BENCH: [], PEER: []}
+
+        async def turn(
+            name: str, door: Door, n_streams: int = n_streams, turns: dict[str, list[Turn]] = turns
+        ) -> float:
+            turns[name].append(await _turn(door, n_streams))
+            return turns[name][-1].tokens_per_s
+
+        rounds = await take_turns(
+            {BENCH: lambda turn=turn: turn(BENCH, gateway), PEER: lambda turn=turn: turn(PEER, peer)}, n_rounds
+        )
+        figures += _figures(n_streams, rounds, {name: took[1:] for name, took in turns.items()})
+    return figures
+
+
+def _figures(n_streams: int, rounds: dict[str, list[float]], turns: dict[str, list[Turn]]) -> list[Figure]:
+    case = f"{n_streams} stream{'s' if n_streams > 1 else ''}"
+    ours, peers = turns[BENCH], turns[PEER]
+    added_ms = statistics.median(
+        1000 * (statistics.median(a.first_token_s) - statistics.median(b.first_token_s))
+        for a, b in zip(ours, peers, strict=True)
+    )
+    return [
+        faster(BENCH, case, "tok/s", rounds[BENCH], PEER, rounds[PEER]),
+        Figure(BENCH, f"first token added, {case}", added_ms, "ms"),
+        _cpu(f"processor time per token, {case}", ours, peers),
+        _latency(f"first token, {case}", [t.first_token_s for t in ours], [t.first_token_s for t in peers], 0.5),
+        _latency(f"between tokens p50, {case}", [t.gaps_s for t in ours], [t.gaps_s for t in peers], 0.5),
+        _latency(f"between tokens p99, {case}", [t.gaps_s for t in ours], [t.gaps_s for t in peers], 0.99),
+    ]
+
+
+def _cpu(case: str, ours: Sequence[Turn], peers: Sequence[Turn]) -> Figure:
+    """Of the process that streams, the means of all turns: the clock that counts it ticks a hundred times a second."""
+    value, peer = (statistics.mean(turn.cpu_ms_per_token for turn in turns) for turns in (ours, peers))
+    return Figure(BENCH, case, value, "ms", PEER, peer, peer / value if value else None)
+
+
+def _latency(case: str, ours: Sequence[list[float]], peers: Sequence[list[float]], share: float) -> Figure:
+    """Of all turns together, in ms; a ratio above 1 is quicker than the peer."""
+    value, peer = (1000 * _quantile([s for turn in turns for s in turn], share) for turns in (ours, peers))
+    return Figure(BENCH, case, value, "ms", PEER, peer, peer / value)
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+async def _turn(door: Door, n_streams: int) -> Turn:
+    started_s, started_cpu_s = time.perf_counter(), door.cpu_s
+    streams = await asyncio.gather(*(_arrivals(door.url, seed) for seed in range(n_streams)))
+    took_s = time.perf_counter() - started_s
+    n_tokens = sum(len(arrivals) for arrivals in streams)
+    return Turn(
+        tokens_per_s=n_tokens / took_s,
+        cpu_ms_per_token=1000 * (door.cpu_s - started_cpu_s) / n_tokens,
+        first_token_s=[arrivals[0] for arrivals in streams],
+        gaps_s=[b - a for arrivals in streams for a, b in pairwise(arrivals)],
+    )
+
+
+async def _arrivals(url: str, seed: int) -> list[float]:
+    """When each token of one stream arrived, in seconds since it was asked for. logprobs has every token told, also one
+    that adds no character.
+    """
+    asked = {"model": "demo", "prompt": PROMPT, "max_tokens": TURN_TOKENS, "stream": True, "seed": seed, "logprobs": 0}
+    started_s = time.perf_counter()
+    arrived = [time.perf_counter() - started_s async for line in _lines(url, asked) if b'"finish_reason":null' in line]
+    if not arrived:
+        raise RuntimeError(f"{url} streamed no token")
+    return arrived
+
+
+async def _lines(url: str, asked: dict[str, object]) -> AsyncIterator[bytes]:
+    """The lines of the answer's body, as they come."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        body = json.dumps(asked).encode()
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+            f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        while line := await reader.readline():
+            yield line
+    finally:
+        writer.close()
+
+
+async def _until_ready(url: str) -> None:
+    parts = urlsplit(url)
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while True:
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writer.write(f"GET /ready HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
+            status = await reader.readline()
+            writer.close()
+            if b" 200 " in status:
+                return
+            await asyncio.sleep(0.1)
