@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 _STEP_FUEL = 200_000  # about 15 ms
-_COMPILE_FUEL = 2_000_000  # about 40 ms
+_COMPILE_FUEL = 1_000_000  # about 20 ms
+_MAX_SYMBOLS = 100_000
 _MAX_LEXER_STATES = 50_000  # 1 to 2 kB each
 
 
@@ -152,6 +153,7 @@ def _limits() -> LLParserLimits:
         initial_lexer_fuel=_COMPILE_FUEL,
         step_lexer_fuel=_STEP_FUEL,
         max_lexer_states=_MAX_LEXER_STATES,
+        max_grammar_size=_MAX_SYMBOLS,
         verbose_errors=False,
     )
 

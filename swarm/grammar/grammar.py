@@ -130,6 +130,18 @@ def checked_choices(texts: object) -> Sequence[str]:
     return texts
 
 
+def checked_calls(stored: object) -> tuple[list[dict[str, Any]], int]:
+    """(signatures, most calls) of a tool_call grammar's source. Raises: BadArgument for what tool_call never makes."""
+    tools, most = (stored.get("tools"), stored.get("max_calls")) if isinstance(stored, dict) else (None, None)
+    if not isinstance(tools, list) or not tools or not isinstance(most, int) or not 1 <= most <= MAX_TOOL_CALLS:
+        raise BadArgument("the stored tools are not those of a tool_call grammar; build it anew")
+    for tool in tools:
+        name = tool.get("name") if isinstance(tool, dict) else None
+        if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name) or not isinstance(tool.get("parameters"), dict):
+            raise BadArgument("the stored tools have one without a name or parameters; build the grammar anew")
+    return tools, most
+
+
 def _signature(tool: object) -> dict[str, Any]:
     """{"name", "parameters"} of one tool of the API."""
     function = tool.get("function") if isinstance(tool, Mapping) else None

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from swarm.errors import BadArgument
-from swarm.grammar.grammar import Grammar, checked_choices, read_json
+from swarm.grammar.dates import with_exact_dates
+from swarm.grammar.grammar import Grammar, checked_calls, checked_choices, read_json
 
 if TYPE_CHECKING:
     from swarm.grammar.constraint import Vocabulary
@@ -49,7 +50,7 @@ def _of_schema(schema: object, what: str) -> dict[str, Any]:
         schema = {}
     if not isinstance(schema, dict):
         raise BadArgument(f"{what} is {schema!r:.80}, which no answer can meet; it must be an object")
-    return {"json_schema": {**schema, "x-guidance": _JSON_OPTIONS}}
+    return {"json_schema": {**with_exact_dates(schema), "x-guidance": _JSON_OPTIONS}}
 
 
 def _of_regex(pattern: str) -> str:
@@ -67,7 +68,7 @@ def _tool_calls(asked: Any, vocabulary: Vocabulary) -> str:
     """The calls as this version's template writes them: a JSON list behind [TOOL_CALLS], or (from v11 on) one
     [TOOL_CALLS] and [ARGS] to each call.
     """
-    tools, max_calls = asked["tools"], int(asked["max_calls"])
+    tools, max_calls = checked_calls(asked)
     version = vocabulary.version
     begin = _special(vocabulary, "[TOOL_CALLS]")
     if version in ("v2", "v3", "v7"):

@@ -204,3 +204,16 @@ def test_any_row_gives_one_of_its_ids_or_a_protocol_error(
         return
     assert sampled.id in row.ids
     assert math.isfinite(sampled.logprob)
+
+
+def mask_of(ids: set[int], n_bytes: int) -> bytes:
+    return bytes(sum(1 << bit for bit in range(8) if 8 * i + bit in ids) for i in range(n_bytes))
+
+
+def test_a_row_is_of_the_ids_that_the_step_allowed() -> None:
+    row, params = make_row(make_logits(), 6), SamplingParams(temperature=1.0)
+    allowed = mask_of(set(row.ids), VOCAB_SIZE // 8)
+    assert sample(row, params, 3, 7, allowed=allowed) == sample(row, params, 3, 7)
+    for refused in (mask_of(set(row.ids[1:]), VOCAB_SIZE // 8), allowed[: max(row.ids) // 8]):
+        with pytest.raises(RemoteProtocolError, match="did not allow"):
+            sample(row, params, 3, 7, allowed=refused)
