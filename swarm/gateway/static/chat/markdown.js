@@ -5,12 +5,13 @@ import { copyButton, h } from "../shared/dom.js";
 import { inline } from "./inline.js";
 
 const MAX_DEPTH = 10;
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
+// Each pattern reads a line once, whatever stands in it: no two parts of one can take the same characters.
+const FENCE = /^ {0,3}(`{3,}(?!`)|~{3,}(?!~))([^`]*)$/;
+const HEADING = /^ {0,3}(#{1,6})(?!#)(?:[ \t](.*)|)$/;
 const RULE = /^ {0,3}([-*_])\s*(?:\1\s*){2,}$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +(.*)|)$/;
-const TABLE_RULE = /^ *\|? *:?-+:? *(\| *:?-+:? *)*\|? *$/;
+const TABLE_RULE = /^\|? *:?-+:? *(\| *:?-+:? *)*\|?$/; // of a trimmed line
 
 export class MarkdownView {
   constructor(element) {
@@ -20,7 +21,7 @@ export class MarkdownView {
 
   // Makes the element show text. Blocks whose source is as before keep their nodes, selection and all.
   show(text) {
-    const blocks = split(text.split("\n"));
+    const blocks = split(linesOf(text));
     const sources = blocks.map((block) => block.lines.join("\n"));
     let same = 0;
     while (same < sources.length && sources[same] === this.shown[same]) same += 1;
@@ -31,8 +32,10 @@ export class MarkdownView {
 }
 
 export function markdown(text) {
-  return split(text.split("\n")).map((block) => build(block, 0));
+  return split(linesOf(text)).map((block) => build(block, 0));
 }
+
+const linesOf = (text) => text.replace(/\r\n?/g, "\n").split("\n");
 
 // Lines -> blocks {kind, lines}, in order and without the empty lines between them.
 function split(lines) {
@@ -58,7 +61,7 @@ function kindAt(lines, at) {
   if (RULE.test(line)) return "rule";
   if (QUOTE.test(line)) return "quote";
   if (ITEM.test(line)) return "list";
-  if (line.includes("|") && lines[at + 1]?.includes("-") && TABLE_RULE.test(lines[at + 1])) return "table";
+  if (line.includes("|") && lines[at + 1]?.includes("-") && TABLE_RULE.test(lines[at + 1].trim())) return "table";
   return "paragraph";
 }
 
@@ -136,7 +139,14 @@ function nested(lines, depth) {
 
 function heading(line) {
   const [, marks, text] = HEADING.exec(line);
-  return h(`h${Math.min(6, marks.length + 1)}`, inline(text)); // h1 is the page's own
+  return h(`h${Math.min(6, marks.length + 1)}`, inline(withoutClosing((text ?? "").trim()))); // h1 is the page's own
+}
+
+// "Title ##" -> "Title"
+function withoutClosing(text) {
+  let end = text.length;
+  while (text[end - 1] === "#") end -= 1;
+  return end === 0 || /\s/.test(text[end - 1]) ? text.slice(0, end).trimEnd() : text;
 }
 
 function codeBlock(lines) {
@@ -184,9 +194,8 @@ function table(lines) {
   const aligns = cells(lines[1]).map((cell) =>
     cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : null);
   const row = (line, tag) => {
-    const texts = cells(line);
-    return h("tr", aligns.map((align, i) =>
-      h(tag, align && { className: align }, inline(texts[i] ?? ""))));
+    const texts = cells(line).slice(0, aligns.length);
+    return h("tr", texts.map((text, i) => h(tag, aligns[i] && { className: aligns[i] }, inline(text))));
   };
   return h("div.table", { tabIndex: 0 },
     h("table", h("thead", row(lines[0], "th")), h("tbody", lines.slice(2).map((line) => row(line, "td")))));
