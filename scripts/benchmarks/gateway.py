@@ -1,9 +1,9 @@
 """gateway: what the HTTP front door costs, on the way of every token and on the way to the first.
 
 The peer is the Python client in the gateway's place: a process of its own with the same release, over the same nodes.
-Both stream the same prompts with the same seeds, 1, 8 and 32 at once, in short turns that alternate. What asks and counts
-lives in this process and costs both the same: it reads lines, server-sent events of the one and plain lines of the
-other (`gateway_peer`). The processor's time per token is told as well: a load from outside does not change it much.
+Both stream the same prompts with the same seeds, 1, 8 and 32 at once, in short turns that alternate. What asks and
+counts lives in this process and costs both the same: it reads lines, server-sent events of the one and plain lines of
+the other (`gateway_peer`). The processor's time per token is told as well: a load from outside does not change it much.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Python client behind a bare socket: the gateway's peer. `python -m benchmarks.gateway_peer MAGNET FOLDER`.
 
-Reads one request off each connection, runs AsyncClient.stream for it and writes one line a token. It checks and accounts
-for nothing: what a program that embeds the client would do, with a line written where it would use the token.
+Reads one request off each connection, runs AsyncClient.stream for it and writes one line a token. It checks and
+accounts for nothing: what a program that embeds the client would do, with a line written where it would use the token.
 """
 
 from __future__ import annotations
