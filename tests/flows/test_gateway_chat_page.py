@@ -269,6 +269,8 @@ async def test_a_gateway_with_keys_is_asked_with_one(serve_pages: Serve, new_pag
     await page.click("#configure")
     await page.fill("#set-key", "sk-a-wrong-key")
     await page.click("#settings-close")
+    await expect(page.locator("#key-wanted")).to_be_visible()
+    await page.keyboard.press("Escape")
     await send(page, "Hello again")
     await expect(page.locator(f"{ANSWER}.last .failure")).to_contain_text("key")
     await expect(page.locator("#key-wanted")).to_be_visible()

@@ -118,7 +118,8 @@ async def test_no_soup_of_marks_makes_another_element_or_depends_on_how_it_came(
     draw = random.Random(9)
     marks = [
         *"*_~`[]()!<>|#-+:\\\n\n  ", "**", "```", "~~~", "\n- ", "\n1. ", "\n> ", "\n|a|b|\n|-|:-:|\n", "](",
-        "https://x.example/", "javascript:", "<script>", "<img src=x onerror=x>", " onclick='x'", "word", "é", "\u2028", "\t", "&lt;", '"', "    ",
+        "https://x.example/", "javascript:", "<script>", "<img src=x onerror=x>", " onclick='x'", "word", "é",
+        "\u2028", "\t", "&lt;", '"', "    ",
     ]  # fmt: skip
     texts = ["".join(draw.choices(marks, k=draw.randint(1, 40))) for _ in range(2000)]
     found = await page.evaluate(INSPECT, texts)

@@ -26,7 +26,7 @@ class Chat {
       choose: (turn) => this.choose(turn),
     });
     this.sidebar = new Sidebar(byId("sidebar"), { open: (id) => this.open(id), remove: (id) => this.remove(id) });
-    this.settings = new SettingsSheet(byId("settings"), (settings) => this.set(settings), () => this.models.poll());
+    this.settings = new SettingsSheet(byId("settings"), (settings) => this.set(settings), () => this.tryKey());
     this.models = new ModelPicker(byId("model"), byId("pill"), {
       onModels: () => {
         this.models.choose(this.conversation.model);
@@ -133,7 +133,7 @@ class Chat {
     await this.save(conversation);
     await this.listConversations();
     const failure = await answer(conversation, turn, run.controller.signal, () => this.onProgress(run));
-    if (failure?.status === 401) this.askForKey();
+    if (failure?.status === 401) this.settings.open(this.conversation.settings, true);
     if (await this.store.load(conversation.id)) await this.save(conversation); // unless it was deleted meanwhile
     await this.listConversations();
   }
@@ -179,11 +179,16 @@ class Chat {
     byId("configure").classList.toggle("is-set", isSet);
   }
 
-  // Once for each visit, and not over what the user does.
+  // The page's own questions were refused. Asked once for each key: the pill goes on saying it.
   askForKey() {
     if (this.askedForKey) return;
     this.askedForKey = true;
     this.settings.open(this.conversation.settings, true);
+  }
+
+  tryKey() {
+    this.askedForKey = false;
+    this.models.poll();
   }
 
   onKey(event) {
