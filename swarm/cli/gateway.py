@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from swarm.cli.console import note, print_event
+from swarm.cli.local_swarm import EMBEDDED, release_or_embedded
 from swarm.cli.options import ADDRESS, Reach, client_options, json_option, node_options
 from swarm.errors import BadArgument
 from swarm.terms import Address
@@ -17,7 +19,7 @@ from swarm.terms import Address
 GATEWAY_SCHEMA = "swarm.gateway/1"
 
 
-@click.command(epilog="Example: swarm gateway 'magnet:?xt=urn:btih:…' --listen 127.0.0.1:8000")
+@click.command(epilog="Example: swarm gateway demo   or   swarm gateway 'magnet:?xt=urn:btih:…' --api-key …")
 @click.argument("magnets", nargs=-1, required=True, metavar="MAGNET…")
 @click.option(
     "--listen",
@@ -87,6 +89,7 @@ def gateway(
     """Serve the releases that MAGNET… name over HTTP: OpenAI's and Mistral's API under /v1, a chat at /, the swarm at
     /swarm.
 
+    MAGNET may be `demo`: the embedded release, served by three nodes on this machine for as long as the gateway runs.
     It listens at once; /ready says 503 until every layer has a host. SIGTERM lets running answers finish.
     """
     from swarm.gateway import GatewayConfig
@@ -97,6 +100,8 @@ def gateway(
 
     if no_ledger and ledger_file is not None:
         raise BadArgument("--no-ledger and --ledger contradict each other; leave one out")
+    if EMBEDDED in magnets and len(magnets) > 1:
+        raise BadArgument(f"{EMBEDDED} brings a swarm of its own and stands alone; leave out the other releases")
     config = GatewayConfig(
         magnets=magnets,
         listen=listen,
@@ -127,7 +132,11 @@ def gateway(
             note(f"chat at {url}/, swarm at {url}/swarm, API at {url}/v1; Ctrl-C ends it")
 
     log_as_json(logging.INFO if as_json else logging.WARNING)
-    asyncio.run(serve(config, on_listening))
+    with release_or_embedded(magnets[0], reach) as (magnet, its_reach):
+        if magnet != magnets[0]:
+            peers = tuple(map(str, its_reach.peers))
+            config = dataclasses.replace(config, magnets=(magnet,), network=its_reach.network, peers=peers)
+        asyncio.run(serve(config, on_listening))
 
 
 def found_keys_file() -> Path | None:

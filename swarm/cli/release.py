@@ -8,6 +8,7 @@ import click
 
 from swarm.cli.console import format_piece_size, format_size, note, print_json
 from swarm.cli.options import json_option, torrent_peer_option
+from swarm.cli.release_embedded import embedded
 from swarm.cli.release_files import hash_folder, torrent_path, write_atomically
 from swarm.cli.release_inspect import inspect
 from swarm.cli.release_seed import seed
@@ -21,6 +22,7 @@ def release() -> None:
     """Create, inspect and seed releases: folders of weights, named by their torrent's infohash."""
 
 
+release.add_command(embedded)
 release.add_command(inspect)
 release.add_command(seed)
 

@@ -199,7 +199,7 @@ def test_the_services_find_each_other_and_answer(machine: Machine, running: dict
     for attempt in range(2):  # the second time it finds its work done, as after `docker compose up` once more
         maker = machine.start("release", services["release"])
         assert maker.wait(READY_TIMEOUT_S) == 0, f"run {attempt + 1}\n{machine.logs()}"
-    magnet = (machine.folder / "releases" / "demo-mixtral.magnet").read_text()
+    magnet = (machine.folder / "releases" / "pip-12m.magnet").read_text()
     assert f"x.pe={machine.prefix}10:6881" in magnet
     for name in SERVICES[1:]:
         running[name] = machine.start(name, services[name])
@@ -210,7 +210,7 @@ def test_the_services_find_each_other_and_answer(machine: Machine, running: dict
         assert not ended and time.monotonic() < deadline_s, f"{ended}\n{machine.logs()}"
 
     url = f"http://{machine.prefix}20:8000/v1/completions"
-    asked = {"model": "demo-mixtral", "prompt": "Once upon", "max_tokens": 4}
+    asked = {"model": "pip-12m", "prompt": "Once upon", "max_tokens": 4}
     answer = post(url, asked, KEY)
     assert answer["usage"]["completion_tokens"] >= 1, answer
     with pytest.raises(urllib.error.HTTPError) as refused:

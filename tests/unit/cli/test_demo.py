@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -10,6 +12,7 @@ from swarm.cli.demo import mean_hop_times, print_spans
 from swarm.cli.local_swarm import split_layers
 from swarm.cli.main import cli
 from swarm.client.values import TokenEvent
+from swarm.embedded import NAME, release_folder
 from swarm.messages import HopTime
 from swarm.terms import NodeId, Span
 
@@ -53,3 +56,21 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, 
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 1
     assert "pip install 'mistral-swarm[node]'" in result.stderr
+
+
+def test_the_embedded_release_is_copied_whole_and_never_over_another(tmp_path: Path) -> None:
+    copied = CliRunner().invoke(cli, ["release", "embedded", str(tmp_path / "new")])
+    assert copied.exit_code == 0, copied.output
+    target = tmp_path / "new" / NAME
+    assert copied.stdout == f"{target}\n"
+    source = release_folder()
+    assert {p.name: p.read_bytes() for p in target.iterdir()} == {p.name: p.read_bytes() for p in source.iterdir()}
+    again = CliRunner().invoke(cli, ["release", "embedded", str(tmp_path / "new")])
+    assert again.exit_code == 2
+    assert "exists already" in again.stderr
+
+
+def test_a_gateway_of_the_embedded_release_stands_alone() -> None:
+    result = CliRunner().invoke(cli, ["gateway", "demo", "magnet:?xt=urn:btih:" + "0" * 40])
+    assert result.exit_code == 2
+    assert "stands alone" in result.stderr
