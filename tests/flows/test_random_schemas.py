@@ -55,7 +55,7 @@ class Schemas:
         if kind == 0:
             return {"type": "string", "pattern": self._rng.choice(PATTERNS), "maxLength": 12}
         if kind == 1:
-            return {"type": "string", "format": self._rng.choice(FORMATS)}
+            return {"type": "string", "format": self._rng.choice(FORMATS), "maxLength": 40}
         low = self._rng.randrange(4)
         return {"type": "string", "minLength": low, "maxLength": low + self._rng.randrange(12)}
 
