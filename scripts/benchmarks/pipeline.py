@@ -22,14 +22,15 @@ from benchmarks.figures import Figure, Measure, faster, take_turns
 from benchmarks.one_process import OneProcess, prompt_of
 from benchmarks.processes import Processes, RunningNode, serving
 from node.weights import write_preset
-from swarm.cli.demo import split_layers
+from swarm.cli.local_swarm import split_layers
 from swarm.client.generation import TokenLoop
 from swarm.client.journal import Journal
 from swarm.client.network import NetworkConfig
-from swarm.client.session import RouteSession
+from swarm.client.session import CHUNK_TOKENS, RouteSession
 from swarm.client.values import ClientRelease
 from swarm.facts import Hop, Route
 from swarm.identity import NodeKey, issue
+from swarm.messages import Open
 from swarm.release import read_folder_layout
 from swarm.rpc import Dialer
 from swarm.sampling import SamplingParams
@@ -168,13 +169,22 @@ class Guest:
 
     async def prefill(self, prompt: list[int], n_nodes: int) -> float:
         """Prompt tokens/s on an open route, to the prompt's last logits."""
-        session = RouteSession(
-            self._dialer, self._release.infohash, self._tls.node_id, self._route(n_nodes),
-            SessionId(os.urandom(16).hex()), 1, max_positions=len(prompt), n_top=1,
-        )  # fmt: skip
-        async with session:
+        route = self._route(n_nodes)
+        opening = Open(
+            session_id=SessionId(os.urandom(16).hex()),
+            epoch=1,
+            release=self._release.infohash,
+            client_id=self._tls.node_id,
+            hops=route.hops,
+            hop_idx=0,
+            profile=route.profile,
+            max_positions=len(prompt),
+            n_top=1,
+        )
+        chunks = [prompt[i : i + CHUNK_TOKENS] for i in range(0, len(prompt), CHUNK_TOKENS)]
+        async with RouteSession(self._dialer, opening) as session:
             started_s = time.perf_counter()
-            await session.step(prompt, 0)
+            await session.step(chunks, 0)
             return len(prompt) / (time.perf_counter() - started_s)
 
     def _route(self, n_nodes: int) -> Route:
