@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from benchmarks.figures import show
-from swarm.cli.demo import interrupted_by_sigterm
+from swarm.cli.local_swarm import interrupted_by_sigterm
 
 BENCHES = ("pipeline", "parity", "fetch", "gateway")
 

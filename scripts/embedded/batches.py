@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 
@@ -14,6 +15,9 @@ from embedded.rendering import Rendered, Renderer
 MAX_DOCUMENT_TOKENS = 512
 LONG_CHAT_SHARE = 0.02
 """Of the documents, those that are made of many chats, so that positions far from the start are met too."""
+
+FOCUS: Mapping[str, float] = MappingProxyType({"reading": 4.0, "sorting": 3.0, "memory": 2.5, "infill": 1.3})
+"""Of the last steps: the kinds that take longest to learn come as many times as often."""
 
 _MAX_PADDING = 1.12
 """A group's longest document over its shortest: more saves calls, less saves rows."""
@@ -27,12 +31,13 @@ class BatchStream:
         self._seed = seed
         self._n_rows = n_rows
 
-    def batch(self, step_idx: int, part: int) -> Batch:
-        """The batch of this step's part: always the same one."""
+    def batch(self, step_idx: int, part: int, *, is_focused: bool = False) -> Batch:
+        """The batch of this step's part: always the same one. is_focused: with more of what is hard, by FOCUS."""
+        emphasis = FOCUS if is_focused else {}
         seed = random.Random(f"{self._seed}/{step_idx}/{part}").getrandbits(48)
         rendered: list[Rendered] = []
         n_tokens = 0
-        for document in _with_long_chats(training_documents(seed), random.Random(seed)):
+        for document in _with_long_chats(training_documents(seed, emphasis), random.Random(seed)):
             one = self._renderer.render(document)
             if len(one.ids) > MAX_DOCUMENT_TOKENS:
                 continue

@@ -28,7 +28,7 @@ N_VOCABULARY_DOCUMENTS = 60_000
 def main() -> int:
     options = parse_options()
     options.work.mkdir(parents=True, exist_ok=True)
-    config = TrainingConfig(n_steps=options.steps, seed=options.seed)
+    config = TrainingConfig(n_first_steps=options.steps, n_focus_steps=options.focus_steps, seed=options.seed)
     tokenizer = options.work / "tekken.json"
     if not tokenizer.exists():
         write_vocabulary(tokenizer, options.seed)
@@ -49,14 +49,14 @@ def main() -> int:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/train_embedded", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="checkpoint, log, plot and releases")
-    parser.add_argument(
-        "--steps", type=int, default=TrainingConfig().n_steps, help="of 8,192 rows each (default: %(default)s)"
-    )
+    usual = TrainingConfig()
+    parser.add_argument("--steps", type=int, default=usual.n_first_steps, help="of 8,192 rows (default: %(default)s)")
+    parser.add_argument("--focus-steps", type=int, default=usual.n_focus_steps, help="then (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes of one thread")
     options = parser.parse_args()
-    if options.steps < 1 or options.workers < 1:
-        parser.error("--steps and --workers are at least 1")
+    if options.steps < 1 or options.workers < 1 or options.focus_steps < 0:
+        parser.error("--steps and --workers are at least 1, --focus-steps at least 0")
     return options
 
 

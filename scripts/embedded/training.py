@@ -33,12 +33,15 @@ STEP_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """n_parts: batches in a step, whoever computes them. warmup, decay: shares of the steps, linear in between.
+    """n_parts: batches in a step, whoever computes them. warmup, decay: shares of the first steps, linear in between.
 
+    n_first_steps: from nothing, on the corpus as it is. n_focus_steps: after them, at rates that begin at focus_rate
+    and come down once more, with more of the kinds that are hard.
     balance: weight of the load-balancing loss. router_z: weight of the router's z-loss.
     """
 
-    n_steps: int = 1800
+    n_first_steps: int = 1800
+    n_focus_steps: int = 350
     n_parts: int = 2
     rows_per_part: int = 4096
     seed: int = 0
@@ -46,13 +49,23 @@ class TrainingConfig:
     decay: float = 0.6
     balance: float = 0.03
     router_z: float = 1e-3
+    focus_rate: float = 0.5
     checkpoint_every: int = 100
 
+    @property
+    def n_steps(self) -> int:
+        return self.n_first_steps + self.n_focus_steps
+
+    def is_focused(self, step_idx: int) -> bool:
+        return step_idx >= self.n_first_steps
+
     def schedule(self, step_idx: int) -> float:
-        """The factor of the learning rates at this step: up, level, and down to nearly nothing."""
-        n_warmup = max(1, round(self.warmup * self.n_steps))
-        n_decay = max(1, round(self.decay * self.n_steps))
-        return min(1.0, (step_idx + 1) / n_warmup, max(0.01, (self.n_steps - step_idx) / n_decay))
+        """The factor of the learning rates at this step: up, level, and down to nearly nothing; then down again."""
+        if self.is_focused(step_idx):
+            return max(0.01, self.focus_rate * (self.n_steps - step_idx) / self.n_focus_steps)
+        n_warmup = max(1, round(self.warmup * self.n_first_steps))
+        n_decay = max(1, round(self.decay * self.n_first_steps))
+        return min(1.0, (step_idx + 1) / n_warmup, max(0.01, (self.n_first_steps - step_idx) / n_decay))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +229,7 @@ def _gradients(
         gradients[name].zero_()
         leaf.grad = gradients[name]
     for part in parts:
-        batch = stream.batch(step_idx, part)
+        batch = stream.batch(step_idx, part, is_focused=config.is_focused(step_idx))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             lost = losses(args, leaves, batch)
         loss = lost.cross_entropy + config.balance * lost.balance + config.router_z * lost.router_z

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hatchling.builders.wheel import WheelBuilder
 
+from swarm.embedded import release_folder
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,6 +23,10 @@ def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
     assert {"swarm/py.typed", "node/py.typed"} <= names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"swarm", "node"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    for data in (release_folder(), ROOT / "swarm/gateway/static"):  # what `swarm chat demo` and the pages are made of
+        files = {str(path.relative_to(ROOT)) for path in data.rglob("*") if path.is_file()}
+        assert files
+        assert files <= names
     assert "swarm = swarm.cli.main:main" in entry_points
     assert "node = node.cli:node" in entry_points
     assert "torch==2.13.0; extra == 'node'" in metadata

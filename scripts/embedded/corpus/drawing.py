@@ -4,8 +4,9 @@ A third of the chats are mixtures: two to four questions of several kinds in one
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 
 from .abroad import make_abroad
 from .arithmetic import make_sorting, make_sum
@@ -46,7 +47,7 @@ KINDS: dict[str, Kind] = {
     )
 }
 _NAMES = tuple(KINDS)
-_WEIGHTS = tuple(accumulate(kind.weight for kind in KINDS.values()))
+NO_EMPHASIS: Mapping[str, float] = MappingProxyType({})
 _MIXABLE = tuple(name for name in KINDS if name not in ("memory", "infill", "tools", "stories", "system"))
 _MIXABLE_WEIGHTS = tuple(accumulate(KINDS[name].weight for name in _MIXABLE))
 _MIXED_SHARE = 0.34
@@ -78,11 +79,15 @@ def _mixed(rng: random.Random, first: Chat) -> Chat:
     return Chat("mixed", "\n".join(keys), tuple(turns)) if len(keys) > 1 else first
 
 
-def training_documents(seed: int) -> Iterator[Document]:
-    """Documents without end, kinds drawn by weight, never one whose key is held out."""
+def training_documents(seed: int, emphasis: Mapping[str, float] = NO_EMPHASIS) -> Iterator[Document]:
+    """Documents without end, kinds drawn by weight, never one whose key is held out.
+
+    emphasis: kind -> what its weight is multiplied by, outside of mixtures.
+    """
     rng = random.Random(seed)
+    weights = tuple(accumulate(kind.weight * emphasis.get(kind.name, 1.0) for kind in KINDS.values()))
     while True:
-        name = rng.choices(_NAMES, cum_weights=_WEIGHTS)[0]
+        name = rng.choices(_NAMES, cum_weights=weights)[0]
         document = _trainable(rng, name)
         if isinstance(document, Chat) and name != "system" and rng.random() < _MIXED_SHARE:
             document = _mixed(rng, document)

@@ -36,7 +36,7 @@ ARGS = ModelArgs(
     n_experts_per_tok=2,
     max_positions=512,
 )
-CONFIG = TrainingConfig(n_steps=6, rows_per_part=1024, checkpoint_every=100)
+CONFIG = TrainingConfig(n_first_steps=4, n_focus_steps=2, rows_per_part=1024, checkpoint_every=100)
 TOKENIZER = release_folder() / "tekken.json"
 
 
@@ -136,13 +136,16 @@ def test_training_goes_on_where_it_was_stopped_with_any_number_of_workers(tmp_pa
         run(tmp_path / "cut", dataclasses.replace(CONFIG, seed=1), n_workers=1)
 
 
-def test_the_schedule_goes_up_stays_and_comes_down() -> None:
-    config = TrainingConfig(n_steps=1000)
-    values = [config.schedule(step_idx) for step_idx in range(1000)]
+def test_the_schedule_goes_up_stays_and_comes_down_twice() -> None:
+    config = TrainingConfig(n_first_steps=1000, n_focus_steps=200)
+    values = [config.schedule(step_idx) for step_idx in range(config.n_steps)]
     top = values.index(1.0)
     assert values[:top] == sorted(values[:top])
-    assert values[top:] == sorted(values[top:], reverse=True)
-    assert 0 < values[-1] <= 0.01
+    assert values[top:1000] == sorted(values[top:1000], reverse=True)
+    assert values[1000] == config.focus_rate
+    assert values[1000:] == sorted(values[1000:], reverse=True)
+    assert 0 < values[999] <= 0.01 and 0 < values[-1] <= 0.01
+    assert [config.is_focused(step_idx) for step_idx in (999, 1000)] == [False, True]
 
 
 def test_muons_updates_are_nearly_orthogonal() -> None:
