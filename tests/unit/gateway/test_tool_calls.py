@@ -129,3 +129,51 @@ def test_ids_keep_their_length() -> None:
     assert tool_call_id("abcDEF123") == "abcDEF123"
     made = {tool_call_id(given) for given in ("call_1", "call_2", "", "é" * 300)}
     assert len(made) == 4 and all(len(one) == 9 and one.isalnum() for one in made)
+
+
+def doubling(depth: int) -> dict[str, Any]:
+    """A schema of a few lines that asks for 2 ** depth checks."""
+    names = [f"d{i}" for i in range(depth)]
+    defs: dict[str, Any] = {
+        name: {"allOf": [{"$ref": f"#/$defs/{after}"}] * 2}
+        for name, after in zip(names, [*names[1:], "end"], strict=True)
+    }
+    return {"type": "object", "$defs": {**defs, "end": {"type": "object"}}, "$ref": "#/$defs/d0"}
+
+
+def test_a_schema_that_asks_for_a_billion_checks_is_left_alone() -> None:
+    assert is_accepted({}, doubling(30))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"x": {"multipleOf": 0.1}}},
+        {"properties": {"x": {"$ref": "http://["}}},
+        {"$ref": "#"},
+        {"$dynamicRef": "#nowhere"},
+        {"unevaluatedProperties": False, "properties": {"x": {}}},
+    ],
+)
+def test_a_schema_that_breaks_its_checker_refuses_nothing(schema: dict[str, Any]) -> None:
+    assert is_accepted({"x": 10**400}, schema)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_arguments_that_are_no_json_are_no_call(tokenizer: Tokenizer, number: str) -> None:
+    """Python reads them; the clients' parsers do not."""
+    tools = plain_tools([{"type": "function", "function": {"name": "any", "parameters": {}}}])
+    given = written(tokenizer, ("any", {"x": "NUMBER"}))
+    inner = tokenizer.encode_inner
+    arguments = f'{{"x": {number}}}'
+    mark, args = tokenizer.special_id("[TOOL_CALLS]"), tokenizer.special_id("[ARGS]")
+    assert mark in given and mark is not None
+    if args is not None:
+        ids = [mark, *inner("any"), args, *inner(arguments)]
+    else:
+        ids = [mark, *inner(f'[{{"name": "any", "arguments": {arguments}}}]')]
+    reader = ToolCallReader(tokenizer, tools)
+    for token_id in ids:
+        assert reader.push(token_id, "") == ("", ())
+    text, calls = reader.finish()
+    assert calls == () and number in text
