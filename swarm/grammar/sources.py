@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from swarm.errors import BadArgument
+from swarm.grammar.bounds import check_bounds
 from swarm.grammar.dates import with_exact_dates
 from swarm.grammar.grammar import Grammar, checked_calls, checked_choices, read_json
 
@@ -28,7 +29,9 @@ def source_for(grammar: Grammar, vocabulary: Vocabulary) -> str:
     """Raises: BadArgument for a source that is not even of its kind, or that this tokenizer cannot express."""
     match grammar.kind:
         case "json_object" | "json_schema":
-            schema = _of_schema(read_json(grammar.source, "the JSON schema"), "the JSON schema")
+            asked = read_json(grammar.source, "the JSON schema")
+            check_bounds([asked], "the JSON schema")
+            schema = _of_schema(asked, "the JSON schema")
             return _grammars({"lark_grammar": 'start: " "? @value'}, {"name": "value", **schema})
         case "regex":
             return _of_regex(grammar.source)
@@ -69,6 +72,7 @@ def _tool_calls(asked: Any, vocabulary: Vocabulary) -> str:
     [TOOL_CALLS] and [ARGS] to each call.
     """
     tools, max_calls = checked_calls(asked)
+    check_bounds([tool["parameters"] for tool in tools], "the tools' parameters")
     version = vocabulary.version
     begin = _special(vocabulary, "[TOOL_CALLS]")
     if version in ("v2", "v3", "v7"):
