@@ -88,7 +88,7 @@ class Generating:
                     async for event in generation:
                         self._meter.token(choice_idx)
                         seen = tuple([hop.node_id for hop in event.hop_times])
-                        if seen != hops:  # asking for the result costs more than a token should
+                        if route is None or seen != hops:  # asking for the result costs more than a token should
                             hops, route = seen, generation.result.route
                         self._tally.take(event.hop_times, route)
                         if reader is None:

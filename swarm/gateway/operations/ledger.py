@@ -90,21 +90,19 @@ class UsageEntry:
 class NodeTally:
     """Counts, token by token, what each node does for a request: take() each TokenEvent's hop_times.
 
-    Layers are those of the route in force; a node that no route named counts with none.
+    Who took part, and with which layers, is what the route in force says: the times come from the stages themselves,
+    which may leave others out, or name themselves twice.
     """
 
     def __init__(self) -> None:
         self._shares: dict[NodeId, tuple[int, int, float]] = {}
 
     def take(self, hop_times: Iterable[HopTime], route: Route | None) -> None:
-        n_layers = {hop.node_id: len(hop.span) for hop in route.hops} if route is not None else {}
-        for hop in hop_times:
-            n_steps, layer_steps, compute_s = self._shares.get(hop.node_id, (0, 0, 0.0))
-            self._shares[hop.node_id] = (
-                n_steps + 1,
-                layer_steps + n_layers.get(hop.node_id, 0),
-                compute_s + hop.compute_s,
-            )
+        compute_s = {hop.node_id: hop.compute_s for hop in hop_times}
+        for hop in route.hops if route is not None else ():
+            n_steps, layer_steps, spent_s = self._shares.get(hop.node_id, (0, 0, 0.0))
+            told_s = compute_s.get(hop.node_id, 0.0)
+            self._shares[hop.node_id] = (n_steps + 1, layer_steps + len(hop.span), spent_s + told_s)
 
     @property
     def shares(self) -> tuple[NodeShare, ...]:

@@ -247,16 +247,25 @@ def test_a_model_without_a_price_is_named_and_not_counted_as_free(file: Path) ->
     assert report.unpriced == ["n"]
 
 
-def test_the_tally_follows_a_route_that_is_replaced() -> None:
-    def route(*hops: tuple[NodeId, Span]) -> Route:
-        return Route(tuple(Hop(node, Address("127.0.0.1", 1), span) for node, span in hops), Profile("fp32"))
+def route(*hops: tuple[NodeId, Span]) -> Route:
+    return Route(tuple(Hop(node, Address("127.0.0.1", 1), span) for node, span in hops), Profile("fp32"))
 
+
+def test_the_tally_follows_a_route_that_is_replaced() -> None:
     tally = NodeTally()
     first, second = route((A, Span(0, 6)), (B, Span(6, 8))), route((C, Span(0, 6)), (B, Span(6, 8)))
     for _ in range(3):
         tally.take((HopTime(A, 0.0, 0.5), HopTime(B, 0.0, 0.25)), first)
     tally.take((HopTime(C, 0.0, 1.0), HopTime(B, 0.0, 0.25)), second)
     assert tally.shares == (NodeShare(A, 3, 18, 1.5), NodeShare(B, 4, 8, 1.0), NodeShare(C, 1, 6, 1.0))
+
+
+def test_a_stage_cannot_write_itself_a_larger_share_nor_invent_nodes() -> None:
+    tally, taken = NodeTally(), route((A, Span(0, 6)), (B, Span(6, 8)))
+    tally.take((HopTime(B, 0.0, 0.25),) * 256, taken)
+    tally.take((HopTime(C, 0.0, 9.0), HopTime(B, 0.0, 0.25)), taken)
+    tally.take((), taken)
+    assert tally.shares == (NodeShare(A, 3, 18, 0.0), NodeShare(B, 3, 6, 0.5))
 
 
 @pytest.mark.parametrize(
