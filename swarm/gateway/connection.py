@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from swarm.gateway.bodies import ClientGone
 
@@ -27,10 +27,10 @@ async def send_json(send: Send, status: int, body: Mapping[str, Any], headers: M
 
 
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """A whole JSON answer."""
+    """A whole JSON answer. Raises: ClientGone."""
     described = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": [*described, *headers]})
-    await send({"type": "http.response.body", "body": body})
+    await _sent(send, {"type": "http.response.start", "status": status, "headers": [*described, *headers]})
+    await _sent(send, {"type": "http.response.body", "body": body})
 
 
 async def send_events(send: Send, events: AsyncGenerator[bytes, None], headers: Headers = ()) -> None:
@@ -44,14 +44,10 @@ async def send_events(send: Send, events: AsyncGenerator[bytes, None], headers: 
         has_begun = False
         async for event in events:
             if not has_begun:
-                await send({"type": "http.response.start", "status": 200, "headers": [*described, *headers]})
+                await _sent(send, {"type": "http.response.start", "status": 200, "headers": [*described, *headers]})
                 has_begun = True
-            try:
-                async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-            except TimeoutError:
-                raise ClientGone from None
-        await send({"type": "http.response.body", "body": b""})
+            await _sent(send, {"type": "http.response.body", "body": event, "more_body": True})
+        await _sent(send, {"type": "http.response.body", "body": b""})
 
 
 async def unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) -> None:
@@ -74,6 +70,15 @@ async def unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) ->
 
 def header_pairs(headers: Mapping[str, str]) -> Headers:
     return tuple((name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items())
+
+
+async def _sent(send: Send, message: Message) -> None:
+    """Every message waits for the reader to have taken the ones before it. Raises: ClientGone when it takes none."""
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await send(message)
+    except TimeoutError:
+        raise ClientGone from None
 
 
 async def _left(receive: Receive) -> None:
