@@ -5,8 +5,9 @@ Knows no endpoint. null counts as a field that was left out, as both dialects ha
 
 from __future__ import annotations
 
+import asyncio
 import json
-import math
+import sys
 from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
@@ -15,6 +16,15 @@ from starlette.types import Receive, Scope
 from swarm.gateway.faults import BadField, Fault, Refused
 
 JSON_TYPES = ("application/json", "text/json")
+
+MAX_WHOLE = 2**63 - 1
+"""Of a whole number without a bound of its own: what is larger means nothing, and costs more than it looks."""
+
+
+THREAD_FROM_BYTES = 16 << 10
+"""Bodies from this size on are read and encoded on another thread: smaller ones take less time than the change of
+threads.
+"""
 
 
 class ClientGone(Exception):
@@ -35,7 +45,10 @@ async def read_json(scope: Scope, receive: Receive, *, max_bytes: int, max_depth
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
-    return parse_json(await _read_body(receive, max_bytes), max_depth)
+    body = await _read_body(receive, max_bytes)
+    if len(body) < THREAD_FROM_BYTES:
+        return parse_json(body, max_depth)
+    return await asyncio.to_thread(parse_json, body, max_depth)
 
 
 def parse_json(body: bytes, max_depth: int) -> dict[str, Any]:
@@ -138,13 +151,14 @@ class Fields:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise BadField((name,), f"{name} is {shown(value)}; it must be a whole number", "int_type")
         self._check_range(name, value, low, high)
+        self._check_range(name, value, -MAX_WHOLE - 1, MAX_WHOLE)
         return value
 
     def number(self, name: str, low: float | None = None, high: float | None = None) -> float | None:
         value = self.take(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise BadField((name,), f"{name} is {shown(value)}; it must be a number", "float_type")
         self._check_range(name, value, low, high)
         return value
@@ -178,7 +192,7 @@ class Fields:
     def _check_range(self, name: str, value: float | None, low: float | None, high: float | None) -> None:
         if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
             words = f"from {low} to {high}" if high is not None else f"at least {low}"
-            raise BadField((name,), f"{name} is {value}; it must be {words}", "out_of_range")
+            raise BadField((name,), f"{name} is {shown(value)}; it must be {words}", "out_of_range")
 
 
 def shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from swarm.gateway.answers import DONE, Answer, event_bytes
 from swarm.gateway.asked import Asked
-from swarm.gateway.bodies import ClientGone, read_json
+from swarm.gateway.bodies import THREAD_FROM_BYTES, ClientGone, read_json
 from swarm.gateway.config import GatewayConfig
 from swarm.gateway.connection import Headers, send_bytes, send_events, send_json, unless_gone
 from swarm.gateway.dialects import OPENAI, Dialect, dialect_of_body, dialect_of_head
@@ -30,9 +30,6 @@ from swarm.gateway.services import Services
 log = logging.getLogger("swarm.gateway")
 
 ReadRequest = Callable[[dict[str, Any], Dialect, ModelRegistry, GatewayConfig], Asked]
-
-THREAD_FROM_BYTES = 16 << 10
-"""Bodies from this size on are encoded on another thread: smaller ones take less time than the change of threads."""
 
 
 class GenerateEndpoint:
@@ -70,8 +67,10 @@ class GenerateEndpoint:
 
     async def _asked(self, scope: Scope, body: dict[str, Any], dialect: Dialect) -> Asked:
         services = self._services
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-        if declared.isdigit() and int(declared) < THREAD_FROM_BYTES:
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"")
+        is_told = declared.isdigit() and b"transfer-encoding" not in headers  # which overrides what is declared
+        if is_told and int(declared) < THREAD_FROM_BYTES:
             return self._read_request(body, dialect, services.registry, services.config)
         return await asyncio.to_thread(self._read_request, body, dialect, services.registry, services.config)
 
@@ -147,7 +146,7 @@ async def events_of(
     except Exception as error:  # the stream cannot take its status back any more
         if not has_begun:
             raise
-        generating.finish_reasons.setdefault(0, "error")
+        generating.finish_reasons[0] = "error"  # whatever the first answer had come to
         fault = fault_of(error)
         _log_fault(fault, error)
         yield event_bytes(dialect.error(fault)[1])

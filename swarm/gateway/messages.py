@@ -39,7 +39,10 @@ def with_safe_prompt(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if messages[0]["role"] != "system":
         return [{"role": "system", "content": SAFE_PROMPT}, *messages]
     content = messages[0]["content"]
-    texts = [content] if isinstance(content, str) else [chunk["text"] for chunk in content]
+    chunks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not all(chunk["type"] == "text" for chunk in chunks):
+        return [{"role": "system", "content": [{"type": "text", "text": SAFE_PROMPT}, *chunks]}, *messages[1:]]
+    texts = [chunk["text"] for chunk in chunks]
     return [{"role": "system", "content": "\n\n".join((SAFE_PROMPT, *texts))}, *messages[1:]]
 
 
@@ -115,7 +118,7 @@ def _content(message: dict[str, Any], loc: Loc) -> str | list[dict[str, Any]]:
         if kind not in ("text", "thinking"):
             message_text = f"a message has content of type {shown(kind)}; the models here read text only"
             raise BadField((*loc, "content", i, "type"), message_text, "unsupported_value")
-        if not isinstance(chunk.get(kind), str | list):
+        if not isinstance(chunk.get(kind), str if kind == "text" else str | list):
             raise BadField((*loc, "content", i, kind), f"this content has no {kind}", "missing")
         chunks.append({"type": kind, kind: chunk[kind]})
     return chunks

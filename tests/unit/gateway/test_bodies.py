@@ -127,3 +127,28 @@ def test_what_cannot_be_honoured_is_refused_unless_it_asks_for_nothing() -> None
     fields.must_be("absent", (0,), "no")
     with pytest.raises(BadField, match=r"c is 0\.1, but nobody does; leave it out"):
         fields.must_be("c", (0,), "nobody does")
+
+
+@pytest.mark.parametrize("digits", [400, 4299])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_number_beyond_all_floats_is_refused_as_any_other(digits: int, sign: str) -> None:
+    """The shown number is cut short: thousands of digits cannot even be multiplied and written again."""
+    body = parse_json(f'{{"x": {sign}1{"0" * (digits - 1)}}}'.encode(), max_depth=8)
+    for take in (lambda fields: fields.number("x", 0.0, 1.0), lambda fields: fields.whole("x")):
+        with pytest.raises(BadField) as caught:
+            take(Fields(body))
+        assert caught.value.loc == ("x",) and len(caught.value.message) < 200
+
+
+async def test_a_large_body_does_not_hold_up_the_loop_while_its_depth_is_looked_at() -> None:
+    import asyncio
+
+    body = b'{"a": [' + b",".join([b"[]"] * 300_000) + b"]}"
+    reading = asyncio.create_task(
+        read_json(scope(), arriving({"type": "http.request", "body": body}), max_bytes=len(body), max_depth=8)
+    )
+    n_turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        n_turns += 1
+    assert len((await reading)["a"]) == 300_000 and n_turns > 2
