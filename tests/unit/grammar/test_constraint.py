@@ -177,7 +177,7 @@ def test_an_id_that_is_not_allowed_is_refused(
         (Grammar.regex("(?=a)b"), "look-around"),
         (Grammar.lark("start: nothing"), "nothing"),
         (Grammar.lark("start: " + "(" * 3000 + '"x"' + ")" * 3000), "nested"),
-        (Grammar.json_schema({"type": "integer", "multipleOf": 982_451_653}), "fuel"),
+        (Grammar.json_schema({"type": "integer", "multipleOf": 982_451_653}), "multipleOf"),
         (Grammar("choice", "[1]"), "between texts"),
         (Grammar("json_schema", "{"), "not JSON"),
         (Grammar("tool_call", '{"tools": 1}'), "stored tools"),
