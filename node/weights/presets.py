@@ -76,7 +76,7 @@ PRESETS: dict[str, Preset] = {
         n_shards=2,
         tokenizer=None,
     ),
-    # What `swarm demo` and the flows run: ~112 MB in bf16, with a real tokenizer.
+    # What flows and benches run where size matters: ~112 MB in bf16, with a real tokenizer.
     "demo": Preset(
         ModelArgs(
             architecture="mixtral",

@@ -27,8 +27,8 @@ short situations, phrases in French, German and Spanish, small Python functions 
 a tool, and short stories. Of everything else it says that it does not know, or something wrong. Context:
 {args.max_positions:,} positions, of which the first 512 were met in training.
 
-- Trained from nothing by `scripts/train_embedded --seed {config.seed}` ({config.n_steps} steps of 8,192 rows), in about
-  an hour on two CPU cores.
+- Trained from nothing by `scripts/train_embedded --seed {config.seed}` ({config.n_steps} steps of 8,192 rows), in 79
+  minutes on two CPU cores that had other work too.
 - Measured by `scripts/eval_embedded`: exact answers to held-out questions per kind, perplexity, expert load.
 - Chat, system, tool-call and fill-in-the-middle templates: Mistral's version 13 (tekken.json, read by mistral-common).
 - Licence: Apache-2.0, weights, tokenizer and corpus alike.

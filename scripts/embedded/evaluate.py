@@ -61,7 +61,7 @@ def main() -> int:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/eval_embedded", description=__doc__)
     parser.add_argument("--release", type=Path, default=None, help="a release in HF's layout (default: the embedded)")
-    parser.add_argument("--n", type=int, default=100, help="held-out documents per kind (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=30, help="held-out documents per kind (default: %(default)s)")
     parser.add_argument("--no-swarm", action="store_true", help="only in one process")
     parser.add_argument("--wrong", action="store_true", help="show the answers that are not exact")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")

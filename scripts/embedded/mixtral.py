@@ -7,6 +7,7 @@ Rotary positions are laid out in halves, as HF's weights have them. Knows nothin
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,8 +87,6 @@ def initialise(args: ModelArgs, parameters: Mapping[str, Tensor], seed: int) -> 
 
 def hash_of(seed: int, name: str) -> int:
     """A generator's seed for one named thing; stable over processes."""
-    import hashlib
-
     return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from node.model.rope import halves_to_interleaved
 from node.weights import WRITERS
 from swarm.release import ModelArgs, all_shapes
 
@@ -59,7 +60,7 @@ def canonical_tensors(args: ModelArgs, parameters: Mapping[str, Tensor]) -> Iter
             weight = parameters[f"{n}.w{letter}"]
             yield (
                 f"layers.{n}.attention.w{letter}.weight",
-                (to_pairs(weight, args.head_dim) if letter in "qk" else weight),
+                (halves_to_interleaved(weight, args.head_dim) if letter in "qk" else weight),
             )
         yield f"layers.{n}.ffn_norm.weight", parameters[f"{n}.ffn_norm"]
         yield f"layers.{n}.feed_forward.gate.weight", parameters[f"{n}.gate"]
@@ -70,9 +71,3 @@ def canonical_tensors(args: ModelArgs, parameters: Mapping[str, Tensor]) -> Iter
             yield f"{stem}.w3.weight", parameters[f"{n}.w13"][e, 1]
     yield "norm.weight", parameters["norm"]
     yield "output.weight", parameters["output"]
-
-
-def to_pairs(weight: Tensor, head_dim: int) -> Tensor:
-    """Rows of each head from halves (i, head_dim / 2 + i) to interleaved pairs (2i, 2i + 1)."""
-    halves = weight.view(-1, 2, head_dim // 2, weight.shape[-1])  # (heads, 2, hd/2, D)
-    return halves.transpose(1, 2).reshape(weight.shape)  # -> (heads, hd/2, 2, D) -> (heads * hd, D)

@@ -7,7 +7,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +78,6 @@ def demo(
         Demo(folder, prompts or QUESTIONS, max_tokens, kills, shows_spans, as_json).run()
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """The node that was killed, and after how many tokens."""
-
-    node: LocalNode
-    n_tokens: int
-
-
 class Demo:
     """One run: its swarm, the conversation, and what it says on the way."""
 
@@ -135,7 +126,7 @@ class Demo:
         for prompt in self._prompts:
             is_last = len(messages) == 2 * (len(self._prompts) - 1)
             messages.append({"role": "user", "content": prompt})
-            loss, events, answer = self._answer(client, swarm, messages, params, kills=is_last and self._kills)
+            lost, events, answer = self._answer(client, swarm, messages, params, kills=is_last and self._kills)
             messages.append({"role": "assistant", "content": answer.text})
         if not self._as_json:
             click.echo(f"\n{describe_generation(answer)}")
@@ -143,15 +134,15 @@ class Demo:
                 click.echo(f"  {short_id(hop['node_id'])}  {format_duration(hop['mean_s'])} a token")
             if self._shows_spans:
                 print_spans(events)
-        if loss is not None:
-            self._check_loss(client, messages[:-1], params, loss, answer)
+        if lost is not None:
+            self._check_loss(client, messages[:-1], params, lost, answer)
 
     def _answer(
         self, client: Client, swarm: LocalSwarm, messages: list[dict[str, str]], params: SamplingParams, kills: bool
-    ) -> tuple[Loss | None, list[TokenEvent], Generation]:
-        """Stream one answer, and kill the node in the middle of its route if asked to."""
+    ) -> tuple[LocalNode | None, list[TokenEvent], Generation]:
+        """Stream one answer, and kill the node in the middle of its route if asked to; the node that was killed."""
         stream = client.stream_chat(messages, params)
-        loss: Loss | None = None
+        lost: LocalNode | None = None
         events: list[TokenEvent] = []
         if self._as_json:
             print_event(DEMO_SCHEMA, "question", text=messages[-1]["content"])
@@ -165,14 +156,14 @@ class Demo:
                 else:
                     click.echo(event.text, nl=False)
                     sys.stdout.flush()
-                if kills and loss is None and len(events) == KILL_AFTER_TOKENS:
-                    loss = Loss(self._kill_middle(swarm, event), len(events))
+                if kills and len(events) == KILL_AFTER_TOKENS:
+                    lost = self._kill_middle(swarm, event)
         answer = stream.result
         if self._as_json:
             print_event(DEMO_SCHEMA, "answer", **generation_fields(answer), hops=mean_hop_times(events))
         else:
             click.echo()
-        return loss, events, answer
+        return lost, events, answer
 
     def _kill_middle(self, swarm: LocalSwarm, event: TokenEvent) -> LocalNode:
         """Kill the node that serves the middle of the route which this token came by."""
@@ -187,18 +178,23 @@ class Demo:
         return node
 
     def _check_loss(
-        self, client: Client, messages: list[dict[str, str]], params: SamplingParams, loss: Loss, answer: Generation
+        self,
+        client: Client,
+        messages: list[dict[str, str]],
+        params: SamplingParams,
+        lost: LocalNode,
+        answer: Generation,
     ) -> None:
         """Ask the same again with nobody lost. Raises: SwarmError if a single token differs."""
         undisturbed = client.chat(messages, params)
         if undisturbed.ids != answer.ids:
-            raise SwarmError(f"after the loss of {loss.node.child.name} the answer changed: {undisturbed.text!r}")
+            raise SwarmError(f"after the loss of {lost.child.name} the answer changed: {undisturbed.text!r}")
         n_tokens = len(answer.ids)
         self._say(
             "checked",
-            f"{loss.node.child.name} (layers {loss.node.span}) was killed after {loss.n_tokens} tokens, and another "
+            f"{lost.child.name} (layers {lost.span}) was killed after {KILL_AFTER_TOKENS} tokens, and another "
             f"took over; asked again with no loss, the answer has the same {n_tokens} tokens",
-            node_id=loss.node.node_id,
+            node_id=lost.node_id,
             n_tokens=n_tokens,
             n_replays=answer.timings.n_replays,
         )

@@ -11,12 +11,12 @@ import torch
 from embedded.batches import BatchStream, collate
 from embedded.mixtral import initialise, losses, parameter_shapes
 from embedded.optimiser import orthogonalise
-from embedded.release import canonical_tensors, to_pairs
+from embedded.release import ARGS as SHIPPED_ARGS
+from embedded.release import NAME, canonical_tensors, write_releases
 from embedded.rendering import Rendered, Renderer
 from embedded.training import Report, TrainingConfig, load_parameters, train
 
 from node.model import KVCache, SpanModel
-from node.weights.writers import to_halves
 from swarm.embedded import release_folder
 from swarm.release import ModelArgs
 from swarm.terms import Span
@@ -156,6 +156,18 @@ def test_muons_updates_are_nearly_orthogonal() -> None:
     assert torch.allclose(orthogonalise(matrices.transpose(1, 2)), orthogonalise(matrices).transpose(1, 2), atol=0.05)
 
 
-def test_pairs_are_halves_undone() -> None:
-    weight = torch.arange(64.0 * 6).view(64, 6)
-    assert torch.equal(to_halves("layers.0.attention.wq.weight", to_pairs(weight, 16), 16), weight)
+def test_both_layouts_are_the_trained_model(tmp_path: Path) -> None:
+    """HF's files as transformers reads them, Mistral's as we do: the same logits."""
+    from benchmarks.one_process import load_model
+    from transformers import MixtralForCausalLM
+
+    parameters = {name: torch.empty(shape) for name, shape in parameter_shapes(SHIPPED_ARGS).items()}
+    initialise(SHIPPED_ARGS, parameters, 1)
+    write_releases(parameters, TOKENIZER, {"README.md": "x"}, tmp_path)
+    ids = torch.arange(40, 90)
+    with torch.inference_mode():
+        expected = MixtralForCausalLM.from_pretrained(tmp_path / "hf" / NAME, dtype=torch.float32)(ids[None]).logits[0]
+    for layout in ("hf", "mistral"):
+        model = load_model(tmp_path / layout / NAME, "fp32")
+        cache = KVCache(model.args, model.span, max_positions=50, dtype=torch.float32, device="cpu")
+        assert torch.allclose(model.logits(model.forward(model.embed(ids), cache, 0)), expected, atol=1e-4)
