@@ -16,6 +16,9 @@ class Open:
 
     client_id: who may read the results. max_positions: the most tokens that the session will ever cache.
     n_top: how many of the largest logits the last stage returns per row.
+    page_hashes: of the first pages (swarm/pages.py) of what will be fed; the client would rather find them cached than
+    compute them. At least one position more is fed. A stage passes on those that it has itself, up to the first that
+    it has not, so that what the last one finds is what all have.
     """
 
     session_id: SessionId
@@ -27,6 +30,7 @@ class Open:
     profile: Profile
     max_positions: int
     n_top: int
+    page_hashes: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Step:
     allowed: which token ids the logits may be of, bit i of byte i // 8 (the lowest first) for id i; empty for all.
     Every stage passes it on as it came, and the last one answers as if no other ids existed: log_sum_exp too is of
     the allowed ones. Only a step with n_logit_rows of 1 has it.
+    page_hashes: of the pages which this step fills up, all of them, under which sessions to come may find them; empty
+    to leave them unnamed. Every stage passes them on as they came.
     """
 
     epoch: int
@@ -66,6 +72,7 @@ class Step:
     n_logit_rows: int
     hop_times: tuple[HopTime, ...] = ()
     allowed: bytes = b""
+    page_hashes: tuple[bytes, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -99,9 +106,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Every stage from here to the end of the route has the session open."""
+    """Every stage from here to the end of the route has the session open.
+
+    cached: positions that the session begins with on each of them, whole pages of those that the Open offered. The
+    first step's position is this, or less.
+    """
 
     epoch: int
+    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)

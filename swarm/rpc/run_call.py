@@ -9,6 +9,7 @@ from types import TracebackType
 
 from swarm.errors import RemoteProtocolError, SwarmError
 from swarm.messages import Failure, Open, Opened, Step
+from swarm.pages import PAGE
 from swarm.rpc.stream import Stream
 from swarm.wire import decode_run_reply, encode_run_request
 
@@ -23,6 +24,7 @@ class RunCall:
     def __init__(self, stream: Stream, opening: Open) -> None:
         self._stream = stream
         self._opening: Open | None = opening
+        self._most_cached = len(opening.page_hashes) * PAGE
         self._writing = asyncio.Lock()
 
     async def send(self, step: Step) -> None:
@@ -43,6 +45,7 @@ class RunCall:
         while (frame := await self._stream.read()) is not None:
             try:
                 reply = decode_run_reply(frame)
+                self._check(reply)
             except RemoteProtocolError:
                 self.cancel()
                 raise
@@ -65,6 +68,10 @@ class RunCall:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.cancel()
+
+    def _check(self, reply: Opened | Failure) -> None:
+        if isinstance(reply, Opened) and reply.cached > self._most_cached:
+            raise RemoteProtocolError(f"{reply.cached} positions came cached, and {self._most_cached} were offered")
 
     async def _write_open(self) -> None:
         if self._opening is not None:

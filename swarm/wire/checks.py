@@ -9,6 +9,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from swarm.errors import BadArgument, RemoteProtocolError
+from swarm.pages import PAGE_HASH_BYTES
 from swarm.terms import Address, Infohash, NodeId, Profile, SessionId, Span, is_node_id
 from swarm.wire.v1 import stage_pb2 as pb
 
@@ -71,6 +72,14 @@ def check_session_id(raw: bytes) -> SessionId:
 def check_infohash(raw: bytes) -> Infohash:
     check(len(raw) == 20, f"an infohash of {len(raw)} bytes instead of 20")
     return Infohash(raw.hex())
+
+
+def check_page_hashes(raw: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Does not check how many there are."""
+    hashes = tuple(raw)
+    for page_hash in hashes:
+        check(len(page_hash) == PAGE_HASH_BYTES, f"a page hash of {len(page_hash)} bytes instead of {PAGE_HASH_BYTES}")
+    return hashes
 
 
 def check_address(text: str) -> Address:

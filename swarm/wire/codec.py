@@ -12,6 +12,7 @@ from itertools import islice, pairwise
 
 from swarm.facts import Hop
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
+from swarm.pages import MAX_PAGES_OFFERED, PAGE, n_pages_completed
 from swarm.terms import SessionId, Span
 from swarm.wire.checks import (
     MAX_ALLOWED_BYTES,
@@ -27,6 +28,7 @@ from swarm.wire.checks import (
     check_infohash,
     check_node_id,
     check_number,
+    check_page_hashes,
     check_profile,
     check_seconds,
     check_session_id,
@@ -55,6 +57,7 @@ def to_wire_open(opening: Open) -> pb.Open:
         profile=str(opening.profile),
         max_positions=opening.max_positions,
         n_top=opening.n_top,
+        page_hashes=opening.page_hashes,
     )
 
 
@@ -64,6 +67,9 @@ def from_wire_open(wire: pb.Open) -> Open:
     check(hops[0].span.start == 0, f"a route that starts at layer {hops[0].span.start}")
     for a, b in pairwise(hops):
         check(a.span.end == b.span.start, f"a route in which {a.span} is followed by {b.span}")
+    max_positions = check_number(wire.max_positions, 1, MAX_POSITIONS, "max_positions")
+    most_pages = min(MAX_PAGES_OFFERED, (max_positions - 1) // PAGE)  # a position is left to compute
+    check(len(wire.page_hashes) <= most_pages, f"{len(wire.page_hashes)} pages of at most {max_positions} positions")
     return Open(
         session_id=check_session_id(wire.session_id),
         epoch=check_number(wire.epoch, 0, MAX_COUNTER, "epoch"),
@@ -72,8 +78,9 @@ def from_wire_open(wire: pb.Open) -> Open:
         hops=hops,
         hop_idx=check_number(wire.hop_idx, 0, len(hops) - 1, "hop_idx"),
         profile=check_profile(wire.profile),
-        max_positions=check_number(wire.max_positions, 1, MAX_POSITIONS, "max_positions"),
+        max_positions=max_positions,
         n_top=check_number(wire.n_top, 1, MAX_TOP, "n_top"),
+        page_hashes=check_page_hashes(wire.page_hashes),
     )
 
 
@@ -101,6 +108,7 @@ def to_wire_step(step: Step) -> pb.Step:
         n_logit_rows=step.n_logit_rows,
         hop_times=to_wire_hop_times(step.hop_times),
         allowed=step.allowed,
+        page_hashes=step.page_hashes,
     )
     if isinstance(step.payload, Rows):
         wire.rows.MergeFrom(pb.Rows(n_rows=step.payload.n_rows, dtype=to_wire_dtype(step.payload.dtype)))
@@ -123,13 +131,17 @@ def from_wire_step(wire: pb.Step, rows: Rows | None = None) -> Step:
         n_rows = check_number(len(payload), 1, MAX_ROWS, "number of token ids")
     check(len(wire.allowed) <= MAX_ALLOWED_BYTES, f"a mask of {len(wire.allowed)} bytes")
     check(not wire.allowed or wire.n_logit_rows == 1, f"a mask for {wire.n_logit_rows} rows of logits instead of one")
+    position = check_number(wire.position, 0, MAX_POSITIONS - n_rows, "position")
+    n_pages = n_pages_completed(position, n_rows)
+    check(len(wire.page_hashes) in (0, n_pages), f"{len(wire.page_hashes)} hashes where {n_pages} pages are completed")
     return Step(
         epoch=check_number(wire.epoch, 0, MAX_COUNTER, "epoch"),
-        position=check_number(wire.position, 0, MAX_POSITIONS - n_rows, "position"),
+        position=position,
         payload=payload,
         n_logit_rows=check_number(wire.n_logit_rows, 0, n_rows, "n_logit_rows"),
         hop_times=from_wire_hop_times(wire),
         allowed=wire.allowed,
+        page_hashes=check_page_hashes(wire.page_hashes),
     )
 
 
@@ -147,14 +159,16 @@ def from_wire_rows(n_rows: int, dtype: int, data: bytes | memoryview) -> Rows:
 
 def encode_run_reply(reply: Opened | Failure) -> bytes:
     if isinstance(reply, Opened):
-        return pb.RunReply(opened=pb.Opened(epoch=reply.epoch)).SerializeToString()
+        return pb.RunReply(opened=pb.Opened(epoch=reply.epoch, cached=reply.cached)).SerializeToString()
     return pb.RunReply(failure=to_wire_failure(reply)).SerializeToString()
 
 
 def decode_run_reply(data: bytes) -> Opened | Failure:
     wire = parse(pb.RunReply, data)
     if wire.WhichOneof("reply") == "opened":
-        return Opened(check_number(wire.opened.epoch, 0, MAX_COUNTER, "epoch"))
+        cached = check_number(wire.opened.cached, 0, MAX_PAGES_OFFERED * PAGE, "cached")
+        check(cached % PAGE == 0, f"{cached} cached positions, which are no whole pages")
+        return Opened(check_number(wire.opened.epoch, 0, MAX_COUNTER, "epoch"), cached)
     check(wire.WhichOneof("reply") == "failure", "a RunReply that says nothing")
     return from_wire_failure(wire.failure)
 

@@ -54,7 +54,9 @@ def _encode_rows_step(step: Step, rows: Rows) -> bytes:
     data = memoryview(rows.data).cast("B") if not isinstance(rows.data, bytes) else rows.data
     before = pb.Step(epoch=step.epoch, position=step.position).SerializeToString()
     times = to_wire_hop_times(step.hop_times)
-    after = pb.Step(n_logit_rows=step.n_logit_rows, hop_times=times, allowed=step.allowed).SerializeToString()
+    after = pb.Step(
+        n_logit_rows=step.n_logit_rows, hop_times=times, allowed=step.allowed, page_hashes=step.page_hashes
+    ).SerializeToString()
     rows_head = pb.Rows(n_rows=rows.n_rows, dtype=to_wire_dtype(rows.dtype)).SerializeToString()
     rows_head += encode_varint(_TAG_DATA) + encode_varint(len(data))
     rows_tag = encode_varint(_TAG_ROWS) + encode_varint(len(rows_head) + len(data))

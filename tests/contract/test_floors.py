@@ -19,6 +19,7 @@ FLOORS = (
     # Within floor 0 the order is that of the words: each file may know those above it in this list.
     ("swarm.errors",),
     ("swarm.terms",),
+    ("swarm.pages",),
     ("swarm.facts",),
     ("swarm.messages",),
     # floor 1

@@ -119,7 +119,24 @@ GOLDEN = [
         decode_run_request,
         f"125808071004220a080110021a040001020328013240{TIMES_HEX}3a020580",
     ),
+    (
+        Open(SESSION, 7, RELEASE, A, HOPS, 1, Profile("fp32"), 4096, 64, (bytes(range(16)), bytes(16))),
+        encode_run_request,
+        decode_run_request,
+        f"0aa7020a10{SESSION}10071a14{RELEASE}2234{A_HEX}"
+        f"2a4a0a34{A_HEX}120e3132372e302e302e313a373030301a021003"
+        f"2a480a34{B_HEX}120a5b3a3a315d3a373030311a0408031009"
+        f"30013a0466703332408020484052100001020304050607"
+        f"08090a0b0c0d0e0f5210{bytes(16).hex()}",
+    ),
+    (
+        Step(7, 255, Rows(1, "bf16", bytes(range(4))), 1, TIMES, b"", (bytes(range(16)),)),
+        encode_run_request,
+        decode_run_request,
+        f"1267080710ff01220a080110021a040001020328013240{TIMES_HEX}4210{bytes(range(16)).hex()}",
+    ),
     (Opened(7), encode_run_reply, decode_run_reply, "0a020807"),
+    (Opened(7, 512), encode_run_reply, decode_run_reply, "0a050807108004"),
     (
         Failure(1, A, "StageFull", "no room", 1.5),
         encode_run_reply,

@@ -58,12 +58,20 @@ KINDS: dict[str, tuple[Decoder, Callable[[Any], bytes], list[bytes]]] = {
             encode_run_request(Step(1, 5, (1, 2, 3), 1, TIMES)),
             encode_run_request(Step(1, 5, Rows(2, "bf16", bytes(range(16))), 1, TIMES)),
             encode_run_request(Step(1, 5, Rows(2, "bf16", bytes(range(16))), 1, TIMES, b"\x05\x80")),
+            encode_run_request(
+                Open(SESSION, 1, RELEASE, NODE, HOPS, 1, Profile("fp32"), 600, 8, (bytes(16), bytes(range(16))))
+            ),
+            encode_run_request(Step(1, 510, Rows(2, "bf16", bytes(range(16))), 1, TIMES, b"", (bytes(range(16)),))),
         ],
     ),
     "run_reply": (
         decode_run_reply,
         encode_run_reply,
-        [encode_run_reply(Opened(3)), encode_run_reply(Failure(1, NODE, "StageFull", "full", 1.5))],
+        [
+            encode_run_reply(Opened(3)),
+            encode_run_reply(Opened(3, 512)),
+            encode_run_reply(Failure(1, NODE, "StageFull", "full", 1.5)),
+        ],
     ),
     "results_request": (
         decode_results_request,

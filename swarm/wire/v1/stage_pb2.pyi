@@ -35,7 +35,7 @@ class Hop(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., span: _Optional[_Union[Span, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "epoch", "release", "client_id", "hops", "hop_idx", "profile", "max_positions", "n_top")
+    __slots__ = ("session_id", "epoch", "release", "client_id", "hops", "hop_idx", "profile", "max_positions", "n_top", "page_hashes")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Open(_message.Message):
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     N_TOP_FIELD_NUMBER: _ClassVar[int]
+    PAGE_HASHES_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     epoch: int
     release: bytes
@@ -54,7 +55,8 @@ class Open(_message.Message):
     profile: str
     max_positions: int
     n_top: int
-    def __init__(self, session_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., release: _Optional[bytes] = ..., client_id: _Optional[str] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., hop_idx: _Optional[int] = ..., profile: _Optional[str] = ..., max_positions: _Optional[int] = ..., n_top: _Optional[int] = ...) -> None: ...
+    page_hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, session_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., release: _Optional[bytes] = ..., client_id: _Optional[str] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., hop_idx: _Optional[int] = ..., profile: _Optional[str] = ..., max_positions: _Optional[int] = ..., n_top: _Optional[int] = ..., page_hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class HopTime(_message.Message):
     __slots__ = ("node_id", "queue_s", "compute_s")
@@ -83,7 +85,7 @@ class Rows(_message.Message):
     def __init__(self, n_rows: _Optional[int] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Step(_message.Message):
-    __slots__ = ("epoch", "position", "token_ids", "rows", "n_logit_rows", "hop_times", "allowed")
+    __slots__ = ("epoch", "position", "token_ids", "rows", "n_logit_rows", "hop_times", "allowed", "page_hashes")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +93,7 @@ class Step(_message.Message):
     N_LOGIT_ROWS_FIELD_NUMBER: _ClassVar[int]
     HOP_TIMES_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    PAGE_HASHES_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     position: int
     token_ids: TokenIds
@@ -98,7 +101,8 @@ class Step(_message.Message):
     n_logit_rows: int
     hop_times: _containers.RepeatedCompositeFieldContainer[HopTime]
     allowed: bytes
-    def __init__(self, epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ..., n_logit_rows: _Optional[int] = ..., hop_times: _Optional[_Iterable[_Union[HopTime, _Mapping]]] = ..., allowed: _Optional[bytes] = ...) -> None: ...
+    page_hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ..., n_logit_rows: _Optional[int] = ..., hop_times: _Optional[_Iterable[_Union[HopTime, _Mapping]]] = ..., allowed: _Optional[bytes] = ..., page_hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class RunRequest(_message.Message):
     __slots__ = ("open", "step")
@@ -109,10 +113,12 @@ class RunRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("epoch",)
+    __slots__ = ("epoch", "cached")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
-    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
+    cached: int
+    def __init__(self, epoch: _Optional[int] = ..., cached: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("hop_idx", "node_id", "code", "message", "retry_after_s")

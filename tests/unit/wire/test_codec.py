@@ -11,6 +11,7 @@ from swarm.errors import RemoteProtocolError
 from swarm.facts import Hop, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
+from swarm.pages import MAX_PAGES_OFFERED, PAGE, n_pages_completed
 from swarm.terms import Address, Infohash, NodeId, Profile, SessionId, Span
 from swarm.wire import (
     decode_exchange_reply,
@@ -43,6 +44,7 @@ infohashes = st.binary(min_size=20, max_size=20).map(lambda raw: Infohash(raw.he
 hosts = st.sampled_from(["127.0.0.1", "::1", "fe80::1", "node.example", "localhost"])
 addresses = st.builds(Address, hosts, st.integers(min_value=1, max_value=65535))
 profiles = st.sampled_from([Profile("fp32"), Profile("bf16")])
+hashes = st.binary(min_size=16, max_size=16)
 hop_times = st.lists(st.builds(HopTime, node_ids, seconds, seconds), max_size=5).map(tuple)
 
 
@@ -56,6 +58,8 @@ def hop_lists(draw: st.DrawFn) -> tuple[Hop, ...]:
 @st.composite
 def opens(draw: st.DrawFn) -> Open:
     hops = draw(hop_lists())
+    max_positions = draw(st.integers(min_value=1, max_value=2**24))
+    most_pages = min(5, (max_positions - 1) // PAGE)
     return Open(
         session_id=draw(session_ids),
         epoch=draw(counters),
@@ -64,8 +68,9 @@ def opens(draw: st.DrawFn) -> Open:
         hops=hops,
         hop_idx=draw(st.integers(min_value=0, max_value=len(hops) - 1)),
         profile=draw(profiles),
-        max_positions=draw(st.integers(min_value=1, max_value=2**24)),
+        max_positions=max_positions,
         n_top=draw(st.integers(min_value=1, max_value=2**20)),
+        page_hashes=tuple(draw(st.lists(hashes, max_size=most_pages))),
     )
 
 
@@ -83,13 +88,17 @@ def steps(draw: st.DrawFn, payloads: st.SearchStrategy[Any] | None = None) -> St
     payload = draw(payloads if payloads is not None else st.one_of(token_ids, rows_payloads()))
     n_rows = payload.n_rows if isinstance(payload, Rows) else len(payload)
     n_logit_rows = draw(st.integers(min_value=0, max_value=n_rows))
+    at_a_page_end = st.integers(min_value=1, max_value=9).map(lambda page: page * PAGE - 1)
+    position = draw(st.one_of(st.integers(min_value=0, max_value=2**24 - n_rows), at_a_page_end))
+    n_pages = draw(st.sampled_from([0, n_pages_completed(position, n_rows)]))
     return Step(
         epoch=draw(counters),
-        position=draw(st.integers(min_value=0, max_value=2**24 - n_rows)),
+        position=position,
         payload=payload,
         n_logit_rows=n_logit_rows,
         hop_times=draw(hop_times),
         allowed=draw(st.binary(max_size=40)) if n_logit_rows == 1 else b"",
+        page_hashes=tuple(draw(hashes) for _ in range(n_pages)),
     )
 
 
@@ -173,7 +182,8 @@ def test_rows_are_found_wherever_a_writer_puts_them(step: Step, order: list[int]
         else:
             setattr(piece, name, getattr(wire, name))
         pieces.append(piece.SerializeToString())
-    body = b"".join(pieces[i] for i in order) + stage_pb2.Step(hop_times=wire.hop_times).SerializeToString()
+    rest = stage_pb2.Step(hop_times=wire.hop_times, page_hashes=wire.page_hashes)
+    body = b"".join(pieces[i] for i in order) + rest.SerializeToString()
     frame = stage_pb2.RunRequest(step=stage_pb2.Step.FromString(body)).SerializeToString()
     head = len(frame) - len(body)
     assert decode_run_request(frame[:head] + body) == step
@@ -204,7 +214,10 @@ def test_a_large_tensor_passes() -> None:
     assert len(step.payload.data) == len(data)
 
 
-@given(reply=st.one_of(failures, counters.map(Opened)))
+cached = st.integers(min_value=0, max_value=MAX_PAGES_OFFERED).map(lambda n_pages: n_pages * PAGE)
+
+
+@given(reply=st.one_of(failures, st.builds(Opened, counters, cached)))
 def test_run_reply_round_trip(reply: Opened | Failure) -> None:
     assert decode_run_reply(encode_run_reply(reply)) == reply
 
@@ -317,7 +330,11 @@ def rows(**fields: Any) -> stage_pb2.Rows:
 def test_the_frames_that_the_next_test_breaks_are_good() -> None:
     assert isinstance(decode_run_request(step_frame()), Step)
     assert isinstance(decode_run_request(step_frame(n_logit_rows=1, allowed=bytes(2**15))), Step)
+    assert isinstance(decode_run_request(step_frame(position=511, page_hashes=[bytes(16)])), Step)
     assert isinstance(decode_run_request(open_frame()), Open)
+    assert isinstance(decode_run_request(open_frame(max_positions=513, page_hashes=[bytes(16)] * 2)), Open)
+    most = [bytes(16)] * MAX_PAGES_OFFERED
+    assert isinstance(decode_run_request(open_frame(max_positions=2**24, page_hashes=most)), Open)
 
 
 @pytest.mark.parametrize(
@@ -338,6 +355,10 @@ def test_the_frames_that_the_next_test_breaks_are_good() -> None:
         step_frame(rows=rows(data=bytes(6), n_rows=2)),
         step_frame(rows=rows(dtype=stage_pb2.DTYPE_UNSPECIFIED)),
         step_frame(rows=rows(dtype=77)),
+        step_frame(position=510, page_hashes=[bytes(16)] * 2),  # one page ends here
+        step_frame(position=512, page_hashes=[bytes(16)]),  # and here none
+        step_frame(position=510, page_hashes=[bytes(15)]),
+        step_frame(position=510, page_hashes=[bytes(17)]),
         step_frame(hop_times=[hop_time(NAN)]),
         step_frame(hop_times=[hop_time(0.0, INF)]),
         step_frame(hop_times=[hop_time(-1.0)]),
@@ -363,11 +384,22 @@ def test_the_frames_that_the_next_test_breaks_are_good() -> None:
         open_frame(max_positions=0),
         open_frame(max_positions=2**24 + 1),
         open_frame(n_top=0),
+        open_frame(max_positions=512, page_hashes=[bytes(16)] * 2),  # no position would be left to compute
+        open_frame(max_positions=513, page_hashes=[bytes(16)] * 3),
+        open_frame(max_positions=513, page_hashes=[b""]),
+        open_frame(max_positions=513, page_hashes=[bytes(16), bytes(32)]),
+        open_frame(max_positions=2**24, page_hashes=[bytes(16)] * (MAX_PAGES_OFFERED + 1)),
     ],
 )
 def test_run_requests_out_of_bounds_are_refused(frame: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         decode_run_request(frame)
+
+
+@pytest.mark.parametrize("cached", [1, 255, 257, (MAX_PAGES_OFFERED + 1) * PAGE, 2**32 - 256])
+def test_cached_positions_that_are_no_pages_are_refused(cached: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_run_reply(stage_pb2.RunReply(opened=stage_pb2.Opened(epoch=1, cached=cached)).SerializeToString())
 
 
 def top(ids: list[int], logits: list[float], log_sum_exp: float = 1.0) -> bytes:
