@@ -89,6 +89,8 @@ def describe_generation(generation: Generation) -> str:
     """One line for the person: tokens, speed, time to the first token, and how many nodes took part."""
     usage, timings = generation.usage, generation.timings
     words = [f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"]
+    if usage.prompt_tokens_cached:
+        words.append(f"{usage.prompt_tokens_cached} of them found cached")
     tokens_per_s = timings.tokens_per_s
     if tokens_per_s:
         words.append(f"{tokens_per_s:.1f} tokens/s")
@@ -113,6 +115,7 @@ def generation_fields(generation: Generation) -> dict[str, Any]:
         "seed": generation.seed,
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
+            "prompt_tokens_cached": usage.prompt_tokens_cached,
             "completion_tokens": usage.completion_tokens,
             "total_tokens": usage.total_tokens,
         },

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
 from collections.abc import AsyncGenerator
 
 from swarm.client.journal import Journal
+from swarm.client.prefix import PageNames, any_chunks_will_do
 from swarm.client.routes import RouteFinder
 from swarm.client.session import CHUNK_TOKENS, HopFailed, RouteSession
 from swarm.client.values import ClientRelease, Generation, Timings, TokenEvent, Usage
@@ -31,7 +33,7 @@ class TokenLoop:
 
     def __init__(
         self, release: ClientRelease, dialer: Dialer, client_id: NodeId, finder: RouteFinder, journal: Journal,
-        compiler: GrammarCompiler | None = None,
+        compiler: GrammarCompiler | None = None, page_secret: bytes = b"",
     ) -> None:  # fmt: skip
         self._release = release
         self._dialer = dialer
@@ -40,6 +42,8 @@ class TokenLoop:
         self._journal = journal
         self._session_id = SessionId(os.urandom(16).hex())
         self._n_resumed = len(journal.emitted)
+        self._pages = PageNames(journal, page_secret)
+        self._prompt_tokens_cached = 0
         self._started_s = time.monotonic()
         self._first_token_s = 0.0
         self._n_replays = 0
@@ -89,7 +93,7 @@ class TokenLoop:
             text=self._text,
             ids=ids,
             finish_reason=self._finish_reason or "cancelled",
-            usage=Usage(len(self._journal.prompt_ids), len(ids)),
+            usage=Usage(len(self._journal.prompt_ids), len(ids), self._prompt_tokens_cached),
             logprobs=tuple(logprob for _, logprob in self._journal.emitted),
             route=self._route,
             timings=Timings(self._first_token_s or now_s, now_s, self._n_replays, len(ids) - self._n_resumed),
@@ -114,10 +118,15 @@ class TokenLoop:
             profile=route.profile,
             max_positions=max_positions,
             n_top=journal.params.n_top(self._release.args.vocab_size),
+            page_hashes=self._pages.offered(route.profile),
         )
-        async with RouteSession(self._dialer, opening) as session:
+        name_pages = functools.partial(self._pages.completed, profile=route.profile)
+        async with RouteSession(self._dialer, opening, name_pages) as session:
+            n_found = session.n_cached_at_open
+            if len(journal.emitted) == self._n_resumed:
+                self._prompt_tokens_cached = min(n_found, len(journal.prompt_ids))
             n_cached = len(journal.ids)
-            result = await session.step(self._replay_chunks(route), 0, self._allowed())
+            result = await session.step(self._replay_chunks(route, n_found), n_found, self._allowed())
             while True:
                 yield self._take(result, route)
                 if self._finish_reason is not None:
@@ -125,15 +134,16 @@ class TokenLoop:
                 result = await session.step([journal.ids[n_cached:]], n_cached, self._allowed())
                 n_cached = len(journal.ids)
 
-    def _replay_chunks(self, route: Route) -> list[list[int]]:
-        """All that is known so far, in steps that leave the caches as they were.
+    def _replay_chunks(self, route: Route, n_found: int) -> list[list[int]]:
+        """All that is known so far but for the n_found ids that the route has cached, in steps that leave the caches as
+        they were.
 
         In bf16 a row's bits depend on the chunk that it was computed in, so emitted tokens go one by one, as at first;
         in fp32 no token has been seen to change by it, and large chunks are quicker.
         """
         prompt, ids = list(self._journal.prompt_ids), self._journal.ids
-        chunked = ids if route.profile.dtype == "fp32" else prompt
-        chunks = [chunked[i : i + CHUNK_TOKENS] for i in range(0, len(chunked), CHUNK_TOKENS)]
+        chunked = ids if any_chunks_will_do(route.profile) else prompt
+        chunks = [chunked[i : i + CHUNK_TOKENS] for i in range(n_found, len(chunked), CHUNK_TOKENS)]
         return chunks + [[token_id] for token_id in ids[len(chunked) :]]
 
     def _take(self, result: Result, route: Route) -> TokenEvent:

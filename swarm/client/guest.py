@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,6 +105,7 @@ class AsyncClient:
         self._dir = base / "client" / self.magnet.infohash
         tls = issue(NodeKey.generate())
         self._client_id = tls.node_id
+        self._page_secret = os.urandom(32)
         self._dialer = Dialer(tls, self._network.rpc)
         self._torrent = TorrentSession(self._network.torrent)
         self._discovery = Discovery(
@@ -262,7 +264,9 @@ class AsyncClient:
         if self._finder is None:
             raise BadArgument("the client is not connected; use it in a `with` statement")
         return AsyncGeneration(
-            TokenLoop(self.release, self._dialer, self._client_id, self._finder, journal, self._compiler)
+            TokenLoop(
+                self.release, self._dialer, self._client_id, self._finder, journal, self._compiler, self._page_secret
+            )
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from swarm.errors import DeadlineExceeded, NodeUnreachable, RemoteProtocolError, SessionLost, SwarmError
@@ -41,15 +42,19 @@ class HopFailed(Exception):
 class RouteSession:
     """Async context manager: open on enter, closed on every hop on exit.
 
+    name_pages: (position, n_rows) of a step -> the hashes of the pages that it fills up, or none of them.
     Shapes of trouble: every method raises HopFailed, and after that only leaving the context is of use.
     """
 
     def __init__(
-        self, dialer: Dialer, opening: Open, *, open_timeout_s: float = 15.0, step_timeout_s: float = 120.0
-    ) -> None:
+        self, dialer: Dialer, opening: Open, name_pages: Callable[[int, int], tuple[bytes, ...]] = lambda *_: (), *,
+        open_timeout_s: float = 15.0, step_timeout_s: float = 120.0,
+    ) -> None:  # fmt: skip
         self._dialer = dialer
         self._open = opening
         self._hops = opening.hops
+        self._name_pages = name_pages
+        self.n_cached_at_open = 0
         self._open_timeout_s = open_timeout_s
         self._step_timeout_s = step_timeout_s
         self._call: RunCall | None = None
@@ -97,8 +102,9 @@ class RouteSession:
                 n_answered += 1
             is_last = n_sent == len(chunks) - 1
             at = ends[n_sent] - len(chunk)
+            step = Step(self._open.epoch, at, tuple(chunk), n_logit_rows=int(is_last))
             mask = allowed if is_last else b""
-            await self._send(Step(self._open.epoch, at, tuple(chunk), n_logit_rows=int(is_last), allowed=mask))
+            await self._send(replace(step, allowed=mask, page_hashes=self._name_pages(at, len(chunk))))
         for end in ends[n_answered:]:
             result = await self._next_result(end)
         if result is None or len(result.rows) != 1:
@@ -121,6 +127,7 @@ class RouteSession:
             async for reply in replies:
                 if isinstance(reply, Failure):
                     raise self._blame(reply)
+                self.n_cached_at_open = reply.cached
                 break
             else:
                 raise HopFailed(first.node_id, SessionLost("the first stage ended the session before it opened it"))

@@ -42,8 +42,11 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """prompt_tokens_cached: of the prompt's, those that were found computed already when the generation began."""
+
     prompt_tokens: int
     completion_tokens: int
+    prompt_tokens_cached: int = 0
 
     @property
     def total_tokens(self) -> int:
