@@ -26,9 +26,10 @@ def event_bytes(value: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
 
 
-def usage_fields(usage: Usage) -> dict[str, int]:
+def usage_fields(usage: Usage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.prompt_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.prompt_tokens_cached},
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }

@@ -53,7 +53,8 @@ class Generating:
 
     @property
     def usage(self) -> Usage:
-        return Usage(self._asked.n_prompt_tokens, self._meter.n_tokens)
+        n_cached = sum(r.usage.prompt_tokens_cached for i, r in self._results.items() if i % self._asked.n == 0)
+        return Usage(self._asked.n_prompt_tokens, self._meter.n_tokens, n_cached)
 
     @property
     def tally(self) -> NodeTally:
