@@ -6,6 +6,7 @@ states or refused, and that the cache never outgrows its budget. Knows nothing o
 hidden state (or token ids) in, hidden state (or the largest logits) out.
 """
 
+from node.stage.prefixes import Prefix
 from node.stage.rows import DTYPES, rows_of, tensor_of
 from node.stage.scheduler import ComputeThread
 from node.stage.stage import Stage, StageConfig, StageSession, StepOutput
@@ -14,6 +15,7 @@ from node.stage.top_logits import top_logits
 __all__ = [
     "DTYPES",
     "ComputeThread",
+    "Prefix",
     "Stage",
     "StageConfig",
     "StageSession",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from node.model import KVCache, SpanModel
+from node.stage.prefixes import Prefix
 from node.stage.rows import rows_of, tensor_of
 from node.stage.scheduler import ComputeThread
 from node.stage.top_logits import allowed_ids, top_allowed_logits, top_logits
@@ -61,6 +62,7 @@ class StageSession:
     max_positions: int
     n_top: int
     reserved_bytes: int
+    cached_positions: int = 0  # found cached when it opened
     closed: bool = False
 
 
@@ -106,7 +108,9 @@ class Stage:
         by_memory = (self.config.cache_budget_bytes - self._reserved_bytes) // max(1, typical)
         return max(0, min(self.config.max_sessions - len(self._sessions), by_memory))
 
-    def open(self, key: SessionKey, epoch: int, span: Span, max_positions: int, n_top: int) -> StageSession:
+    def open(
+        self, key: SessionKey, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix | None = None
+    ) -> StageSession:
         """Admit a session, reserving its cache; a newer epoch of a known session replaces the older one.
 
         Raises: StaleEpoch; StageFull; RemoteProtocolError (layers not hosted here, or more positions than the model
@@ -142,6 +146,10 @@ class Stage:
         self._sessions[key] = session
         self._reserved_bytes += reserved_bytes
         return session
+
+    def adopt(self, session: StageSession, n_positions: int) -> None:
+        """Begin with n_positions of those found cached, and release the others."""
+        assert 0 <= n_positions <= session.cached_positions
 
     def close(self, session: StageSession) -> None:
         """Forget a session and what it reserved. Closing twice is closing once."""
