@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-from node.stage import Stage, StageSession, StepOutput
+from node.server.scope import prefix_scope
+from node.stage import Prefix, Stage, StageSession, StepOutput
 from swarm.errors import RemoteProtocolError, SessionLost, StageFull, SwarmError
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step
+from swarm.pages import PAGE
 from swarm.rpc import Dialer, RunCall, error_to_failure
 from swarm.terms import Infohash, NodeId, Profile, SessionId
 
@@ -56,25 +58,30 @@ class SessionHandler:
             hop.span,
             opening.max_positions,
             opening.n_top,
+            Prefix(prefix_scope(opening), opening.page_hashes),
         )
         call: RunCall | None = None
         outbox: _Outbox | None = None
         try:
             if opening.hop_idx + 1 < len(opening.hops):
                 try:
-                    call = await self._open_next(opening)
+                    call = await self._open_next(opening, session.cached_positions)
                 except SwarmError as error:
                     yield self._failure_of_next(opening, error)
                     return
                 replies = call.replies()
                 first = await self._first_reply(opening, replies)
+                if isinstance(first, Opened):
+                    self._stage.adopt(session, first.cached)
                 yield first
                 if isinstance(first, Failure):
                     return
                 failure = await self._relay(opening, session, steps, call, replies)
             else:
                 outbox = await self._register(opening)
-                yield Opened(opening.epoch)
+                cached = session.cached_positions
+                self._stage.adopt(session, cached)
+                yield Opened(opening.epoch, cached)
                 failure = await self._deliver(opening, session, steps, outbox)
             if failure is not None:
                 yield failure
@@ -165,10 +172,12 @@ class SessionHandler:
 
     # -- the next hop --------------------------------------------------------------------------------------------
 
-    async def _open_next(self, opening: Open) -> RunCall:
+    async def _open_next(self, opening: Open, n_cached: int) -> RunCall:
+        """Offer the pages that this stage has, and no more: then what comes back is what both have."""
         hop = opening.hops[opening.hop_idx + 1]
         connection = await self._dialer.connect(hop.address, hop.node_id)
-        return connection.run(replace(opening, hop_idx=opening.hop_idx + 1))
+        page_hashes = opening.page_hashes[: n_cached // PAGE]
+        return connection.run(replace(opening, hop_idx=opening.hop_idx + 1, page_hashes=page_hashes))
 
     async def _first_reply(self, opening: Open, replies: AsyncIterator[Opened | Failure]) -> Opened | Failure:
         try:
