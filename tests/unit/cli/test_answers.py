@@ -156,7 +156,8 @@ def test_json_is_a_line_per_token_and_the_whole_at_the_end(monkeypatch: pytest.M
     assert [(t["event"], t["index"], t["text"]) for t in tokens] == [("token", 0, "a"), ("token", 1, "b")]
     assert tokens[0]["top_logprobs"] == [{"id": 100, "logprob": -0.5}]
     assert (done["event"], done["text"], done["ids"], done["seed"]) == ("done", "ab", [100, 101], 7)
-    assert done["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    usage = {"prompt_tokens": 3, "prompt_tokens_cached": 0, "completion_tokens": 2, "total_tokens": 5}
+    assert done["usage"] == usage
     assert [hop["layers"] for hop in done["route"]["hops"]] == ["0:2", "2:4"]
     assert {line["schema"] for line in (*tokens, done)} == {"swarm.generate/1"}
 
