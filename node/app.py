@@ -20,7 +20,15 @@ from typing import Any
 import torch
 
 from node.config import NodeConfig
-from node.hosting import FetchProgress, HostedRelease, choose_span, free_memory_bytes, host
+from node.hosting import (
+    FetchProgress,
+    HostedRelease,
+    choose_span,
+    free_memory_bytes,
+    host,
+    numerics_of,
+    settle_profile,
+)
 from node.server import FactsHandler, SessionHandler
 from node.stage import DTYPES, Stage, StageConfig
 from swarm import __version__
@@ -113,6 +121,7 @@ class _Node:
         self._state = NodeState.JOINING
         self._address = app.config.listen
         self._args: ModelArgs | None = None
+        self._profile = app.config.profile
         self._spans: tuple[Span, ...] = ()
         self._progress: FetchProgress | None = None
         self._stage: Stage | None = None
@@ -139,6 +148,7 @@ class _Node:
         event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
         args = (await self._read_layout(torrent, ())).args
         self._check_spans(args)
+        self._profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, self._app.device)
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
@@ -153,7 +163,7 @@ class _Node:
         self._spans = await self._choose(args)
         event(
             "layout",
-            {"spans": [str(s) for s in self._spans], "n_layers": args.n_layers, "profile": str(config.profile)},
+            {"spans": [str(s) for s in self._spans], "n_layers": args.n_layers, "profile": str(self._profile)},
         )
         hosted = await self._fetch(torrent)
         self._serve(hosted, stack)
@@ -230,7 +240,7 @@ class _Node:
             torrent,
             layout,
             self._spans,
-            dtype=self._app.dtype,
+            numerics=numerics_of(self._profile),
             device=self._app.device,
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=self._on_progress,
@@ -242,7 +252,7 @@ class _Node:
         self._stage = Stage(hosted.layout.args, hosted.models, stage_config, self._app.device)
         stack.callback(self._stage.shut_down)
         self._sessions = SessionHandler(
-            self._key.node_id, self.discovery.release, self._config.profile, self._stage, self._dialer
+            self._key.node_id, self.discovery.release, self._profile, self._stage, self._dialer
         )
 
     async def _introduce(self) -> None:
@@ -288,7 +298,7 @@ class _Node:
             ttl_s=ttl_s,
             state=self._state,
             spans=self._spans,
-            profile=self._config.profile,
+            profile=self._profile,
             n_layers=n_layers,
             free_sessions=stage.free_sessions if stage is not None else 0,
             layer_time_s=stage.layer_time_s if stage is not None else 0.0,

@@ -52,6 +52,12 @@ def node() -> None:
 @click.option(
     "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True, help="What to compute in."
 )
+@click.option(
+    "--profile",
+    type=click.Choice(["exact", "fast"]),
+    help="exact: a token's bits depend on nothing that is computed beside it, so that no loss of a node changes a "
+    "token; prompts cost more. Default: exact for bf16 on CPUs, else fast.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
     "--listen",
@@ -95,6 +101,7 @@ def start(
     magnet: str,
     spans: tuple[Span, ...],
     dtype: str,
+    profile: str | None,
     device: str,
     listen: Address,
     advertise: Address | None,
@@ -127,7 +134,8 @@ def start(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),
         spans=spans,
-        profile=Profile.parse(dtype),
+        profile=Profile(dtype),
+        exact=None if profile is None else profile == "exact",
         device=device,
         listen=listen,
         advertise=advertise,

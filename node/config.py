@@ -16,6 +16,8 @@ class NodeConfig:
     """One node of one release.
 
     spans: layers to host; empty lets the node choose by its memory and by what the swarm lacks.
+    profile: dtype and quantisation. exact: whether it shall promise the same bits whatever is computed beside a row;
+    None: wherever this machine can.
     listen: where gRPC listens (port 0: any free one). advertise: what others dial; None: the listening address, or this
     machine's own when that is 0.0.0.0. network: loopback, lan or wan. threads: 0 leaves it to torch.
     cache_budget_bytes: for the KV caches of all sessions; 0: a quarter of the free memory.
@@ -27,6 +29,7 @@ class NodeConfig:
     data_dir: Path
     spans: tuple[Span, ...] = ()
     profile: Profile = Profile("bf16")  # noqa: RUF009  frozen
+    exact: bool | None = None
     device: str = "auto"
     listen: Address = Address("127.0.0.1", 0)  # noqa: RUF009  frozen
     advertise: Address | None = None

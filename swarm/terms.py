@@ -22,6 +22,7 @@ SessionId = NewType("SessionId", str)
 
 _INFOHASH = re.compile(r"[0-9a-f]{40}")
 _NODE_ID = re.compile(r"[a-z2-7]{52}")
+_PROFILE = re.compile(r"(fp32|bf16(-int8|-int4)?(-exact-[a-z0-9]{1,16}-[0-9a-f]{6})?)")
 
 WIRE_DTYPES = ("fp32", "bf16")
 """The dtypes that hidden state may travel in."""
@@ -131,21 +132,49 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The numerics that a stage promises. Its name, such as `bf16` or `fp32`, travels in facts and in Open.
+    """The numerics that a stage promises, by a name that travels in facts and in Open.
 
-    A session stays within one profile: two stages of one profile compute the same function of the same bytes. A name
-    is a dtype and nothing more; any other is refused.
+    `bf16`, `fp32`, `bf16-int8`: dtype, and quantisation of the layers' matrices. `bf16-exact-amx-3fa2c1`: the same
+    bits, whatever is computed beside a row and however it is cut into chunks, on every node of this very name. For
+    that it states the instructions and a fingerprint of what they compute; the others promise no bits and so name no
+    machine.
     """
 
     dtype: str
+    quantisation: str = ""
+    exactness: str = ""
+    """'' or INSTRUCTIONS-FINGERPRINT, such as amx-3fa2c1"""
 
     def __post_init__(self) -> None:
-        if self.dtype not in WIRE_DTYPES:
-            raise BadArgument(f"profile {self.dtype!r} is unknown; this version runs {' and '.join(WIRE_DTYPES)}")
+        if not _PROFILE.fullmatch(str(self)):
+            raise BadArgument(
+                f"profile {str(self)[:80]!r} is unknown; this version runs {' and '.join(WIRE_DTYPES)}, bf16 also "
+                "quantised (bf16-int8, bf16-int4) or exact (bf16-exact-…)"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Profile:
-        return cls(text)
+        head, _, exactness = text.partition("-exact-")
+        dtype, _, quantisation = head.partition("-")
+        profile = cls(dtype, quantisation, exactness)
+        if str(profile) != text:
+            raise BadArgument(f"profile {text[:80]!r} is unknown")
+        return profile
 
     def __str__(self) -> str:
-        return self.dtype
+        exactness = self.exactness and f"exact-{self.exactness}"
+        return "-".join(filter(None, (self.dtype, self.quantisation, exactness)))
+
+    @property
+    def base(self) -> Profile:
+        """The same numerics without the promise of bits."""
+        return Profile(self.dtype, self.quantisation)
+
+    @property
+    def is_chunk_invariant(self) -> bool:
+        """Whether ids may be fed in other chunks than before. In fp32 no token has been seen to change by it."""
+        return self.dtype == "fp32" or bool(self.exactness)
+
+    def satisfies(self, wanted: Profile) -> bool:
+        """Whether a node of this profile can serve a session of the wanted one: its promise may be more, never less."""
+        return wanted in (self, self.base)

@@ -1,10 +1,20 @@
 """From a release's bytes to loaded layers: what this machine hosts, fetched in order and loaded as it arrives.
 
-Promises that a layer is loaded only once every piece that carries it is verified, and that no more than one layer's
-tensors are in memory twice. Knows torrents and models; knows no sessions, no gRPC and no other node.
+Promises that a layer is loaded only once every piece that carries it is verified, and that no more than one
+tensor is in memory twice. Knows torrents and models; knows no sessions, no gRPC and no other node.
 """
 
 from node.hosting.choice import choose_span, free_memory_bytes
 from node.hosting.loading import FetchProgress, HostedRelease, host, load_part
+from node.hosting.numerics import numerics_of, settle_profile
 
-__all__ = ["FetchProgress", "HostedRelease", "choose_span", "free_memory_bytes", "host", "load_part"]
+__all__ = [
+    "FetchProgress",
+    "HostedRelease",
+    "choose_span",
+    "free_memory_bytes",
+    "host",
+    "load_part",
+    "numerics_of",
+    "settle_profile",
+]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from node.model import SpanModel
-from node.weights import load_tensors
+from node.model import Numerics, SpanModel
+from node.weights import LazyTensors
 from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
 from swarm.terms import Span
 from swarm.torrent import Download, Torrent
@@ -47,7 +47,7 @@ async def host(
     layout: ReleaseLayout,
     spans: Sequence[Span],
     *,
-    dtype: torch.dtype,
+    numerics: Numerics,
     device: torch.device,
     stall_timeout_s: float,
     on_progress: Callable[[FetchProgress], None],
@@ -58,7 +58,7 @@ async def host(
     """
     plan = plan_fetch(layout, piece_map(torrent), spans)
     await download.want(_priorities(plan))
-    models = {span: SpanModel(layout.args, span, dtype=dtype, device=device) for span in spans}
+    models = {span: SpanModel(layout.args, span, numerics, device=device) for span in spans}
     n_loaded = 0
 
     def progress() -> FetchProgress:
@@ -79,7 +79,7 @@ async def host(
     try:
         for part, pieces in plan.pieces_by_layer:
             await download.wait_for(pieces, stall_timeout_s=stall_timeout_s)
-            await asyncio.to_thread(load_part, part, layout, models, root, dtype, device)
+            await asyncio.to_thread(load_part, part, layout, models, root)
             n_loaded += isinstance(part, int)
         await download.wait_for(plan.all_pieces, stall_timeout_s=stall_timeout_s)
     finally:
@@ -115,30 +115,28 @@ def load_part(
     layout: ReleaseLayout,
     models: dict[Span, SpanModel],
     root: Path,
-    dtype: torch.dtype,
-    device: torch.device,
 ) -> None:
-    """Load one part of a FetchPlan (a layer's index, "embeddings" or "head") into the models that host it.
+    """Load one part of a FetchPlan (a layer's index, "embeddings" or "head") into the models that host it, reading and
+    packing one tensor after the other.
 
     root: the folder that the layout's file names are relative to. Its pieces must be verified.
     """
 
-    def load(ranges: dict[str, TensorRange]) -> dict[str, torch.Tensor]:
-        return load_tensors(ranges, root, dtype=dtype, device=device)
-
     for span, model in models.items():
+
+        def load(ranges: dict[str, TensorRange], model: SpanModel = model) -> LazyTensors:
+            return LazyTensors(ranges, root, dtype=model.dtype, device=model.device)
+
         if isinstance(part, int) and part in span:
             prefix = f"layers.{part}."
-            model.load_layer(
-                part, {name.removeprefix(prefix): t for name, t in load(layout.layer_tensors(part)).items()}
-            )
+            ranges = {name.removeprefix(prefix): where for name, where in layout.layer_tensors(part).items()}
+            model.load_layer(part, load(ranges))
         elif part == "embeddings" and span.start == 0:
             model.load_embeddings(load(layout.embedding_tensors())["tok_embeddings.weight"])
         elif part == "head" and span.end == layout.args.n_layers:
             tensors = load(layout.head_tensors())
-            output = tensors.get("output.weight", tensors.get("tok_embeddings.weight"))
-            assert output is not None
-            model.load_head(tensors["norm.weight"], output)
+            output = "output.weight" if "output.weight" in tensors else "tok_embeddings.weight"
+            model.load_head(tensors["norm.weight"], tensors[output])
 
 
 async def _report(say: Callable[[], None]) -> None:

@@ -1,11 +1,12 @@
-"""Grouped-query attention over a session's cached keys and values, causal, with an optional sliding window.
+"""Grouped-query attention over sessions' cached keys and values, causal, with an optional sliding window.
 
-Two ways to compute the same sum. A few rows (decode, speculation) read the whole cache in one product per KV head
-group, with a mask for what they must not see. Many rows (prefill) go in tiles: each tile reads only the keys that some
-row of it sees, so masked tiles cost nothing and the scores' memory is bounded however long the prompt is.
+The query heads that share a KV head are rows of one product, page by page of the cache: the scores of all pages that
+some row sees, one softmax over them, then the pages' values added up in fp32, first page first. A page's products have
+the same shape wherever the page stands, and what a row must not see adds exact zeros: so a row's bits do not depend on
+the chunk that it came in, nor on how much is cached after it.
 
-Scores are plain matrix products, not scaled_dot_product_attention: on a CPU that runs a slow kernel per query head,
-while here the query heads that share a KV head are rows of one product.
+Scores are plain matrix products, not scaled_dot_product_attention: on a CPU that runs a slow kernel per query head, and
+it sums in an order that depends on the chunk.
 """
 
 from __future__ import annotations
@@ -13,49 +14,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from node.model.batch import Batch, Chunk
 from node.model.cache import LayerCache
-from node.model.linear import Linear
+from node.model.ops import Linear
+from node.model.pages import PAGE
 from node.model.rope import rotate
-
-MAX_DECODE_ROWS = 16
-"""Chunks up to this many rows are computed as decode: below it a mask over all keys costs less than tiling."""
 
 TILE_ROWS = 128
 MAX_TILE_SCORES = 1 << 23
-"""Bound on one tile's scores (32 MiB in fp32): tiles of long contexts have fewer than TILE_ROWS rows."""
-
-
-class Chunk:
-    """What the layers of one step share: where its rows are, their rotations, and the decode masks.
-
-    position: of the first row. q_rotations carry the scores' factor 1/sqrt(head_dim) too.
-    """
-
-    __slots__ = ("_masks", "dtype", "k_rotations", "n_rows", "position", "q_rotations")
-
-    def __init__(self, position: int, n_rows: int, rotations: Tensor, head_dim: int, dtype: torch.dtype) -> None:
-        self.position = position
-        self.n_rows = n_rows
-        self.k_rotations = rotations
-        self.q_rotations = rotations * head_dim**-0.5
-        self.dtype = dtype
-        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
-
-    def mask(self, kv: LayerCache) -> Tensor:
-        """(T, capacity): 0 where row t sees the buffer's row, else -inf. Built once for all layers that are alike."""
-        key = (kv.start, kv.capacity, kv.window)
-        mask = self._masks.get(key)
-        if mask is None:
-            mask = torch.full((self.n_rows, kv.capacity), -torch.inf, dtype=self.dtype, device=kv.keys.device)
-            for row in range(self.n_rows):
-                end = self.position + row + 1
-                mask[row, first_visible(end - 1, kv) - kv.start : end - kv.start] = 0
-            self._masks[key] = mask
-        return mask
+"""Bound on one tile's scores per KV head (32 MiB in fp32): tiles of long contexts have fewer than TILE_ROWS rows."""
 
 
 class Attention:
-    """h (T, D), normalised -> (T, D), after writing the chunk's keys and values to the layer's cache.
+    """h (T, D), normalised -> (T, D), after writing the batch's keys and values to the sessions' caches.
 
     wqkv: wq, wk and wv stacked, rows in the interleaved layout (see rope).
     """
@@ -69,75 +40,61 @@ class Attention:
         self.n_kv_heads = n_kv_heads
         self.head_dim = head_dim
 
-    def __call__(self, h: Tensor, chunk: Chunk, kv: LayerCache) -> Tensor:
+    def __call__(self, h: Tensor, batch: Batch, layer_idx: int) -> Tensor:
         n_heads, n_kv_heads = self.n_heads, self.n_kv_heads
         xqkv = self.wqkv(h).view(h.shape[0], -1, self.head_dim)  # (T, D) -> (T, H + 2 KVH, hd)
         xqk = xqkv[:, : n_heads + n_kv_heads].float()
-        xq = rotate(xqk[:, :n_heads], chunk.q_rotations).to(h.dtype)  # (T, H, hd)
-        xk = rotate(xqk[:, n_heads:], chunk.k_rotations)  # (T, KVH, hd)
-        kv.write(chunk.position, xk, xqkv[:, n_heads + n_kv_heads :])
-        attend = attend_rows if chunk.n_rows <= MAX_DECODE_ROWS else attend_tiles
-        return self.wo(attend(xq, chunk, kv))
+        xq = rotate(xqk[:, :n_heads], batch.q_rotations).to(h.dtype)  # (T, H, hd)
+        xk = rotate(xqk[:, n_heads:], batch.k_rotations).to(h.dtype).transpose(0, 1)  # -> (KVH, T, hd)
+        xv = xqkv[:, n_heads + n_kv_heads :].transpose(0, 1)  # (T, KVH, hd) -> (KVH, T, hd)
+        outs = []
+        row = 0
+        for chunk in batch.chunks:
+            end = row + chunk.n_rows
+            kv = chunk.cache.layer(layer_idx)
+            kv.write(chunk.position, xk[:, row:end], xv[:, row:end])
+            outs += _attend(xq[row:end], batch, chunk, kv)
+            row = end
+        return self.wo(outs[0] if len(outs) == 1 else torch.cat(outs))
 
 
-def attend_rows(xq: Tensor, chunk: Chunk, kv: LayerCache) -> Tensor:
-    """Attention of a few rows xq (T, H, hd), rotated and scaled, over the whole buffer -> (T, H * hd)."""
-    n_rows, n_heads, head_dim = xq.shape
-    n_kv_heads = kv.keys.shape[0]
-    grouped = _group(xq, n_kv_heads).reshape(n_kv_heads, -1, head_dim)  # (KVH, G, T, hd) -> (KVH, G * T, hd)
-    mask = chunk.mask(kv)
-    if n_rows > 1:
-        mask = mask.repeat(n_heads // n_kv_heads, 1)  # (T, capacity) -> (G * T, capacity)
-    scores = torch.bmm(grouped, kv.keys.transpose(1, 2)).add_(mask)  # (KVH, G * T, capacity)
-    out = torch.bmm(scores.softmax(-1), kv.values)  # (KVH, G * T, hd)
-    return _ungroup(out.view(n_kv_heads, -1, n_rows, head_dim))
-
-
-def attend_tiles(xq: Tensor, chunk: Chunk, kv: LayerCache) -> Tensor:
-    """Attention of many rows xq (T, H, hd), rotated and scaled, tile by tile -> (T, H * hd)."""
-    n_rows, n_heads, _ = xq.shape
-    n_kv_heads = kv.keys.shape[0]
-    grouped = _group(xq, n_kv_heads)  # (KVH, G, T, hd)
-    out = torch.empty(grouped.shape, dtype=xq.dtype, device=xq.device)
-    for row, end_row in _tiles(n_rows, n_heads // n_kv_heads, chunk.position):
-        position, end = chunk.position + row, chunk.position + end_row
-        start = first_visible(position, kv)
-        keys = kv.keys[:, start - kv.start : end - kv.start]  # (KVH, L, hd)
-        values = kv.values[:, start - kv.start : end - kv.start]
-        # The tile's own rows are its last t keys; what its later rows lose sight of is among its first t keys.
-        future = _minus_infinity(end_row - row, xq).triu(1)
-        past = None if first_visible(end - 1, kv) == start else _minus_infinity(end_row - row, xq)
-        if past is not None and kv.window is not None:
-            past = past.tril(position - kv.window - start)  # row i sees the keys from position + i - window + 1 on
-        for head in range(n_kv_heads):
-            scores = grouped[head, :, row:end_row] @ keys[head].T  # (G, t, hd) x (hd, L) -> (G, t, L)
-            scores[..., row - end_row :] += future
-            if past is not None:
-                scores[..., : end_row - row] += past
-            out[head, :, row:end_row] = scores.softmax(-1) @ values[head]
-    return _ungroup(out)
-
-
-def first_visible(position: int, kv: LayerCache) -> int:
-    """The first position that a query at `position` sees: its window counts the query itself."""
-    return 0 if kv.window is None else max(0, position - kv.window + 1)
-
-
-def _group(xq: Tensor, n_kv_heads: int) -> Tensor:
-    n_rows, _, head_dim = xq.shape
-    return xq.view(n_rows, n_kv_heads, -1, head_dim).permute(1, 2, 0, 3)  # (T, H, hd) -> (KVH, G, T, hd)
-
-
-def _ungroup(out: Tensor) -> Tensor:
-    return out.permute(2, 0, 1, 3).reshape(out.shape[2], -1)  # (KVH, G, T, hd) -> (T, H * hd)
-
-
-def _tiles(n_rows: int, group: int, position: int) -> list[tuple[int, int]]:
-    """Cut [0, n_rows) so that group * rows * keys of each tile stays under MAX_TILE_SCORES."""
-    most = MAX_TILE_SCORES // (group * (position + n_rows))
+def _attend(xq: Tensor, batch: Batch, chunk: Chunk, kv: LayerCache) -> list[Tensor]:
+    """Attention of a chunk's rows xq (T, H, hd), rotated and scaled, tile by tile -> (t, H * hd) each."""
+    n_kv_heads = kv.group.shape[1]
+    group = xq.shape[1] // n_kv_heads
+    most = MAX_TILE_SCORES // (group * (chunk.position + chunk.n_rows + PAGE))
     step = max(1, min(TILE_ROWS, most))
-    return [(row, min(row + step, n_rows)) for row in range(0, n_rows, step)]
+    return [
+        _attend_tile(xq[row : row + step], batch, chunk.position + row, kv, n_kv_heads)
+        for row in range(0, chunk.n_rows, step)
+    ]
 
 
-def _minus_infinity(n_rows: int, like: Tensor) -> Tensor:
-    return torch.full((n_rows, n_rows), -torch.inf, dtype=like.dtype, device=like.device)
+def _attend_tile(xq: Tensor, batch: Batch, position: int, kv: LayerCache, n_kv_heads: int) -> Tensor:
+    """Rows xq (t, H, hd), the first of them at position -> (t, H * hd)."""
+    n_rows, n_heads, head_dim = xq.shape
+    group = n_heads // n_kv_heads
+    grouped = xq.view(n_rows, n_kv_heads, group, head_dim).permute(1, 2, 0, 3)  # (t, H, hd) -> (KVH, G, t, hd)
+    grouped = grouped.reshape(n_kv_heads, group * n_rows, head_dim)
+    first = kv.group.first_visible(position) // PAGE
+    last = (position + n_rows - 1) // PAGE
+    scores = []
+    for page in range(first, last + 1):
+        score = torch.bmm(grouped, kv.keys(page - kv.group.first_page).transpose(1, 2))  # (KVH, G * t, PAGE)
+        mask = batch.mask(position, n_rows, page, kv.group)
+        if mask is not None:
+            score.view(n_kv_heads, group, n_rows, PAGE).add_(mask)
+        scores.append(score)
+    if first == last:
+        out = torch.bmm(scores[0].softmax(-1), kv.values(first - kv.group.first_page))  # (KVH, G * t, hd)
+    else:
+        # The softmax's sum goes over the pages in order, and its tail of zeros changes no bit of it.
+        weights = torch.cat(scores, -1).softmax(-1)  # (KVH, G * t, pages * PAGE)
+        total = None
+        for nth, page in enumerate(range(first, last + 1)):
+            part = torch.bmm(weights[..., nth * PAGE : (nth + 1) * PAGE], kv.values(page - kv.group.first_page))
+            total = part.float() if total is None else total.add_(part)
+        assert total is not None
+        out = total.to(xq.dtype)
+    out = out.view(n_kv_heads, group, n_rows, head_dim).permute(2, 0, 1, 3)  # -> (t, KVH, G, hd)
+    return out.reshape(n_rows, n_heads * head_dim)

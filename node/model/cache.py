@@ -1,68 +1,78 @@
-"""The keys and values of one session, for the layers of one span. Knows no session ids and no attention."""
+"""The keys and values of one session, for the layers of one span, in pages. Knows no session ids and no attention."""
 
 from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
+from node.model.pages import PAGE, Page, PagePool, Shape, page_bytes
 from swarm.errors import ContextLengthExceeded, PositionMismatch, SessionLost
 from swarm.release import ModelArgs
 from swarm.terms import Span
-
-PAGE = 256
-"""Positions by which a buffer grows. A decode step reads whole pages; each growth copies the layer's buffer once."""
 
 REWIND_MARGIN = 256
 """Positions that a windowed layer keeps beyond its window, so that speculation can take back at least as many rows."""
 
 
-class LayerCache:
-    """keys, values: (n_kv_heads, capacity, head_dim) contiguous. Row r holds position start + r.
+class LayerGroup:
+    """The layers of one window (None: they see everything): they write, keep and give up the same pages.
 
-    Capacity is a multiple of PAGE and never much more than what is cached: attention reads the whole buffer and masks
-    the rest, since a slice of a larger buffer would be copied before every product. Unwritten rows are zeros, for a
-    masked row must still be finite. A windowed layer drops, whenever its buffer grows, what neither its window nor
-    REWIND_MARGIN can reach any more.
+    Page i of `pages` holds positions from (first_page + i) * PAGE on.
     """
 
-    __slots__ = ("keys", "start", "values", "window")
+    __slots__ = ("first_page", "pages", "shape", "window")
 
-    def __init__(self, keys: Tensor, values: Tensor, window: int | None) -> None:
-        self.keys = keys
-        self.values = values
+    def __init__(self, window: int | None, shape: Shape) -> None:
         self.window = window
-        self.start = 0
+        self.shape = shape
+        self.first_page = 0
+        self.pages: list[Page] = []
 
     @property
-    def capacity(self) -> int:
-        return self.keys.shape[1]
+    def start(self) -> int:
+        """The first position that is kept."""
+        return self.first_page * PAGE
+
+    def first_visible(self, position: int) -> int:
+        """The first position that a query at `position` sees: its window counts the query itself."""
+        return 0 if self.window is None else max(0, position - self.window + 1)
+
+
+class LayerCache:
+    """One layer's view of its group: keys(i), values(i) are (n_kv_heads, PAGE, head_dim) of the group's i-th page."""
+
+    __slots__ = ("group", "nth")
+
+    def __init__(self, group: LayerGroup, nth: int) -> None:
+        self.group = group
+        self.nth = nth
+
+    def keys(self, page_idx: int) -> Tensor:
+        return self.group.pages[page_idx].keys[self.nth]
+
+    def values(self, page_idx: int) -> Tensor:
+        return self.group.pages[page_idx].values[self.nth]
 
     def write(self, position: int, xk: Tensor, xv: Tensor) -> None:
-        """Put xk, xv (T, n_kv_heads, head_dim) at positions [position, position + T), over whatever was there."""
-        end = position + xk.shape[0]
-        if end - self.start > self.capacity:
-            self._make_room(position, end)
-        rows = slice(position - self.start, end - self.start)
-        self.keys[:, rows] = xk.transpose(0, 1)
-        self.values[:, rows] = xv.transpose(0, 1)
-
-    def can_rewind_to(self, position: int) -> bool:
-        return self.start == 0 or (self.window is not None and position - self.window + 1 >= self.start)
-
-    def _make_room(self, position: int, end: int) -> None:
-        start = self.start
-        if self.window is not None:
-            start = max(start, (position - self.window - REWIND_MARGIN) // PAGE * PAGE)
-        self.keys = _moved(self.keys, start - self.start, position - self.start, end - start)
-        self.values = _moved(self.values, start - self.start, position - self.start, end - start)
-        self.start = start
+        """Put xk, xv (n_kv_heads, T, head_dim) at positions [position, position + T). Their pages are prepared."""
+        offset = position - self.group.start
+        row, n_rows = 0, xk.shape[1]
+        while row < n_rows:
+            page_idx, first = divmod(offset + row, PAGE)
+            n = min(n_rows - row, PAGE - first)
+            self.keys(page_idx)[:, first : first + n] = xk[:, row : row + n]
+            self.values(page_idx)[:, first : first + n] = xv[:, row : row + n]
+            row += n
 
 
 class KVCache:
     """One session's KV cache over `span`. `length` positions are cached in each of its layers.
 
-    max_positions: the most that it may ever hold (args.max_positions unless less is asked). Memory is taken page by
-    page as the session grows, so an unused maximum costs nothing.
+    max_positions: the most that it may ever hold (args.max_positions unless less is asked). Pages are taken as the
+    session grows, so an unused maximum costs nothing; a windowed layer gives back the pages that neither its window nor
+    REWIND_MARGIN can reach any more. pool: where pages come from; an own one without a bound by default.
     """
 
     def __init__(
@@ -73,18 +83,32 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str,
         max_positions: int | None = None,
+        pool: PagePool | None = None,
     ) -> None:
         self.span = span
         self.max_positions = min(max_positions or args.max_positions, args.max_positions)
         self._length = 0
-        empty = torch.empty(args.n_kv_heads, 0, args.head_dim, dtype=dtype, device=device)
-        self._layers = {layer_idx: LayerCache(empty, empty, args.windows[layer_idx]) for layer_idx in span}
+        self._pool = PagePool() if pool is None else pool
+        self._groups: list[LayerGroup] = []
+        self._layers: dict[int, LayerCache] = {}
+        for window, layer_idxs in _layers_by_window(args, span).items():
+            shape = (len(layer_idxs), args.n_kv_heads, args.head_dim, dtype, torch.device(device))
+            group = LayerGroup(window, shape)
+            self._groups.append(group)
+            self._layers.update((layer_idx, LayerCache(group, nth)) for nth, layer_idx in enumerate(layer_idxs))
 
     @staticmethod
     def size_bytes_for(args: ModelArgs, span: Span, positions: int, dtype: torch.dtype) -> int:
         """The most memory that a cache of so many positions takes: whole pages, in each layer of the span."""
-        n_rows = -(-positions // PAGE) * PAGE
-        return len(span) * n_rows * 2 * args.n_kv_heads * args.head_dim * dtype.itemsize
+        total = 0
+        for window, layer_idxs in _layers_by_window(args, span).items():
+            shape = (len(layer_idxs), args.n_kv_heads, args.head_dim, dtype, torch.device("cpu"))
+            n_pages = -(-positions // PAGE)
+            if window is not None:
+                # What is kept of a window, the chunk that is being written, and a page cut at either end.
+                n_pages = min(n_pages, -(-(window + REWIND_MARGIN + MAX_PREPARED_ROWS) // PAGE) + 2)
+            total += n_pages * page_bytes(shape)
+        return total
 
     @property
     def length(self) -> int:
@@ -93,18 +117,18 @@ class KVCache:
 
     @property
     def size_bytes(self) -> int:
-        """Memory held now, unwritten rows of the last page included."""
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._layers.values())
+        """Memory of the pages held now, those that are shared with other sessions included."""
+        return sum(len(group.pages) * page_bytes(group.shape) for group in self._groups)
 
     def layer(self, layer_idx: int) -> LayerCache:
         return self._layers[layer_idx]
 
     def truncate(self, position: int) -> None:
-        """Forget every position from `position` on, in O(layers) and without touching memory.
+        """Forget every position from `position` on, in O(pages forgotten) and without touching memory.
 
         Position 0 and anything within REWIND_MARGIN of the newest position always work, and so does everything while
-        no windowed layer has dropped a page.
-        Raises: PositionMismatch when fewer positions are cached; SessionLost when a windowed layer has dropped keys
+        no windowed layer has given up a page.
+        Raises: PositionMismatch when fewer positions are cached; SessionLost when a windowed layer has given up keys
         that a query at `position` must see.
         """
         if not 0 <= position <= self._length:
@@ -112,13 +136,13 @@ class KVCache:
                 f"the step starts at position {position}, but {self._length} positions are cached; "
                 f"replay from position {self._length}"
             )
-        if position == 0:
-            for layer in self._layers.values():
-                layer.start = 0
-        elif position < self._length and not all(layer.can_rewind_to(position) for layer in self._layers.values()):
+        if 0 < position < self._length and any(g.start > g.first_visible(position) for g in self._groups):
             raise SessionLost(
                 f"the keys before position {position} have left a sliding window and are gone; replay from position 0"
             )
+        if position < self._length:
+            for group in self._groups:
+                self._forget_pages_from(group, -(-position // PAGE))
         self._length = position
 
     def require_room(self, n_rows: int) -> None:
@@ -129,16 +153,61 @@ class KVCache:
                 "open a session with more positions, or shorten the prompt"
             )
 
+    def prepare(self, n_rows: int) -> None:
+        """Have pages of its own for the next n_rows positions. Raises: StageFull, and then nothing is lost."""
+        first_page, end_page = self._length // PAGE, -(-(self._length + n_rows) // PAGE)
+        for group in self._groups:
+            for page in range(max(first_page, group.first_page), end_page):
+                nth = page - group.first_page
+                if nth == len(group.pages):
+                    group.pages.append(self._pool.take(group.shape))
+                else:
+                    group.pages[nth] = self._pool.own(group.pages[nth])
+
     def advance(self, n_rows: int) -> None:
-        """Count n_rows that every layer of a step has written."""
+        """Count n_rows that every layer of a step has written, and give back what no window reaches any more."""
         self._length += n_rows
+        for group in self._groups:
+            if group.window is None:
+                continue
+            first_page = max(0, self._length - group.window - REWIND_MARGIN) // PAGE
+            while group.first_page < first_page and group.pages:
+                self._pool.release(group.pages.pop(0))
+                group.first_page += 1
+
+    def adopt(self, pages: Sequence[tuple[Page, ...]]) -> None:
+        """Begin with these pages, held for this cache by PagePool.find, one tuple a PAGE of positions."""
+        assert self._length == 0
+        for found in pages:
+            for group, page in zip(self._groups, found, strict=True):
+                group.pages.append(page)
+        self._length = len(pages) * PAGE
+        self.advance(0)
+
+    def file(self, page_idx: int, key: Hashable) -> None:
+        """Let others find the page of positions [page_idx * PAGE, (page_idx + 1) * PAGE), if it is whole and kept."""
+        if (page_idx + 1) * PAGE <= self._length and all(g.first_page <= page_idx for g in self._groups):
+            self._pool.file(key, tuple(group.pages[page_idx - group.first_page] for group in self._groups))
+
+    def clear(self) -> None:
+        """Give every page back."""
+        for group in self._groups:
+            self._forget_pages_from(group, 0)
+        self._length = 0
+
+    def _forget_pages_from(self, group: LayerGroup, page: int) -> None:
+        while group.pages and group.first_page + len(group.pages) > page:
+            self._pool.release(group.pages.pop())
+        if not group.pages:
+            group.first_page = 0 if page == 0 else group.first_page
 
 
-def _moved(buffer: Tensor, first_row: int, end_row: int, n_rows: int) -> Tensor:
-    """Rows [first_row, end_row) of buffer at the head of a zeroed one with whole pages for n_rows."""
-    n_heads, _, head_dim = buffer.shape
-    n_pages = -(-n_rows // PAGE)
-    moved = buffer.new_zeros(n_heads, n_pages * PAGE, head_dim)
-    if end_row > first_row:
-        moved[:, : end_row - first_row] = buffer[:, first_row:end_row]
-    return moved
+MAX_PREPARED_ROWS = 512
+"""Rows of one chunk for which size_bytes_for leaves room in windowed layers."""
+
+
+def _layers_by_window(args: ModelArgs, span: Span) -> dict[int | None, list[int]]:
+    by_window: dict[int | None, list[int]] = {}
+    for layer_idx in span:
+        by_window.setdefault(args.windows[layer_idx], []).append(layer_idx)
+    return by_window

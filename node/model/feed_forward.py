@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from node.model.linear import Linear
+from node.model.ops import Linear
 
 
 class FeedForward:
@@ -22,4 +21,4 @@ class FeedForward:
         self.w3 = w3
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)).mul_(self.w3(x)))
+        return self.w2(self.w3.times(x, self.w1.silu(x)))

@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from node.model.feed_forward import FeedForward
-from node.model.linear import Linear
+from node.model.ops import Linear
 
 
 class MoE:
     """x (T, D) -> the routed mixture (T, D).
 
-    Rows are summed in fp32, by ascending expert index whatever the chunk, so that a row's experts add up the same way
-    in prefill and in decode. Source: Jiang et al. 2024 (Mixtral), section 2.1.
+    Each expert is called once for all rows that chose it. A row's experts are summed in fp32, by ascending expert index
+    whatever the batch, so that they add up the same way in prefill and in decode.
+    Source: Jiang et al. 2024 (Mixtral), section 2.1.
     """
 
     __slots__ = ("experts", "gate", "n_experts_per_tok")
@@ -32,22 +33,31 @@ class MoE:
         return mix(x, weights, chosen).to(x.dtype)
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (T, D) -> weights (T, k) fp32 that add up to 1 per row, and the experts chosen (T, k)."""
+        """x (T, D) -> weights (T, k) fp32 that add up to 1 per row, and the experts chosen (T, k), ascending."""
         logits, chosen = self.gate(x).topk(self.n_experts_per_tok)
-        return F.softmax(logits, dim=-1, dtype=torch.float32), chosen
+        chosen, order = chosen.sort(-1)
+        return F.softmax(logits, dim=-1, dtype=torch.float32).gather(-1, order), chosen
 
     def _mix_rows(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-        mixed = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
-        for expert_idx, expert in enumerate(self.experts):
-            rows, nth = torch.where(chosen == expert_idx)
-            if rows.shape[0]:
-                mixed.index_add_(0, rows, expert(x[rows]) * weights[rows, nth, None])
+        n_rows, k = chosen.shape
+        flat = chosen.flatten()  # (T * k): of row i // k
+        order = flat.argsort(stable=True)  # rows by expert
+        counts = torch.bincount(flat, minlength=len(self.experts)).tolist()
+        gathered = x[order.div(k, rounding_mode="floor")].split(counts)
+        answers = torch.cat([expert(rows) for expert, rows in zip(self.experts, gathered, strict=True) if len(rows)])
+        back = torch.empty_like(order)
+        back[order] = torch.arange(n_rows * k, device=x.device)
+        by_row = answers[back].view(n_rows, k, -1)  # (T, k, D), ascending experts
+        mixed = by_row[:, 0] * weights[:, :1]  # fp32
+        for nth in range(1, k):
+            mixed += by_row[:, nth] * weights[:, nth, None]
         return mixed
 
     def _mix_one_row(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
-        # Decoding: no gather and no scatter, only the k experts and k additions.
-        ranked = sorted(zip(chosen[0].tolist(), weights[0].tolist(), strict=True))
-        mixed = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
-        for expert_idx, weight in ranked:
-            mixed.add_(self.experts[expert_idx](x), alpha=weight)
+        # Decoding alone: no gather and no scatter, only the k experts and k additions.
+        mixed = None
+        for nth, expert_idx in enumerate(chosen[0].tolist()):
+            answer = self.experts[expert_idx](x) * weights[:, nth, None]  # fp32
+            mixed = answer if mixed is None else mixed.add_(answer)
+        assert mixed is not None
         return mixed

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node.model.attention import Attention, Chunk
-from node.model.cache import KVCache, LayerCache
+from node.model.attention import Attention
+from node.model.batch import Batch, Chunk
+from node.model.cache import KVCache
 from node.model.feed_forward import FeedForward
-from node.model.linear import Linear
 from node.model.moe import MoE
 from node.model.norm import RMSNorm
+from node.model.ops import Linear, Numerics
 from node.model.rope import RopeTable, halves_to_interleaved
 from swarm.errors import LocalProtocolError
 from swarm.release import ModelArgs
@@ -33,27 +34,26 @@ class Layer:
         self.ffn_norm = ffn_norm
         self.feed_forward = feed_forward
 
-    def __call__(self, h: Tensor, chunk: Chunk, kv: LayerCache) -> Tensor:
-        h = h + self.attention(self.attention_norm(h), chunk, kv)
+    def __call__(self, h: Tensor, batch: Batch, layer_idx: int) -> Tensor:
+        h = h + self.attention(self.attention_norm(h), batch, layer_idx)
         return h + self.feed_forward(self.ffn_norm(h))
 
 
 class SpanModel:
     """The layers of `span` of one model, and its ends where they are loaded. Holds no session state.
 
-    Weights are converted to dtype and device when loaded; hidden state and KV caches share that dtype. One thread at a
-    time; results are inference tensors (read them, don't write to them). Each row's bits depend on the tokens before it
-    and on the chunk boundaries, never on which span of layers shares its node.
+    Weights are converted to the numerics' dtype and to device when loaded; hidden state and KV caches share that dtype.
+    One thread at a time; results are inference tensors (read them, don't write to them). Each row's bits never depend
+    on which span of layers shares its node; with exact numerics they depend on the tokens before it and nothing else.
     """
 
-    def __init__(
-        self, args: ModelArgs, span: Span, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, args: ModelArgs, span: Span, numerics: Numerics, *, device: torch.device | str = "cpu") -> None:
         if span.end > args.n_layers:
             raise LocalProtocolError(f"span {span} ends after the model's {args.n_layers} layers")
         self.args = args
         self.span = span
-        self.dtype = dtype
+        self.numerics = numerics
+        self.dtype = numerics.dtype
         self.device = torch.device(device)
         self._rope = RopeTable(args.head_dim, args.rope_theta, self.device)
         self._layers: dict[int, Layer] = {}
@@ -86,7 +86,7 @@ class SpanModel:
         """norm: (D,). output: (V, D), the embeddings' own tensor in a model whose ends are tied."""
         take = _Taker({"norm.weight": norm, "output.weight": output}, self.dtype, self.device)
         self._norm = RMSNorm(take("norm.weight", self.args.dim), self.args.norm_eps)
-        self._output = Linear(take("output.weight", self.args.vocab_size, self.args.dim))
+        self._output = Linear(take("output.weight", self.args.vocab_size, self.args.dim), self.numerics)
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -97,21 +97,32 @@ class SpanModel:
 
     @torch.inference_mode()
     def forward(self, h: Tensor, cache: KVCache, position: int, layers: Span | None = None) -> Tensor:
-        """Run `layers` (default: all of the cache's) over one chunk and extend the session's cache.
+        """Run `layers` (default: all of the cache's) over one chunk of one session and extend its cache.
 
         Shapes: h (T, D) in the model's dtype -> (T, D). position: tokens cached before; the cache is truncated to it.
         Does not embed, normalise the result, or count a step that failed: the cache then ends at `position`.
-        Raises: PositionMismatch, SessionLost, ContextLengthExceeded; LocalProtocolError for a layer that is not loaded.
+        Raises: PositionMismatch, SessionLost, ContextLengthExceeded, StageFull (no memory for another page);
+        LocalProtocolError for a layer that is not loaded.
         """
-        n_rows = h.shape[0]
-        layers = layers or cache.span
-        self._require_loaded(layers, cache.span)
+        self.require_loaded(layers or cache.span, cache.span)
         cache.truncate(position)
-        cache.require_room(n_rows)
-        chunk = Chunk(position, n_rows, self._rope.rotations(position, n_rows), self.args.head_dim, self.dtype)
+        cache.require_room(h.shape[0])
+        cache.prepare(h.shape[0])
+        return self.forward_batch(h, [Chunk(cache, h.shape[0])], layers)
+
+    @torch.inference_mode()
+    def forward_batch(self, h: Tensor, chunks: Sequence[Chunk], layers: Span | None = None) -> Tensor:
+        """Run `layers` (default: all of the caches') over a chunk of each of several sessions and extend their caches.
+
+        Shapes: h (T, D), the chunks' rows one behind the other -> (T, D). The caches are truncated to where their chunk
+        begins, have room for it, and pages prepared; no cache comes twice. A batch that failed is not counted.
+        """
+        layers = layers or chunks[0].cache.span
+        batch = Batch(chunks, self._rope, self.args.head_dim, self.dtype)
         for layer_idx in layers:
-            h = self._layers[layer_idx](h, chunk, cache.layer(layer_idx))
-        cache.advance(n_rows)
+            h = self._layers[layer_idx](h, batch, layer_idx)
+        for chunk in chunks:
+            chunk.cache.advance(chunk.n_rows)
         return h
 
     @torch.inference_mode()
@@ -121,7 +132,8 @@ class SpanModel:
             raise LocalProtocolError("the head is not loaded")
         return self._output(self._norm(h)).float()
 
-    def _require_loaded(self, layers: Span, cached: Span) -> None:
+    def require_loaded(self, layers: Span, cached: Span) -> None:
+        """Raises: LocalProtocolError when a session that caches `cached` cannot run `layers` here."""
         if not cached.covers(layers):
             raise LocalProtocolError(f"the session caches layers {cached}, and the step is for {layers}")
         for layer_idx in layers:
@@ -130,6 +142,7 @@ class SpanModel:
 
     def _attention(self, take: _Taker) -> Attention:
         args = self.args
+        numerics = self.numerics
         wq = take("attention.wq.weight", args.n_heads * args.head_dim, args.dim)
         wk = take("attention.wk.weight", args.n_kv_heads * args.head_dim, args.dim)
         wv = take("attention.wv.weight", args.n_kv_heads * args.head_dim, args.dim)
@@ -137,19 +150,20 @@ class SpanModel:
             wq = halves_to_interleaved(wq, args.head_dim)
             wk = halves_to_interleaved(wk, args.head_dim)
         wo = take("attention.wo.weight", args.dim, args.n_heads * args.head_dim)
-        return Attention(Linear(torch.cat((wq, wk, wv))), Linear(wo), args.n_heads, args.n_kv_heads, args.head_dim)
+        wqkv = Linear(torch.cat((wq, wk, wv)), numerics)
+        return Attention(wqkv, Linear(wo, numerics), args.n_heads, args.n_kv_heads, args.head_dim)
 
     def _moe(self, take: _Taker) -> MoE:
-        gate = Linear(take("feed_forward.gate.weight", self.args.n_experts, self.args.dim))
+        gate = Linear(take("feed_forward.gate.weight", self.args.n_experts, self.args.dim), self.numerics)
         experts = [self._feed_forward(take, f"feed_forward.experts.{e}") for e in range(self.args.n_experts)]
         return MoE(gate, experts, self.args.n_experts_per_tok)
 
     def _feed_forward(self, take: _Taker, prefix: str) -> FeedForward:
         dim, hidden_dim = self.args.dim, self.args.hidden_dim
         return FeedForward(
-            w1=Linear(take(f"{prefix}.w1.weight", hidden_dim, dim)),
-            w2=Linear(take(f"{prefix}.w2.weight", dim, hidden_dim)),
-            w3=Linear(take(f"{prefix}.w3.weight", hidden_dim, dim)),
+            w1=Linear(take(f"{prefix}.w1.weight", hidden_dim, dim), self.numerics),
+            w2=Linear(take(f"{prefix}.w2.weight", dim, hidden_dim), self.numerics),
+            w3=Linear(take(f"{prefix}.w3.weight", hidden_dim, dim), self.numerics),
         )
 
 

@@ -206,7 +206,7 @@ class SessionHandler:
         expected = opening.client_id if opening.hop_idx == 0 else opening.hops[opening.hop_idx - 1].node_id
         if caller != expected:
             raise RemoteProtocolError("the caller is not the hop before this one")
-        if opening.profile != self._profile:
+        if not self._profile.satisfies(opening.profile):
             raise RemoteProtocolError(f"this node computes in profile {self._profile}, not {opening.profile}")
         ends = [0, *(hop.span.end for hop in opening.hops)]
         if (

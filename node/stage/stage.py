@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
-from node.model import KVCache, SpanModel
+from node.model import PAGE, KVCache, PagePool, SpanModel
+from node.stage.compute import compute_batch
 from node.stage.prefixes import Prefix
-from node.stage.rows import rows_of, tensor_of
-from node.stage.scheduler import ComputeThread
-from node.stage.top_logits import allowed_ids, top_allowed_logits, top_logits
+from node.stage.scheduler import BatchConfig, ComputeThread
+from node.stage.session import SessionKey, StageSession
 from swarm.errors import (
     BadArgument,
     RemoteProtocolError,
@@ -21,17 +20,13 @@ from swarm.errors import (
 )
 from swarm.messages import Rows, Step, TopLogits
 from swarm.release import ModelArgs
-from swarm.terms import NodeId, SessionId, Span
-
-SessionKey = tuple[NodeId, SessionId, int]
-"""The client, whose alone a session is even where others know its id; the id; and the index of the hop: one node may
-serve two hops of one route.
-"""
+from swarm.terms import Span
 
 
 @dataclass(frozen=True, slots=True)
 class StageConfig:
-    """cache_budget_bytes: for the KV caches of all sessions together; a session reserves its whole share when it opens.
+    """cache_budget_bytes: for the KV pages of all sessions together; a session reserves its whole share when it opens,
+    and what is not in use keeps prefixes for the sessions to come.
 
     max_sessions: more of them queue longer for the one compute thread. max_chunk_rows: rows in one step; more need more
     scratch memory and make the other sessions wait longer. max_answer_logits: logits returned by one step; each costs 8
@@ -42,28 +37,13 @@ class StageConfig:
     max_sessions: int = 64
     max_chunk_rows: int = 512
     max_answer_logits: int = 1 << 18
+    batch: BatchConfig = field(default_factory=BatchConfig)
 
     def __post_init__(self) -> None:
         if self.cache_budget_bytes <= 0 or self.max_sessions <= 0 or self.max_chunk_rows <= 0:
             raise BadArgument("the cache budget, the number of sessions and the rows of a chunk must be positive")
         if self.max_answer_logits < 1:
             raise BadArgument("max_answer_logits must be positive")
-
-
-@dataclass(slots=True, eq=False)
-class StageSession:
-    """One session's state on one hop. closed: no step runs on it any more."""
-
-    key: SessionKey
-    epoch: int
-    span: Span
-    model: SpanModel
-    cache: KVCache
-    max_positions: int
-    n_top: int
-    reserved_bytes: int
-    cached_positions: int = 0  # found cached when it opened
-    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +69,8 @@ class Stage:
         self._device = device
         self._sessions: dict[SessionKey, StageSession] = {}
         self._reserved_bytes = 0
-        self._compute = ComputeThread()
+        self._pool = PagePool(config.cache_budget_bytes)
+        self._compute = ComputeThread(compute_batch, config.batch)
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -98,6 +79,11 @@ class Stage:
     @property
     def n_sessions(self) -> int:
         return len(self._sessions)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of all KV pages: of sessions, of prefixes that wait for their next session, and free ones."""
+        return self._pool.size_bytes
 
     @property
     def free_sessions(self) -> int:
@@ -138,22 +124,27 @@ class Stage:
                 f"a cache of {max_positions} positions needs {reserved_bytes} bytes; {self._reserved_bytes} of "
                 f"{self.config.cache_budget_bytes} are reserved: try later, or raise the node's --cache-budget"
             )
-        cache = KVCache(
-            self.args, span, dtype=self._models[hosted].dtype, device=self._device, max_positions=max_positions
-        )
         model = self._models[hosted]
+        cache = KVCache(
+            self.args, span, dtype=model.dtype, device=self._device, max_positions=max_positions, pool=self._pool
+        )
         session = StageSession(key, epoch, span, model, cache, max_positions, n_top, reserved_bytes)
+        if prefix is not None:
+            session.scope = prefix.scope
+            session.cached_positions = self._find_pages(session, prefix)
         self._sessions[key] = session
         self._reserved_bytes += reserved_bytes
         return session
 
     def adopt(self, session: StageSession, n_positions: int) -> None:
-        """Begin with n_positions of those found cached, and release the others."""
-        assert 0 <= n_positions <= session.cached_positions
+        """Begin with n_positions of those found cached, whole pages, and release the others."""
+        assert 0 <= n_positions <= session.cached_positions and n_positions % PAGE == 0
+        session.cache.truncate(n_positions)
+        session.cached_positions = n_positions
 
     def close(self, session: StageSession) -> None:
         """Forget a session and what it reserved. Closing twice is closing once."""
-        session.closed = True
+        session.close()
         if self._sessions.get(session.key) is session:
             del self._sessions[session.key]
             self._reserved_bytes -= session.reserved_bytes
@@ -166,14 +157,15 @@ class Stage:
         """
         self._check(session, step)
         try:
-            output, queue_s, compute_s = await self._compute.run(lambda: self._compute_step(session, step))
+            job = await self._compute.run(session, (id(session.model), session.span), step.n_rows, (session, step))
         except torch.OutOfMemoryError:
             self.close(session)
             raise StageFull("the device ran out of memory in this step; try another node", retry_after_s=10.0) from None
         if step.n_rows == 1:
-            layer_time_s = compute_s / len(session.span)
+            layer_time_s = job.compute_s / len(session.span)
             self.layer_time_s += (layer_time_s - self.layer_time_s) * (0.1 if self.layer_time_s else 1.0)
-        return StepOutput(output, step.position + step.n_rows, queue_s, compute_s)
+        queue_s = job.started_s - job.queued_s
+        return StepOutput(job.answer, step.position + step.n_rows, queue_s, job.compute_s)
 
     def shut_down(self) -> None:
         """Close every session and end the compute thread once the running step is done."""
@@ -225,31 +217,19 @@ class Stage:
                 f"a mask allows no token at all, or tokens beyond the vocabulary of {self.args.vocab_size}"
             )
 
-    @torch.inference_mode()
-    def _compute_step(self, session: StageSession, step: Step) -> Rows | tuple[TopLogits, ...]:
-        """In the compute thread, where the cache's position is checked: after the steps that were queued before."""
-        if session.closed:
-            raise SessionLost("the session was closed on this stage; open a new epoch and replay")
-        model = session.model
-        h = model.forward(self._enter(model, step), session.cache, step.position)  # (T, D)
-        if session.span.end != self.args.n_layers:
-            return rows_of(h)
-        if step.n_logit_rows == 0:
-            return ()
-        logits = model.logits(h[-step.n_logit_rows :])
-        if step.allowed:
-            return top_allowed_logits(logits, session.n_top, allowed_ids(step.allowed, self.args.vocab_size))
-        return top_logits(logits, session.n_top)
+    def _find_pages(self, session: StageSession, prefix: Prefix) -> int:
+        """Begin the session with the pages of its prefix that are here -> their positions.
 
-    def _enter(self, model: SpanModel, step: Step) -> Tensor:
-        if isinstance(step.payload, Rows):
-            h = tensor_of(step.payload, self.args.dim, self._device)
-            if h.dtype != model.dtype:
-                raise RemoteProtocolError(
-                    f"rows of {step.payload.dtype} came to a stage that computes in {model.dtype}"
-                )
-            return h
-        return model.embed(torch.tensor(step.payload, dtype=torch.long, device=self._device))
+        At least one position of the session stays to be computed.
+        """
+        found = []
+        for page_hash in prefix.page_hashes[: (session.max_positions - 1) // PAGE]:
+            pages = self._pool.find((prefix.scope, page_hash))
+            if pages is None:
+                break
+            found.append(pages)
+        session.cache.adopt(found)
+        return len(found) * PAGE
 
     def _session_bytes(self, span: Span, positions: int) -> int:
         dtype = next(iter(self._models.values())).dtype

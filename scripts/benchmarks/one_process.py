@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from node.hosting import load_part
-from node.model import SpanModel
+from node.model import Numerics, SpanModel
 from node.stage import DTYPES, Stage, StageConfig, StageSession
 from swarm.client.session import CHUNK_TOKENS
 from swarm.messages import Step, TopLogits
@@ -73,13 +73,13 @@ class OneProcess:
         return rows[0]
 
 
-def load_model(folder: Path, dtype: str) -> SpanModel:
+def load_model(folder: Path, dtype: str, *, is_exact: bool = False) -> SpanModel:
     """Every layer of the release in folder, in dtype 'fp32' or 'bf16'."""
     layout = read_folder_layout(folder)
     span = Span(0, layout.args.n_layers)
-    model = SpanModel(layout.args, span, dtype=DTYPES[dtype], device="cpu")
+    model = SpanModel(layout.args, span, Numerics(DTYPES[dtype], is_exact=is_exact), device="cpu")
     for part in ("embeddings", *span, "head"):
-        load_part(part, layout, {span: model}, folder, DTYPES[dtype], torch.device("cpu"))
+        load_part(part, layout, {span: model}, folder)
     return model
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator
 
 from swarm.client.journal import Journal
-from swarm.client.prefix import PageNames, any_chunks_will_do
+from swarm.client.prefix import PageNames
 from swarm.client.routes import RouteFinder
 from swarm.client.session import CHUNK_TOKENS, HopFailed, RouteSession
 from swarm.client.values import ClientRelease, Generation, Timings, TokenEvent, Usage
@@ -138,11 +138,11 @@ class TokenLoop:
         """All that is known so far but for the n_found ids that the route has cached, in steps that leave the caches as
         they were.
 
-        In bf16 a row's bits depend on the chunk that it was computed in, so emitted tokens go one by one, as at first;
-        in fp32 no token has been seen to change by it, and large chunks are quicker.
+        In bf16 that is not exact a row's bits depend on the chunk that it was computed in, so emitted tokens go one by
+        one, as at first; otherwise large chunks are quicker.
         """
         prompt, ids = list(self._journal.prompt_ids), self._journal.ids
-        chunked = ids if any_chunks_will_do(route.profile) else prompt
+        chunked = ids if route.profile.is_chunk_invariant else prompt
         chunks = [chunked[i : i + CHUNK_TOKENS] for i in range(n_found, len(chunked), CHUNK_TOKENS)]
         return chunks + [[token_id] for token_id in ids[len(chunked) :]]
 

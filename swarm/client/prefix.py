@@ -13,11 +13,6 @@ from swarm.pages import MAX_PAGES_OFFERED, PAGE, n_pages_completed, page_hashes
 from swarm.terms import Profile
 
 
-def any_chunks_will_do(profile: Profile) -> bool:
-    """Whether ids may be fed in other chunks than before. In fp32 no token has been seen to change by it."""
-    return profile.dtype == "fp32"
-
-
 class PageNames:
     """The hashes of the pages of one generation's ids, as they come to be.
 
@@ -32,7 +27,7 @@ class PageNames:
     def offered(self, profile: Profile) -> tuple[bytes, ...]:
         """Of the pages to look for in the caches of a new route; they leave at least one id to feed."""
         journal = self._journal
-        if journal.emitted and not any_chunks_will_do(profile):
+        if journal.emitted and not profile.is_chunk_invariant:
             return ()
         n_ids = len(journal.prompt_ids) + len(journal.emitted)
         return self._first(min((n_ids - 1) // PAGE, MAX_PAGES_OFFERED))
@@ -43,7 +38,7 @@ class PageNames:
         """
         n_pages = n_pages_completed(position, n_rows)
         is_one_page = n_rows == PAGE and position % PAGE == 0
-        if n_pages == 0 or not (is_one_page or any_chunks_will_do(profile)):
+        if n_pages == 0 or not (is_one_page or profile.is_chunk_invariant):
             return ()
         return self._first(position // PAGE + n_pages)[-n_pages:]
 

@@ -44,7 +44,7 @@ def unavailable(
     reason = unfit(fact, n_layers, now_s)
     if reason is None and fact.free_sessions <= 0:
         return "it is full"
-    if reason is None and profile is not None and fact.profile != profile:
+    if reason is None and profile is not None and not fact.profile.satisfies(profile):
         return f"its profile is {fact.profile}, not {profile}"
     return reason
 

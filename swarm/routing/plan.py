@@ -50,14 +50,16 @@ def plan_route(
     round trip that the client measured to a node stands in for the one from the hop before it. What is not measured
     counts as the median of what is. A hop may use a part of a node's span. Of equal routes: fewer hops, then the
     smaller node ids.
-    profile: None takes the profile whose best route is the fastest (ties: by name).
+    profile: None takes the profile whose best route is the fastest (ties: by name), where one that cannot promise the
+    same tokens after a loss counts as half as slow again. Nodes of different exact profiles make up a route of the
+    profile without its promise.
     Raises: LayersUncovered, naming the layers of the profile that lacks the fewest, and why other hosts do not count.
     """
     if n_layers < 1:
         raise BadArgument(f"a model of {n_layers} layers has no route")
     known = newest(facts)
     costs = _costs(known, rtt_s or {})
-    profiles: Sequence[Profile | None] = [profile] if profile else sorted({f.profile for f in known}, key=str)
+    profiles: Sequence[Profile | None] = [profile] if profile else _candidates(known)
     found: list[tuple[int, str, Route]] = []
     gaps: list[tuple[tuple[int, ...], dict[NodeId, str]]] = []
     for candidate in profiles or [None]:
@@ -67,12 +69,20 @@ def plan_route(
         if missing:
             gaps.append((missing, {node_id: reason for node_id, reason in reasons.items() if reason is not None}))
         else:
-            route = Route(_shortest(usable, n_layers, costs), usable[0].profile)
-            found.append((_cost_ns(route, costs), str(route.profile), route))
+            assert candidate is not None
+            route = Route(_shortest(usable, n_layers, costs), candidate)
+            weight = 2 if candidate.is_chunk_invariant else 3
+            found.append((weight * _cost_ns(route, costs), str(candidate), route))
     if found:
         return min(found, key=lambda entry: entry[:2])[2]
     missing, reasons_of_gap = min(gaps, key=lambda gap: len(gap[0]))
     raise LayersUncovered(describe_gap(missing, known, reasons_of_gap, n_layers), missing)
+
+
+def _candidates(known: Sequence[NodeFact]) -> list[Profile]:
+    """Every profile that some node has, and what they come to without their promises."""
+    profiles = {f.profile for f in known}
+    return sorted(profiles | {profile.base for profile in profiles}, key=str)
 
 
 def route_cost_s(route: Route, facts: Sequence[NodeFact], rtt_s: Mapping[NodeId, float] | None = None) -> float:

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import torch
 
-from node.model import SpanModel
+from node.model import Numerics, SpanModel
 from node.stage import Stage, StageConfig
 from node.weights import load_tensors, write_release
 from swarm.grammar import Grammar, GrammarCompiler
@@ -134,7 +134,7 @@ class Speaker:
         )  # fmt: skip
         write_release(args, folder, dtype="fp32", tokenizer=tokenizer)
         layout = read_folder_layout(folder)
-        model = SpanModel(layout.args, Span(0, 1), dtype=torch.float32, device=CPU)
+        model = SpanModel(layout.args, Span(0, 1), Numerics(torch.float32), device=CPU)
         tensors = load_tensors(layout.layer_tensors(0), folder, dtype=torch.float32, device=CPU)
         model.load_layer(0, {name.removeprefix("layers.0."): tensor for name, tensor in tensors.items()})
         model.load_embeddings(

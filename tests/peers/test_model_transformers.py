@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.model import KVCache, SpanModel
+from node.model import KVCache, Numerics, SpanModel
 from node.weights import PRESETS, load_tensors, write_preset
 from swarm.release import read_folder_layout
 from swarm.terms import Span
@@ -70,7 +70,7 @@ def _from_pretrained(folder: Path, dtype: torch.dtype) -> Any:
 def _load(folder: Path, span: Span, dtype: torch.dtype = torch.float32) -> SpanModel:
     """What a node does with a verified folder: layout, byte ranges, tensors, span."""
     layout = read_folder_layout(folder)
-    model = SpanModel(layout.args, span, dtype=dtype)
+    model = SpanModel(layout.args, span, Numerics(dtype))
     for layer_idx in span:
         tensors = load_tensors(layout.layer_tensors(layer_idx), folder, dtype=dtype)
         prefix = f"layers.{layer_idx}."

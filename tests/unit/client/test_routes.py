@@ -121,7 +121,7 @@ async def test_it_waits_for_a_node_that_appears(discovery: FakeDiscovery) -> Non
 
 async def test_a_session_stays_within_its_profile(discovery: FakeDiscovery) -> None:
     discovery.known = [fact("b"), fact("c", profile=FP32)]
-    assert names(await finder(discovery).find(None)) == ["b"]
+    assert names(await finder(discovery).find(BF16)) == ["b"]
     assert names(await finder(discovery).find(FP32)) == ["c"]
 
 

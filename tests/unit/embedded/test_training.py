@@ -16,7 +16,7 @@ from embedded.release import NAME, canonical_tensors, write_releases
 from embedded.rendering import Rendered, Renderer
 from embedded.training import Report, TrainingConfig, load_parameters, train
 
-from node.model import KVCache, SpanModel
+from node.model import KVCache, Numerics, SpanModel
 from swarm.embedded import release_folder
 from swarm.release import ModelArgs
 from swarm.terms import Span
@@ -51,7 +51,7 @@ def drawn_parameters() -> dict[str, torch.Tensor]:
 
 def served_model(parameters: dict[str, torch.Tensor]) -> SpanModel:
     tensors = dict(canonical_tensors(ARGS, parameters))
-    model = SpanModel(ARGS, Span(0, ARGS.n_layers), dtype=torch.float32)
+    model = SpanModel(ARGS, Span(0, ARGS.n_layers), Numerics(torch.float32))
     model.load_embeddings(tensors["tok_embeddings.weight"])
     model.load_head(tensors["norm.weight"], tensors["output.weight"])
     for n in range(ARGS.n_layers):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.model import KVCache, SpanModel
+from node.model import KVCache, Numerics, SpanModel
 from node.weights import PRESETS
 from node.weights.synthetic import random_tensors
 from swarm.release import ModelArgs
@@ -28,7 +28,7 @@ def load_span(
     args: ModelArgs, tensors: dict[str, Tensor], span: Span | None = None, dtype: torch.dtype = torch.float32
 ) -> SpanModel:
     """A SpanModel over span (default: all layers) with both ends loaded."""
-    model = SpanModel(args, span or Span(0, args.n_layers), dtype=dtype)
+    model = SpanModel(args, span or Span(0, args.n_layers), Numerics(dtype))
     for layer_idx in model.span:
         prefix = f"layers.{layer_idx}."
         layer = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -5,25 +5,28 @@ import dataclasses
 import pytest
 import torch
 
-from node.model import KVCache
-from node.model.cache import PAGE, REWIND_MARGIN
+from node.model import PAGE, KVCache, PagePool
+from node.model.cache import REWIND_MARGIN
 from node.weights import PRESETS
-from swarm.errors import ContextLengthExceeded, PositionMismatch, SessionLost
+from swarm.errors import ContextLengthExceeded, PositionMismatch, SessionLost, StageFull
 from swarm.terms import Span
 
 WINDOW = 100
 
 
-def _cache(*windows: int | None, max_positions: int | None = None) -> KVCache:
+def _cache(*windows: int | None, max_positions: int | None = None, pool: PagePool | None = None) -> KVCache:
     args = dataclasses.replace(PRESETS["tiny-mistral"].args, n_layers=len(windows), windows=windows)
-    return KVCache(args, Span(0, len(windows)), dtype=torch.float32, device="cpu", max_positions=max_positions)
+    return KVCache(
+        args, Span(0, len(windows)), dtype=torch.float32, device="cpu", max_positions=max_positions, pool=pool
+    )
 
 
 def _write(cache: KVCache, position: int, n_rows: int) -> None:
     """Rows whose every value is their position."""
     cache.truncate(position)
     cache.require_room(n_rows)
-    rows = torch.arange(position, position + n_rows, dtype=torch.float32)[:, None, None].expand(-1, 2, 16)
+    cache.prepare(n_rows)
+    rows = torch.arange(position, position + n_rows, dtype=torch.float32)[:, None].expand(2, -1, 16)
     for layer_idx in cache.span:
         cache.layer(layer_idx).write(position, rows, -rows)
     cache.advance(n_rows)
@@ -32,9 +35,12 @@ def _write(cache: KVCache, position: int, n_rows: int) -> None:
 def _positions(cache: KVCache, layer_idx: int) -> list[int]:
     """The positions that a layer still holds, read back from its keys."""
     layer = cache.layer(layer_idx)
-    assert torch.equal(layer.keys, -layer.values)
-    held = layer.keys[0, : cache.length - layer.start, 0].tolist()
-    assert held == list(range(layer.start, cache.length))
+    start = layer.group.start
+    n_pages = range(len(layer.group.pages))
+    keys = torch.cat([layer.keys(i) for i in n_pages], 1)
+    assert torch.equal(keys, -torch.cat([layer.values(i) for i in n_pages], 1))
+    held = keys[0, : cache.length - start, 0].tolist()
+    assert held == list(range(start, cache.length))
     return [int(position) for position in held]
 
 
@@ -61,7 +67,7 @@ def test_a_windowed_layer_drops_what_nobody_can_see() -> None:
         _write(cache, cache.length, 1)
     held = _positions(cache, 0)
     assert held[0] <= 2000 - WINDOW - REWIND_MARGIN
-    assert cache.layer(0).capacity <= WINDOW + REWIND_MARGIN + 3 * PAGE
+    assert len(cache.layer(0).group.pages) * PAGE <= WINDOW + REWIND_MARGIN + 2 * PAGE
     assert len(_positions(cache, 1)) == 2000
 
 
@@ -110,3 +116,72 @@ def test_it_never_holds_more_than_was_agreed() -> None:
         cache.require_room(3)
     cache.require_room(2)
     assert _cache(None, max_positions=10**9).max_positions == PRESETS["tiny-mistral"].args.max_positions
+
+
+@pytest.mark.parametrize("windows", [(None, None), (WINDOW,), (WINDOW, None)])
+def test_a_reservation_is_never_outgrown(windows: tuple[int | None, ...]) -> None:
+    pool = PagePool()
+    cache = _cache(*windows, pool=pool)
+    args = dataclasses.replace(PRESETS["tiny-mistral"].args, n_layers=len(windows), windows=windows)
+    for n_rows in (1, 255, 256, 512, 7, 512, 512, 512, 1, 300):
+        _write(cache, cache.length, n_rows)
+        reserved = KVCache.size_bytes_for(args, cache.span, cache.length, torch.float32)
+        assert cache.size_bytes <= reserved
+    cache.clear()
+    assert (cache.length, cache.size_bytes) == (0, 0)
+
+
+def test_a_filed_page_is_found_by_others_and_copied_before_it_is_written() -> None:
+    pool = PagePool()
+    first = _cache(None, None, pool=pool)
+    _write(first, 0, PAGE + 10)
+    first.file(0, "prefix")
+    first.file(1, "not whole yet")
+    assert pool.find("not whole yet") is None
+    second = _cache(None, None, pool=pool)
+    found = pool.find("prefix")
+    assert found is not None
+    before = pool.size_bytes
+    second.adopt([found])
+    assert second.length == PAGE and pool.size_bytes == before
+    assert _positions(second, 1) == list(range(PAGE))
+    second.truncate(100)  # back into the shared page
+    second.prepare(1)
+    second.layer(0).write(100, torch.full((2, 1, 16), 7.0), torch.full((2, 1, 16), 7.0))
+    assert _positions(first, 0) == list(range(PAGE + 10))
+
+
+def test_what_nobody_holds_stays_until_its_memory_is_wanted_oldest_first() -> None:
+    page_bytes = 2 * 2 * PAGE * 16 * 4
+    pool = PagePool(3 * page_bytes)
+    for name in ("a", "b"):
+        cache = _cache(None, pool=pool)
+        _write(cache, 0, PAGE)
+        cache.file(0, name)
+        cache.clear()
+    assert pool.n_filed == 2
+    third = _cache(None, pool=pool)
+    _write(third, 0, 2 * PAGE)
+    assert pool.find("a") is None
+    assert (pool.n_filed, pool.size_bytes) == (1, 3 * page_bytes)
+    b = pool.find("b")
+    assert b is not None
+    with pytest.raises(StageFull, match="--cache-budget"):
+        _write(third, 2 * PAGE, 1)
+    assert third.length == 2 * PAGE
+    pool.release(b[0])
+    _write(third, 2 * PAGE, 1)
+    assert pool.n_filed == 0
+
+
+def test_a_page_that_one_session_spoiled_is_clean_for_the_next() -> None:
+    pool = PagePool()
+    cache = _cache(None, pool=pool)
+    cache.prepare(5)
+    cache.layer(0).write(0, torch.full((2, 5, 16), torch.nan), torch.full((2, 5, 16), torch.inf))
+    cache.advance(5)
+    cache.clear()
+    again = _cache(None, pool=pool)
+    again.prepare(1)
+    assert torch.equal(again.layer(0).keys(0), torch.zeros(2, PAGE, 16))
+    assert torch.equal(again.layer(0).values(0), torch.zeros(2, PAGE, 16))

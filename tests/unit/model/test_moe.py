@@ -6,15 +6,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from node.model.feed_forward import FeedForward
-from node.model.linear import Linear
 from node.model.moe import MoE
+from node.model.ops import Linear, Numerics
 
 DIM, HIDDEN_DIM = 16, 24
+FP32 = Numerics(torch.float32)
 
 
 def _moe(n_experts: int, k: int) -> MoE:
     def linear(out: int, into: int) -> Linear:
-        return Linear(torch.randn(out, into) * into**-0.5)
+        return Linear(torch.randn(out, into) * into**-0.5, FP32)
 
     experts = [
         FeedForward(w1=linear(HIDDEN_DIM, DIM), w2=linear(DIM, HIDDEN_DIM), w3=linear(HIDDEN_DIM, DIM))
@@ -47,20 +48,28 @@ def test_a_rows_weights_add_up_to_one_and_follow_its_logits() -> None:
     weights, chosen = moe.route(x)
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights.sum(-1), torch.ones(10))
-    assert torch.equal(chosen, moe.gate(x).topk(2).indices)
+    assert torch.equal(chosen, moe.gate(x).topk(2).indices.sort(-1).values)
+    logits = moe.gate(x).gather(-1, chosen)
+    torch.testing.assert_close(weights, logits.softmax(-1))
 
 
 def test_bf16_experts_are_summed_in_fp32() -> None:
     # 256 + 1 + 1 is 258 in fp32 and in bf16; adding one by one in bf16 stays at 256.
     def expert(value: float) -> FeedForward:
-        linear = FeedForward.__new__(FeedForward)
-        linear.w1 = linear.w3 = lambda x: torch.ones(x.shape[0], 1, dtype=x.dtype)  # type: ignore[assignment]
-        linear.w2 = lambda x: torch.full((x.shape[0], DIM), value, dtype=x.dtype)  # type: ignore[assignment]
-        return linear
+        w2 = torch.zeros(DIM, 1).bfloat16() + value
+        w1, w3 = torch.zeros(2, 1, DIM).bfloat16()
+        w1[0, 0], w3[0, 0] = 1, 1 / 4096
 
-    moe = MoE(Linear(torch.zeros(3, DIM).bfloat16()), [expert(768), expert(3), expert(3)], 3)
+        def linear(weight: Tensor) -> Linear:
+            return Linear(weight, Numerics())
+
+        return FeedForward(w1=linear(w1), w2=linear(w2), w3=linear(w3))
+
+    moe = MoE(Linear(torch.zeros(3, DIM).bfloat16(), Numerics()), [expert(768), expert(3), expert(3)], 3)
+    x = torch.zeros(4, DIM).bfloat16()
+    x[:, 0] = 64  # silu(64) * (64 / 4096) is 1, so that each expert answers its value
     for n_rows in (1, 4):
-        mixed = moe(torch.randn(n_rows, DIM).bfloat16())
+        mixed = moe(x[:n_rows])
         assert mixed.dtype == torch.bfloat16
         assert (mixed == 258).all()
 
@@ -69,5 +78,5 @@ def test_feed_forward_is_swiglu() -> None:
     w1, w3 = torch.randn(2, HIDDEN_DIM, DIM)
     w2 = torch.randn(DIM, HIDDEN_DIM)
     x = torch.randn(4, DIM)
-    got = FeedForward(w1=Linear(w1), w2=Linear(w2), w3=Linear(w3))(x)
+    got = FeedForward(w1=Linear(w1, FP32), w2=Linear(w2, FP32), w3=Linear(w3, FP32))(x)
     torch.testing.assert_close(got, (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from node.model import KVCache, SpanModel
+from node.model import KVCache, Numerics, SpanModel
 from node.weights import PRESETS
 from node.weights.synthetic import random_tensors
 from node.weights.writers import to_halves
@@ -120,7 +120,7 @@ def test_a_window_stays_exact_long_after_its_first_keys_were_dropped(
     model = span_model("tiny-mistral", n_layers=2, windows=(12, None))
     cache = new_cache(model)
     got = _run(model, cache, ids, [5] + [1] * 795)
-    assert cache.layer(0).start > 0
+    assert cache.layer(0).group.start > 0
     torch.testing.assert_close(got, _run(model, new_cache(model), ids, [800]), atol=5e-5, rtol=0)
 
 
@@ -165,7 +165,7 @@ def test_bf16_follows_fp32(span_model: Build, new_cache: NewCache, ids: Tensor) 
 
 def test_layers_come_one_by_one(new_cache: NewCache) -> None:
     args = PRESETS["tiny-mixtral"].args
-    model = SpanModel(args, Span(2, 4), dtype=torch.float32)
+    model = SpanModel(args, Span(2, 4), Numerics(torch.float32))
     tensors = dict(random_tensors(args, seed=0))
     layer = {name.removeprefix("layers.2."): t for name, t in tensors.items() if name.startswith("layers.2.")}
     model.load_layer(2, layer)
@@ -185,7 +185,7 @@ def test_layers_come_one_by_one(new_cache: NewCache) -> None:
     with pytest.raises(LocalProtocolError, match="head"):
         model.logits(h)
     with pytest.raises(LocalProtocolError, match="ends after"):
-        SpanModel(args, Span(0, 7))
+        SpanModel(args, Span(0, 7), Numerics())
 
 
 def test_steps_that_cannot_be_are_refused_before_any_work(span_model: Build, new_cache: NewCache, ids: Tensor) -> None:
@@ -205,7 +205,7 @@ def test_steps_that_cannot_be_are_refused_before_any_work(span_model: Build, new
 def test_nothing_is_left_on_the_cpu_when_another_device_is_asked_for(new_cache: NewCache) -> None:
     """torch's meta device stands in for an accelerator: it refuses operands from two devices."""
     args = PRESETS["tiny-mistral"].args
-    model = SpanModel(args, Span(0, args.n_layers), dtype=torch.float32, device="meta")
+    model = SpanModel(args, Span(0, args.n_layers), Numerics(torch.float32), device="meta")
     tensors = dict(random_tensors(args, seed=0))
     for layer_idx in model.span:
         prefix = f"layers.{layer_idx}."

@@ -19,6 +19,7 @@ from swarm.terms import Address, Infohash, NodeId, Profile, Span
 
 NOW_S = 1_000_000.0
 BF16, FP32 = Profile("bf16"), Profile("fp32")
+EXACT = Profile("bf16", "", "amx-0123ab")
 
 
 def node_id(name: str) -> NodeId:
@@ -81,7 +82,7 @@ def swarms(draw: st.DrawFn) -> tuple[list[NodeFact], int, dict[NodeId, float]]:
             layer_time_s=draw(st.sampled_from([0.0, 0.001, 0.003, 0.02, float("nan"), -1.0])),
             state=draw(st.sampled_from([NodeState.SERVING] * 4 + [NodeState.JOINING, NodeState.DRAINING])),
             free_sessions=draw(st.sampled_from([0, 1, 5, 5])),
-            profile=draw(st.sampled_from([BF16, BF16, FP32])),
+            profile=draw(st.sampled_from([BF16, EXACT, EXACT, FP32])),
         )
         facts.append(f)
         if draw(st.booleans()):
@@ -96,27 +97,32 @@ def test_the_route_is_the_cheapest_of_all(
 ) -> None:
     facts, n_layers, rtts = case
     able = [f for f in facts if f.state is NodeState.SERVING and f.free_sessions > 0]
+    profiles = {profile for f in facts for profile in (f.profile, f.profile.base)}
     routes = [
         Route(hops, profile)
-        for profile in (BF16, FP32)
-        for hops in every_route([f for f in able if f.profile == profile], n_layers)
+        for profile in profiles
+        for hops in every_route([f for f in able if f.profile.satisfies(profile)], n_layers)
     ]
     if not routes:
         with pytest.raises(LayersUncovered) as caught:
             plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts)
         missing = [
-            {i for i in range(n_layers) if not any(i in s for f in able if f.profile == p for s in f.spans)}
-            for p in (BF16, FP32)
+            {i for i in range(n_layers) if not any(i in s for f in able if f.profile.satisfies(p) for s in f.spans)}
+            for p in profiles or {BF16}
         ]
         assert set(caught.value.layers) in missing
         assert len(caught.value.layers) == min(len(m) for m in missing)
         return
     route = plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts)
-    cheapest_s = min(route_cost_s(r, facts, rtts) for r in routes)
-    assert route_cost_s(route, facts, rtts) == cheapest_s
-    equals = [r for r in routes if route_cost_s(r, facts, rtts) == cheapest_s and r.profile == route.profile]
+
+    def weighed(route: Route) -> int:
+        return round(route_cost_s(route, facts, rtts) * 1e9) * (3 if route.profile == BF16 else 2)
+
+    cheapest = min(map(weighed, routes))
+    assert weighed(route) == cheapest
+    equals = [r for r in routes if weighed(r) == cheapest and r.profile == route.profile]
     assert len(route.hops) == min(len(r.hops) for r in equals)
-    assert all(f.profile == route.profile for f in facts if f.node_id in {hop.node_id for hop in route.hops})
+    assert all(f.profile.satisfies(route.profile) for f in facts if f.node_id in {hop.node_id for hop in route.hops})
 
     rng.shuffle(facts)
     assert plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts) == route
@@ -187,7 +193,24 @@ def test_the_fastest_profile_is_taken_unless_one_is_asked_for() -> None:
     facts = [fact("b", "0:8", profile=FP32, layer_time_s=0.001), fact("c", "0:8", layer_time_s=0.002)]
     assert plan(*facts) == ["b 0:8"]
     assert plan(*facts, profile=BF16) == ["c 0:8"]
-    assert plan(fact("b", "0:8", profile=FP32), fact("c", "0:8")) == ["c 0:8"]
+    exact = dataclasses.replace(facts[1], profile=EXACT)
+    assert plan(facts[0], dataclasses.replace(exact, layer_time_s=0.001)) == ["c 0:8"], "equal ones by name"
+
+
+def test_a_promise_of_the_same_tokens_is_worth_half_the_time_again() -> None:
+    fast, exact = fact("b", "0:8", layer_time_s=0.010), fact("c", "0:8", profile=EXACT, layer_time_s=0.014)
+    assert plan(fast, exact) == ["c 0:8"]
+    assert plan(fast, dataclasses.replace(exact, layer_time_s=0.017)) == ["b 0:8"]
+
+
+def test_nodes_of_different_exact_profiles_make_a_route_that_promises_less() -> None:
+    facts = [fact("b", "0:4", profile=EXACT), fact("c", "4:8", profile=Profile("bf16", "", "avx512bf16-000000"))]
+    route = plan_route(facts, n_layers=8, now_s=NOW_S)
+    assert (route.profile, names(route)) == (BF16, ["b 0:4", "c 4:8"])
+    with pytest.raises(LayersUncovered, match="its profile is bf16-exact-avx512bf16-000000"):
+        plan(*facts, profile=EXACT)
+    whole = fact("d", "0:8", profile=EXACT)
+    assert plan_route([*facts, whole], n_layers=8, now_s=NOW_S).profile == EXACT
 
 
 def test_of_two_facts_of_one_node_the_higher_seq_counts() -> None:

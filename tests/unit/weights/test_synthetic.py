@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from node.model import KVCache, SpanModel
+from node.model import KVCache, Numerics, SpanModel
 from node.weights import PRESETS, load_tensors, write_preset, write_release
 from swarm.errors import BadArgument
 from swarm.release import read_folder_layout
@@ -24,7 +24,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _logits(folder: Path) -> torch.Tensor:
     layout = read_folder_layout(folder)
-    model = SpanModel(layout.args, Span(0, layout.args.n_layers), dtype=torch.float32)
+    model = SpanModel(layout.args, Span(0, layout.args.n_layers), Numerics(torch.float32))
     tensors = load_tensors(layout.tensors, folder, dtype=torch.float32)
     for layer_idx in model.span:
         prefix = f"layers.{layer_idx}."

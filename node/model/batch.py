@@ -1,0 +1,64 @@
+"""The rows that go through the layers together: one chunk of each of several sessions, one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from node.model.cache import KVCache, LayerGroup
+from node.model.pages import PAGE
+from node.model.rope import RopeTable
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """n_rows of one session, which follow on the positions that its cache holds."""
+
+    cache: KVCache
+    n_rows: int
+
+    @property
+    def position(self) -> int:
+        """Of the first row."""
+        return self.cache.length
+
+
+class Batch:
+    """What the layers of one step share: whose rows are where, their rotations, and the masks.
+
+    Row order: the chunks', one behind the other. q_rotations carry the scores' factor 1/sqrt(head_dim) too. The caches'
+    lengths do not change while a batch goes through the layers.
+    """
+
+    __slots__ = ("_masks", "chunks", "dtype", "k_rotations", "n_rows", "q_rotations")
+
+    def __init__(self, chunks: Sequence[Chunk], rope: RopeTable, head_dim: int, dtype: torch.dtype) -> None:
+        self.chunks = chunks
+        self.n_rows = sum(chunk.n_rows for chunk in chunks)
+        rotations = [rope.rotations(chunk.position, chunk.n_rows) for chunk in chunks]
+        self.k_rotations = rotations[0] if len(chunks) == 1 else torch.cat(rotations)
+        self.q_rotations = self.k_rotations * head_dim**-0.5
+        self.dtype = dtype
+        self._masks: dict[tuple[int, int, int, int, int | None], Tensor | None] = {}
+
+    def mask(self, position: int, n_rows: int, page: int, group: LayerGroup) -> Tensor | None:
+        """(n_rows, PAGE): 0 where the row at position + t sees the page's position, else -inf; None if all see all."""
+        key = (position, n_rows, page, PAGE, group.window)
+        if key not in self._masks:
+            self._masks[key] = self._built_mask(position, n_rows, page, group)
+        return self._masks[key]
+
+    def _built_mask(self, position: int, n_rows: int, page: int, group: LayerGroup) -> Tensor | None:
+        first, end = page * PAGE, (page + 1) * PAGE
+        if end <= position + 1 and group.first_visible(position + n_rows - 1) <= first:
+            return None
+        rows = torch.arange(position, position + n_rows)[:, None]  # (t, 1)
+        keys = torch.arange(first, end)[None]  # (1, PAGE)
+        hidden = keys > rows
+        if group.window is not None:
+            hidden |= keys <= rows - group.window
+        mask = torch.zeros(n_rows, PAGE, dtype=self.dtype).masked_fill_(hidden, -torch.inf)
+        return mask.to(self.k_rotations.device)
