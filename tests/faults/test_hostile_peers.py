@@ -122,6 +122,7 @@ async def test_an_open_that_lies_is_refused(world: World) -> None:
         (opening(profile=Profile("bf16")), RemoteProtocolError, "profile"),
         (opening(max_positions=1 << 24), RemoteProtocolError, "the model has 4096"),
         (opening(max_positions=1 << 30), RemoteProtocolError, "not within"),
+        (opening(page_hashes=(bytes(16),)), RemoteProtocolError, "1 pages of at most 64 positions"),
         (opening(hops=(first,)), RemoteProtocolError, "do not join up"),
         (
             opening(hops=(dataclasses.replace(first, span=Span(0, 4)), dataclasses.replace(last, span=Span(4, 6)))),
@@ -141,6 +142,7 @@ async def test_steps_of_the_wrong_size_end_their_own_session_only(world: World) 
         (Step(1, 0, tuple(range(65)), 1), RemoteProtocolError, "exceed the session's 64"),
         (Step(1, 0, (512,), 1), RemoteProtocolError, "outside of the vocabulary"),
         (Step(1, 5, (1,), 1), PositionMismatch, "0 positions are cached"),
+        (Step(1, 5, (1,), 1, (), b"", (bytes(16),)), RemoteProtocolError, "1 hashes where 0 pages"),
         (Step(2, 0, (1,), 1), StaleEpoch, "epoch 2"),
         (Step(1, 0, rows(1, DIM * 4), 1), RemoteProtocolError, "token ids enter the first stage"),
     ]
