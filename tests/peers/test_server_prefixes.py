@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from node.server import SessionHandler
+from node.server.scope import prefix_scope
 from node.stage import Prefix, StepOutput
 from swarm.facts import Hop
 from swarm.identity import NodeKey
 from swarm.messages import Failure, Open, Opened, Rows, Step
 from swarm.pages import PAGE
 from swarm.rpc import Dialer
-from swarm.terms import Infohash, Profile, SessionId, Span
+from swarm.terms import Address, Infohash, Profile, SessionId, Span
 
 RELEASE, FP32 = Infohash("ab" * 20), Profile("fp32")
 N_LAYERS = 6
@@ -186,3 +187,11 @@ async def test_another_split_of_the_layers_is_another_scope(world: Any) -> None:
     for stage in line.stages:
         one, other = [prefix.scope for prefix in stage.asked]
         assert one != other
+
+
+def test_another_profile_is_another_scope() -> None:
+    """A node that is on the route may have been restarted with another since."""
+    hops = tuple(Hop(NodeKey.generate().node_id, Address("::1", 7), span) for span in (Span(0, 3), Span(3, 6)))
+    one = Open(SessionId("cd" * 16), 1, RELEASE, NodeKey.generate().node_id, hops, 1, FP32, 2000, 1)
+    assert prefix_scope(one) == prefix_scope(replace(one, session_id=SessionId("ef" * 16), epoch=2, n_top=9))
+    assert prefix_scope(one) != prefix_scope(replace(one, profile=Profile("bf16")))
