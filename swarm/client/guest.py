@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 
@@ -157,17 +158,20 @@ class AsyncClient:
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, *, journal: Path | None = None,
-        grammar: Grammar | None = None, continues: bool = True,
+        grammar: Grammar | None = None, continues: bool = True, on_behalf_of: str = "",
     ) -> AsyncGeneration:  # fmt: skip
         """Begin a generation. prompt: text (completed as is) or token ids.
 
         continues: False for ids after which a text of its own begins, such as those of a chat template.
         journal: a file to keep the generation in, so that `resume` can go on with it after this process died.
         grammar: what the answer may be; it ends as soon as nothing else can follow.
+        on_behalf_of: for whom, where one client serves several: only prompts of the same one are found cached.
         Raises: BadArgument, ContextLengthExceeded; while iterated: DiscoveryError, RpcError, SessionError, and
         BadArgument (before the first token) for a grammar that cannot be used.
         """
-        return self._begin_new(self._encode(prompt), params, journal, grammar, continues=continues)
+        return self._begin_new(
+            self._encode(prompt), params, journal, grammar, continues=continues, on_behalf_of=on_behalf_of
+        )
 
     def stream_chat(
         self, messages: Sequence[Message], params: SamplingParams | None = None, *, journal: Path | None = None,
@@ -252,21 +256,21 @@ class AsyncClient:
 
     def _begin_new(
         self, ids: Sequence[int], params: SamplingParams | None, journal: Path | None, grammar: Grammar | None, *,
-        continues: bool,
+        continues: bool, on_behalf_of: str = "",
     ) -> AsyncGeneration:  # fmt: skip
         check_context(len(ids), self.release)  # before a journal file exists
         params = params or SamplingParams()
         return self._begin(
-            Journal.create(self.release.infohash, ids, params, journal, continues=continues, grammar=grammar)
+            Journal.create(self.release.infohash, ids, params, journal, continues=continues, grammar=grammar),
+            on_behalf_of,
         )
 
-    def _begin(self, journal: Journal) -> AsyncGeneration:
+    def _begin(self, journal: Journal, on_behalf_of: str = "") -> AsyncGeneration:
         if self._finder is None:
             raise BadArgument("the client is not connected; use it in a `with` statement")
+        page_secret = blake2b(on_behalf_of.encode(), key=self._page_secret).digest()
         return AsyncGeneration(
-            TokenLoop(
-                self.release, self._dialer, self._client_id, self._finder, journal, self._compiler, self._page_secret
-            )
+            TokenLoop(self.release, self._dialer, self._client_id, self._finder, journal, self._compiler, page_secret)
         )
 
 

@@ -84,7 +84,7 @@ class GenerateEndpoint:
                 meter.admitted()
                 texts = services.token_texts(asked.model) if asked.params.logprobs is not None else None
                 answer = Answer(asked, dialect, answer_id, int(started_s), texts)
-                generating = Generating(asked, answer_id, meter, services.book)
+                generating = Generating(asked, answer_id, meter, services.book, caller.key_name)
                 reason = "error"
                 try:
                     await self._send(generating, answer, asked, dialect, send)

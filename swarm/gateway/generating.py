@@ -42,8 +42,9 @@ class Generating:
     Afterwards, and at any time before, the properties tell what it took.
     """
 
-    def __init__(self, asked: Asked, answer_id: str, meter: RequestMeter, book: RouteBook) -> None:
+    def __init__(self, asked: Asked, answer_id: str, meter: RequestMeter, book: RouteBook, key_name: str) -> None:
         self._asked = asked
+        self._key_name = key_name
         self._answer_id = answer_id
         self._meter = meter
         self._book = book
@@ -77,7 +78,9 @@ class Generating:
     async def _answer(self, choice_idx: int, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Piece, None]:
         asked = self._asked
         model = asked.model
-        generation = model.client.stream(prompt.ids, params, grammar=asked.grammar, continues=prompt.continues)
+        generation = model.client.stream(
+            prompt.ids, params, grammar=asked.grammar, continues=prompt.continues, on_behalf_of=self._key_name
+        )
         reader = ToolCallReader(tokenizer_of(model), asked.tools) if asked.tools else None
         tokenizer = model.client.release.tokenizer
         eos_id = tokenizer.eos_id if tokenizer is not None and not params.ignore_eos else -1

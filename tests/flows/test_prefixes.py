@@ -49,6 +49,11 @@ async def test_a_common_prefix_is_computed_once_and_changes_no_token(
         assert same.usage.prompt_tokens_cached == 0
         assert same.ids == second.ids
 
+        # Nor does anybody else whom one client serves, as a gateway does.
+        async with client.stream(SECOND, GREEDY, on_behalf_of="another") as stream:
+            assert tuple([event.id async for event in stream]) == second.ids
+        assert stream.result.usage.prompt_tokens_cached == 0
+
         spare = await swarm.start("3:6", profile=profile)
         async with client.stream(THIRD, SEEDED) as stream:
             async for event in stream:
