@@ -13,8 +13,6 @@ from swarm.pages import PAGE
 from swarm.sampling import SamplingParams
 from swarm.terms import Profile
 
-pytestmark = pytest.mark.xfail(reason="the stages keep no pages for later sessions yet")
-
 COMMON = [(7 * i) % 290 + 3 for i in range(530)]
 FIRST, SECOND, THIRD = (COMMON + [(k * i) % 290 + 3 for i in range(40)] for k in (11, 13, 17))
 GREEDY = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True)

@@ -267,7 +267,6 @@ async def test_the_context_s_end_is_a_finish_reason(client: openai.AsyncOpenAI, 
     assert answer.usage is not None and answer.usage.total_tokens <= 512
 
 
-@pytest.mark.xfail(reason="the stages keep no pages for later sessions yet")
 async def test_what_a_prompt_shares_with_an_earlier_one_is_told_as_cached(
     client: openai.AsyncOpenAI, served: Any
 ) -> None:
@@ -286,7 +285,6 @@ async def test_what_a_prompt_shares_with_an_earlier_one_is_told_as_cached(
     assert usage.prompt_tokens_details is not None and usage.prompt_tokens_details.cached_tokens == 256
 
 
-@pytest.mark.xfail(reason="the stages keep no pages for later sessions yet")
 async def test_no_key_learns_what_another_has_asked(served: Any, open_gateway: Any, tmp_path: Path) -> None:
     keys, cached = ("sk-the-key-of-one", "sk-the-key-of-another"), []
     async with open_gateway(served.swarm, api_keys=keys, data_dir=tmp_path) as gateway:
