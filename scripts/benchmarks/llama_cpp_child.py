@@ -48,11 +48,12 @@ class Engine:
             raise RuntimeError(f"llama.cpp could not quantise {path}")
         return time.perf_counter() - started_s
 
-    def load(self, path: str, mapped: bool) -> int:
-        """Replace the model -> its bytes. mapped: weights stay in the file's pages; else they are read into memory."""
+    def load(self, path: str, repacked: bool) -> int:
+        """Replace the model -> its bytes, read into memory. repacked: llama.cpp may lay weights out for this CPU."""
         self.unload()
         params = llama_cpp.llama_model_default_params()
-        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if mapped else llama_cpp.LLAMA_LOAD_MODE_NONE
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE  # mapped, decoding is as fast within 3 %
+        params.use_extra_bufts = repacked
         self._model = llama_cpp.llama_model_load_from_file(path.encode(), params)
         if not self._model:
             raise RuntimeError(f"llama.cpp could not load {path}")
