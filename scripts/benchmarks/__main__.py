@@ -11,14 +11,15 @@ import click
 from benchmarks.figures import show
 from swarm.cli.local_swarm import interrupted_by_sigterm
 
-BENCHES = ("pipeline", "parity", "fetch", "gateway")
+BENCHES = ("pipeline", "parity", "fetch", "gateway", "peers")
 
 
 @click.command()
 @click.argument("name", type=click.Choice(BENCHES))
 @click.option("--rounds", "n_rounds", type=click.IntRange(1), help="More take longer and are steadier.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line: bench, case, value, unit, peer, ratio, …")
-def main(name: str, n_rounds: int | None, as_json: bool) -> None:
+@click.option("--llama-cpp", is_flag=True, help="First build llama.cpp as a peer (once, about 5 minutes).")
+def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> None:
     """Measure NAME on this machine. Ratios are turned so that higher is better.
 
     \b
@@ -26,6 +27,7 @@ def main(name: str, n_rounds: int | None, as_json: bool) -> None:
     parity    decode, prefill and logits of the same weights in one process, against transformers
     gateway   1, 8 and 32 streams through the HTTP gateway, against the Python client without it
     fetch     how much a node of a quarter of the layers fetches; download rate against aria2c
+    peers     what others reach on a Mixtral of 1.5e9 parameters, against the limit that memory sets
     """
     bench = importlib.import_module(f"benchmarks.{name}")
     with interrupted_by_sigterm(), tempfile.TemporaryDirectory(prefix="swarm-bench-") as folder:
