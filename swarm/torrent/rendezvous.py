@@ -106,8 +106,11 @@ class Rendezvous:
         """True when the table has grown to another magnitude: what was announced before went to too few nodes."""
         n_nodes = sum(bucket["num_nodes"] for bucket in alert.routing_table)
         grown = n_nodes.bit_length() > self.n_nodes.bit_length()
+        # The same number is no news: whoever waits for a first node asks again when woken, and would spin.
+        is_news = n_nodes != self.n_nodes
         self.n_nodes = n_nodes
-        self._announce_news()
+        if is_news:
+            self._announce_news()
         return grown
 
     def tick(self) -> None:

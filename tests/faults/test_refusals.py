@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from swarm.client import connect
 from swarm.errors import NoNodesFound
 from swarm.rpc import RpcConfig
 
@@ -24,8 +25,16 @@ def taken() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_no_node_at_all(cli: Any, seeded: str, tmp_path: Path) -> None:
-    options = (*LOOPBACK, "--data-dir", tmp_path / "client", "--timeout", 2, "--peer", "127.0.0.1:9")
+@pytest.fixture
+def warm(seeded: str, tmp_path: Path) -> Path:
+    """A client's data dir that has the release's files: a short --timeout is then for finding nodes alone."""
+    with connect(seeded, network="loopback", data_dir=tmp_path / "client", timeout_s=60.0) as client:
+        assert client.release.name == "wordy"
+    return tmp_path / "client"
+
+
+def test_no_node_at_all(cli: Any, seeded: str, warm: Path, tmp_path: Path) -> None:
+    options = (*LOOPBACK, "--data-dir", warm, "--timeout", 2, "--peer", "127.0.0.1:9")
     command = ("generate", seeded, "hello", *options, "--journal", tmp_path / "journal")
     message = cli.fail(*command, status=4)
     assert "no node of this release was found within 2 s" in message
@@ -51,9 +60,9 @@ async def test_a_peer_that_says_nothing_does_not_outlast_the_timeout(
         assert caught.value.exit_code == 4
 
 
-def test_the_layers_that_nobody_hosts_are_named(cli: Any, seeded: str, tmp_path: Path) -> None:
+def test_the_layers_that_nobody_hosts_are_named(cli: Any, seeded: str, warm: Path) -> None:
     node = cli.node(seeded, "node", "--layers", "1:4", "--dtype", "fp32")
-    options = (*LOOPBACK, "--data-dir", tmp_path / "client", "--timeout", 2, "--json")
+    options = (*LOOPBACK, "--data-dir", warm, "--timeout", 2, "--json")
     peer = ("--peer", node.wait_for("ready", 60.0)["address"])
     ran = cli.run("generate", seeded, "hello", *options, *peer)
     assert ran.returncode == 4, ran.stderr

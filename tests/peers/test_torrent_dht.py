@@ -7,12 +7,14 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swarm.errors import BadArgument, LocalProtocolError
 from swarm.terms import Address
 from swarm.torrent import Magnet, TorrentConfig, TorrentSession, create_torrent
+from swarm.torrent.rendezvous import Rendezvous
 
 
 def at(peer: TorrentSession) -> Address:
@@ -67,3 +69,19 @@ async def test_without_nodes_or_dht_nothing_is_promised() -> None:
             await alone.dht_look_up(b"short", 1.0)
         with pytest.raises(BadArgument, match="port 0"):
             await alone.dht_announce(bytes(20), 0)
+
+
+async def test_waiting_for_a_first_node_asks_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer that there is still none must not ask again at once: that would take a core until one is known."""
+    n_answers = 0
+    on_stats = Rendezvous.on_stats
+
+    def counted(self: Rendezvous, alert: Any) -> bool:
+        nonlocal n_answers
+        n_answers += 1
+        return on_stats(self, alert)
+
+    monkeypatch.setattr(Rendezvous, "on_stats", counted)
+    async with TorrentSession(TorrentConfig.loopback()) as alone:
+        assert not await alone.dht_announce(bytes(20), 1, timeout_s=1.0)
+    assert 1 <= n_answers <= 15, "ten, and that of each whole second"

@@ -186,6 +186,10 @@ class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return exec, ("raise SystemExit('ran')",)
 
+    def __repr__(self) -> str:
+        """Names the test: the same in each worker that collects it, as an address is not."""
+        return "Evil()"
+
 
 @pytest.mark.parametrize(
     "value",
