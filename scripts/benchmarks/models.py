@@ -57,9 +57,9 @@ def pooled_tensors(args: ModelArgs, names: set[str] | None = None) -> Iterator[t
     generator = torch.Generator().manual_seed(0)
     pool = torch.randn(_POOL_SIZE, generator=generator).to(torch.bfloat16)
     for name, shape in all_shapes(args).items():
-        size = math.prod(shape)
-        start = int(torch.randint(_POOL_SIZE - size, (1,), generator=generator))
         if names is None or name in names:
+            size = math.prod(shape)
+            start = int(torch.randint(_POOL_SIZE - size, (1,), generator=generator))
             yield name, _scaled(name, pool[start : start + size].view(shape))
 
 
