@@ -17,7 +17,7 @@ from swarm.terms import ExpertId, Span
 class ReleaseLayout:
     """A release's tensors as byte ranges, under Mistral's own names.
 
-    format: 'hf', 'mistral' (safetensors) or 'mistral-pth'. tensors: all of the model's, or, when the layout was read
+    format: 'hf', 'mistral' (safetensors), 'mistral-pth' or 'mistral-fused' (.pt). tensors: all of the model's, or, when the layout was read
     for some spans, at least those spans'. companions: the small files that a node needs or must pass on (configs,
     tokenizers, licence). head_ranges: what was read to find all this; a fetcher has had these bytes already.
     licence: as the release's README or LICENSE states it, else None.

@@ -117,7 +117,7 @@ def refuse_unknown(name: str, file: str) -> UnsupportedArchitecture:
     if _FUSED.match(name):
         return UnsupportedArchitecture(
             f"{file} holds fused experts ({name}); use the release with one tensor per expert "
-            "(consolidated.00.pth of the original torrent, or the HF shards)"
+            "(consolidated.00.pth of the original torrent, or the HF shards); fused experts are read from consolidated.NN.pt"
         )
     return UnsupportedArchitecture(
         f"{file} holds the tensor {name}, which the config does not account for; leaving it out would change the "

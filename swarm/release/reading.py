@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from typing import Any
 
 from swarm.errors import CorruptRelease, LocalProtocolError
 from swarm.release import files as release_files
@@ -12,6 +13,7 @@ from swarm.release import heads, names
 from swarm.release.args import MAX_TENSORS, ModelArgs
 from swarm.release.configs import args_from_config, args_from_params
 from swarm.release.files import WeightFiles
+from swarm.release.fused import args_of_fused, read_fused
 from swarm.release.layout import ReleaseLayout, check_tensors, expected_shapes
 from swarm.release.outside import REFETCH, parse_json_object, show
 from swarm.release.pth import read_pth
@@ -69,11 +71,13 @@ def _read(files: Mapping[str, int], spans: Sequence[Span] | None) -> LayoutReadi
         *(ByteRange(name, 0, min(files[name], release_files.MAX_LICENCE_BYTES)) for name in licences),
     ]
     config = parse_json_object(config_bytes, weights.config, _MAX_CONFIG_VALUES)
-    args = args_from_config(config) if weights.format == "hf" else args_from_params(config)
+    args = _read_args(weights, config)
     expected = expected_shapes(args, spans)
     shapes = names.all_shapes(args)
     if weights.format == "mistral-pth":
         found = yield from _read_pth(weights.shards[0], files, args, expected, shapes)
+    elif weights.format == "mistral-fused":
+        found = yield from read_fused(weights.shards, files, args, expected)
     else:
         found = yield from _read_safetensors(weights, files, args, expected, shapes)
     check_tensors(found, {n: shape for n, shape in shapes.items() if n in expected or n in found}, "the release")
@@ -85,6 +89,12 @@ def _read(files: Mapping[str, int], spans: Sequence[Span] | None) -> LayoutReadi
         tokenizer_file=release_files.choose_tokenizer_file(files),
         licence=release_files.find_licence(dict(zip(licences, licence_texts, strict=True))),
     )
+
+
+def _read_args(weights: WeightFiles, config: Mapping[str, Any]) -> ModelArgs:
+    if weights.format == "hf":
+        return args_from_config(config)
+    return args_of_fused(config, weights.config) if weights.format == "mistral-fused" else args_from_params(config)
 
 
 def _read_pth(
