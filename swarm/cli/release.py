@@ -11,6 +11,7 @@ from swarm.cli.options import json_option, torrent_peer_option
 from swarm.cli.release_embedded import embedded
 from swarm.cli.release_files import hash_folder, torrent_path, write_atomically
 from swarm.cli.release_inspect import inspect
+from swarm.cli.release_plan import plan
 from swarm.cli.release_seed import seed
 from swarm.terms import Address
 
@@ -24,6 +25,7 @@ def release() -> None:
 
 release.add_command(embedded)
 release.add_command(inspect)
+release.add_command(plan)
 release.add_command(seed)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from swarm.client.values import ClientRelease
 from swarm.errors import BadArgument
-from swarm.release import ReleaseLayout, companion_files, read_layout
-from swarm.terms import Span
+from swarm.release import PieceMap, ReleaseLayout, companion_files, read_layout
+from swarm.terms import ExpertId, Span
 from swarm.tokenizer import Tokenizer, load_tokenizer
 from swarm.torrent import Download, Magnet, Torrent
 
@@ -31,9 +31,16 @@ async def fetch_metadata(download: Download, magnet: Magnet, timeout_s: float) -
 
 
 async def read_remote_layout(
-    download: Download, torrent: Torrent, spans: Sequence[Span] | None, *, stall_timeout_s: float = 60.0
+    download: Download,
+    torrent: Torrent,
+    spans: Sequence[Span] | None,
+    *,
+    experts: Sequence[ExpertId] = (),
+    stall_timeout_s: float = 60.0,
 ) -> ReleaseLayout:
     """Fetch, verified, only what tells the layout of spans: () for the config alone, None for the whole model.
+
+    experts: single ones beside the spans.
 
     stall_timeout_s: how long not one byte may come.
     Raises: ReleaseError, TransferError.
@@ -43,7 +50,7 @@ async def read_remote_layout(
     await download.want(
         {piece: SMALL_FILES_PRIORITY for name in companion_files(files) for piece in torrent.pieces_of(name)}
     )
-    reading = read_layout(files, spans)
+    reading = read_layout(files, spans, experts)
     try:
         wanted = next(reading)
         while True:
@@ -55,6 +62,16 @@ async def read_remote_layout(
     except StopIteration as done:
         layout: ReleaseLayout = done.value
         return layout
+
+
+def piece_map(torrent: Torrent) -> PieceMap:
+    """Where the release's files lie among the torrent's pieces."""
+    entries = [entry for entry in torrent.files if not entry.is_pad]
+    return PieceMap(
+        torrent.piece_size,
+        {entry.path: entry.offset for entry in entries},
+        {entry.path: entry.size_bytes for entry in entries},
+    )
 
 
 async def fetch_file(download: Download, torrent: Torrent, path: str) -> None:

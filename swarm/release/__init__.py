@@ -7,8 +7,9 @@ torrents, networks or tensors' values; the only file access is read_folder_layou
 
 from swarm.release.args import ModelArgs
 from swarm.release.configs import args_from_config, args_from_params
-from swarm.release.files import companion_files
+from swarm.release.files import choose_weight_files, companion_files
 from swarm.release.folder import list_folder, read_folder_layout
+from swarm.release.hollow import HollowRelease, hollow_release
 from swarm.release.layout import ReleaseLayout
 from swarm.release.names import all_shapes
 from swarm.release.pieces import FetchPlan, PieceMap, pick_piece_size, plan_fetch
@@ -19,6 +20,7 @@ from swarm.release.summary import ReleaseSummary, describe
 __all__ = [
     "ByteRange",
     "FetchPlan",
+    "HollowRelease",
     "ModelArgs",
     "PieceMap",
     "ReleaseLayout",
@@ -27,9 +29,11 @@ __all__ = [
     "all_shapes",
     "args_from_config",
     "args_from_params",
+    "choose_weight_files",
     "companion_files",
     "describe",
     "drive",
+    "hollow_release",
     "list_folder",
     "pick_piece_size",
     "plan_fetch",

@@ -10,7 +10,7 @@ from swarm.errors import BadArgument, CorruptRelease
 from swarm.release.layout import ReleaseLayout
 from swarm.release.ranges import ByteRange
 from swarm.release.reading import drive, read_layout
-from swarm.terms import Span
+from swarm.terms import ExpertId, Span
 
 
 def list_folder(folder: Path) -> dict[str, int]:
@@ -27,7 +27,9 @@ def list_folder(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def read_folder_layout(folder: Path, spans: Sequence[Span] | None = None) -> ReleaseLayout:
+def read_folder_layout(
+    folder: Path, spans: Sequence[Span] | None = None, experts: Sequence[ExpertId] = ()
+) -> ReleaseLayout:
     """The layout of a release on disk. Raises: BadArgument, CorruptRelease, UnsupportedArchitecture, OSError."""
 
     def read(byte_range: ByteRange) -> bytes:
@@ -38,4 +40,4 @@ def read_folder_layout(folder: Path, spans: Sequence[Span] | None = None) -> Rel
             raise CorruptRelease(f"{folder / byte_range.file} shrank while it was read; try again once it is at rest")
         return data
 
-    return drive(read_layout(list_folder(folder), spans), read)
+    return drive(read_layout(list_folder(folder), spans, experts), read)

@@ -1,11 +1,11 @@
 """The fused Mixtral layout: consolidated.00.pt to .07.pt, in which one tensor holds a layer's w1 of all experts.
 
-Each file is torch.save's dict of whole tensors; a layer's tensors lie in one file, four layers to a file in 8x7B. Stored
-names are Mistral's, but for `layers.N.block_sparse_moe.{w1,w2,w3}` of shape (experts * hidden_dim, dim), and
+Each file is torch.save's dict of whole tensors; a layer's tensors lie in one file, four layers to a file in 8x7B.
+Stored names are Mistral's, but for `layers.N.block_sparse_moe.{w1,w2,w3}` of shape (experts * hidden_dim, dim), and
 `layers.N.block_sparse_moe.gate.weight`. An expert is hidden_dim rows of each: one contiguous range. Its w2 is stored
 transposed. wq and wk are interleaved, whichever config goes with the files.
 
-Source: transformers' convert_mixtral_weights_to_hf.py (the files' dicts are merged, none is concatenated; w2 is turned),
+Source: transformers' convert_mixtral_weights_to_hf.py (the dicts are merged, nothing is concatenated; w2 is turned),
 mlx-examples' first mixtral/convert.py (the same), tt-metal's repack_mixtral_weights (n_layers / 4 files).
 """
 
@@ -88,7 +88,7 @@ def stored_names(args: ModelArgs) -> dict[str, tuple[str, ...]]:
 
 
 def _split(name: str, tensor: TensorRange, parts: Sequence[str], args: ModelArgs) -> dict[str, TensorRange]:
-    """A stored tensor as the canonical ones that it holds. Raises: CorruptRelease for another shape than the config's."""
+    """A stored tensor as the canonical ones in it. Raises: CorruptRelease for another shape than the config's."""
     if "block_sparse_moe.w" not in name:
         return {parts[0]: tensor}
     fused_shape = (args.n_experts * args.hidden_dim, args.dim)
@@ -106,7 +106,7 @@ def _split(name: str, tensor: TensorRange, parts: Sequence[str], args: ModelArgs
 
 
 def _likely_first(shards: Sequence[str], args: ModelArgs, expected: Mapping[str, object]) -> list[str]:
-    """The shards, first those where equal runs of layers would put the expected ones. Embeddings: first file; head: last."""
+    """The shards, first those where equal runs of layers put the expected ones, embeddings first and the head last."""
     likely = set()
     for name in expected:
         if name.startswith("layers."):

@@ -18,7 +18,7 @@ from swarm.release.layout import ReleaseLayout, check_tensors, expected_shapes
 from swarm.release.outside import REFETCH, parse_json_object, show
 from swarm.release.pth import read_pth
 from swarm.release.ranges import ByteRange, TensorRange
-from swarm.terms import Span
+from swarm.terms import ExpertId, Span
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_INDEX_BYTES = 64 << 20
@@ -28,17 +28,20 @@ LayoutReading = Generator[list[ByteRange], list[bytes], ReleaseLayout]
 _TableReading = Generator[list[ByteRange], list[bytes], dict[str, TensorRange]]
 
 
-def read_layout(files: Mapping[str, int], spans: Sequence[Span] | None = None) -> LayoutReading:
+def read_layout(
+    files: Mapping[str, int], spans: Sequence[Span] | None = None, experts: Sequence[ExpertId] = ()
+) -> LayoutReading:
     """Yields the byte ranges that it wants, is sent their bytes in that order, returns the layout.
 
     files: path relative to the release's folder -> size in bytes. spans: what will be hosted: then only the heads of
     the shards that carry those layers are read, and the layout holds at least their tensors. None: the whole model.
+    experts: single experts beside the spans.
     Bounds: config 4 MiB, index 64 MiB, one safetensors header 100 MB, 200,000 tensors.
     Raises: CorruptRelease, UnsupportedArchitecture; BadArgument for a span beyond the model; LocalProtocolError when
     it is sent other lengths than it asked for.
     """
     ranges_read: list[ByteRange] = []
-    steps = _read(files, spans)
+    steps = _read(files, spans, experts)
     wanted = next(steps)
     while True:
         answers = yield wanted
@@ -62,7 +65,7 @@ def drive(reading: LayoutReading, read: Callable[[ByteRange], bytes]) -> Release
         return layout
 
 
-def _read(files: Mapping[str, int], spans: Sequence[Span] | None) -> LayoutReading:
+def _read(files: Mapping[str, int], spans: Sequence[Span] | None, experts: Sequence[ExpertId]) -> LayoutReading:
     weights = release_files.choose_weight_files(files)
     _refuse_large(files, weights.config, MAX_CONFIG_BYTES)
     licences = release_files.licence_files(files)
@@ -72,7 +75,7 @@ def _read(files: Mapping[str, int], spans: Sequence[Span] | None) -> LayoutReadi
     ]
     config = parse_json_object(config_bytes, weights.config, _MAX_CONFIG_VALUES)
     args = _read_args(weights, config)
-    expected = expected_shapes(args, spans)
+    expected = expected_shapes(args, spans, experts)
     shapes = names.all_shapes(args)
     if weights.format == "mistral-pth":
         found = yield from _read_pth(weights.shards[0], files, args, expected, shapes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_an_expert_is_one_range_of_each_matrix_and_of_its_own_size(folder: Path,
     assert [t.is_transposed for t in expert.values()] == [False, True, False]
     assert sum(t.size_bytes for t in expert.values()) == 2 * args.n_expert_params
     ranges = sorted(t.byte_range for t in layout.tensors.values())
-    assert all(a.file != b.file or a.end <= b.offset for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a.file != b.file or a.end <= b.offset for a, b in itertools.pairwise(ranges))
 
 
 @pytest.mark.parametrize("layer_idx", [0, 1, 2])
