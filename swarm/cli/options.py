@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from swarm.errors import BadArgument
-from swarm.terms import Address
+from swarm.terms import Address, NodeId
 
 if TYPE_CHECKING:
+    from swarm.identity import Keyring
     from swarm.torrent import TorrentConfig
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -157,3 +158,69 @@ def client_options(verb: Verb) -> Verb:
     """--timeout and --data-dir as every verb that asks nodes has them."""
     timeout = timeout_option(60.0, "How long to wait for metadata and nodes.")
     return timeout(data_dir_option("Where configs and tokenizers are kept (default: the user's cache folder).")(verb))
+
+
+def keys_dir_option(verb: Verb) -> Verb:
+    """--keys-dir, handed to the verb as `keys_dir`: None for the user's own."""
+    return click.option(
+        "--keys-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="SWARM_KEYS_DIR",
+        help="Where signing keys and trusted ids are kept (default: the user's config folder).",
+    )(verb)
+
+
+def keyring_at(keys_dir: Path | None) -> Keyring:
+    from platformdirs import user_config_path
+
+    from swarm.identity import Keyring
+
+    return Keyring(keys_dir or user_config_path("mistral-swarm") / "keys")
+
+
+def admission_options(verb: Verb) -> Verb:
+    """--accept-licence, --publisher and --keys-dir, handed over as one `admission: Admission`.
+
+    --publisher takes an id, a name that is known to the keyring, or `trusted`.
+    """
+
+    @click.option(
+        "--accept-licence",
+        "accepted",
+        multiple=True,
+        metavar="NAME",
+        help="Say that a licence which is not free for every use (mrl, mnpl) covers yours (repeatable).",
+    )
+    @click.option(
+        "--publisher",
+        "publishers",
+        multiple=True,
+        metavar="KEY",
+        help="Take only a release that this key signed: an id, a name, or `trusted` (repeatable).",
+    )
+    @keys_dir_option
+    @functools.wraps(verb)
+    def with_admission(
+        *args: Any, accepted: tuple[str, ...], publishers: tuple[str, ...], keys_dir: Path | None, **rest: Any
+    ) -> Any:
+        from swarm.client.admission import Admission
+
+        keyring = keyring_at(keys_dir)
+        wanted: set[NodeId] = set()
+        for who in publishers:
+            wanted |= set(keyring.trusted()) if who == "trusted" else {keyring.find(who)}
+        if publishers and not wanted:
+            raise BadArgument("no key is trusted yet; trust one with: swarm keys trust ID NAME")
+        admission = Admission(frozenset(accepted), frozenset(wanted), keyring.known())
+        return verb(*args, admission=admission, **rest)
+
+    return with_admission  # type: ignore[return-value]
+
+
+def magnet_of(text: str) -> str:
+    """A catalogue's name, or one of its infohashes, as the magnet link that it stands for; any other text as it is."""
+    from swarm.release import find_entry
+    from swarm.torrent import Magnet
+
+    entry = find_entry(text)
+    return text if entry is None else str(Magnet(entry.infohash, None, entry.name, entry.trackers))
