@@ -61,7 +61,7 @@ def create(
 ) -> None:
     """Make a torrent of the release in DIR and print its magnet link as the last line.
 
-    The layout is checked first: config, index and every weight file's header must agree, and a signed manifest with them.
+    The layout is checked first: config, index and every weight file's header must agree, and with them a manifest.
     """
     folder = folder.resolve()
     _, provenance = check_papers(folder)

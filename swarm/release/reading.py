@@ -21,7 +21,7 @@ from swarm.release.ranges import ByteRange, TensorRange
 from swarm.terms import ExpertId, Span
 
 MAX_CONFIG_BYTES = 4 << 20
-MAX_INDEX_BYTES = 64 << 20
+MAX_INDEX_BYTES = 8 << 20
 _MAX_CONFIG_VALUES = 100_000
 
 LayoutReading = Generator[list[ByteRange], list[bytes], ReleaseLayout]
@@ -36,7 +36,7 @@ def read_layout(
     files: path relative to the release's folder -> size in bytes. spans: what will be hosted: then only the heads of
     the shards that carry those layers are read, and the layout holds at least their tensors. None: the whole model.
     experts: single experts beside the spans.
-    Bounds: config 4 MiB, index 64 MiB, one safetensors header 100 MB, 200,000 tensors.
+    Bounds: config 4 MiB, index and one safetensors header 8 MiB, 40,000 tensors: 64 MB of memory beside the result.
     Raises: CorruptRelease, UnsupportedArchitecture; BadArgument for a span beyond the model; LocalProtocolError when
     it is sent other lengths than it asked for.
     """
