@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NEW_SCHEMA = "swarm.keys.new/1"
 LIST_SCHEMA = "swarm.keys.list/1"
 SHOW_SCHEMA = "swarm.keys.show/1"
+TRUST_SCHEMA = "swarm.keys.trust/1"
 
 
 @click.group(epilog="Example: swarm keys new me && swarm release sign ./Mixtral-8x7B-v0.1 --key me")
@@ -70,9 +71,13 @@ def show(name: str, keys_dir: Path | None, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 @click.argument("name")
 @keys_dir_option
-def trust(key_id: str, name: str, keys_dir: Path | None) -> None:
+@json_option
+def trust(key_id: str, name: str, keys_dir: Path | None, as_json: bool) -> None:
     """Trust releases that the key ID signs, and call it NAME."""
     keyring_at(keys_dir).trust(key_id, name)
+    if as_json:
+        print_json(TRUST_SCHEMA, {"name": name, "id": key_id})
+        return
     note(
         f"{name} is trusted; `--publisher {name}` asks for that signature, `--publisher trusted` for anyone's you trust"
     )

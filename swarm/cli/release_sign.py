@@ -11,7 +11,7 @@ import click
 from swarm.cli.console import ProgressMeter, note, print_json
 from swarm.cli.options import admission_options, json_option, keyring_at, keys_dir_option
 from swarm.cli.release_files import torrent_path, write_atomically
-from swarm.errors import BadArgument, VerificationError
+from swarm.errors import BadArgument, CorruptRelease, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +45,7 @@ def sign(folder: Path, key_name: str, version: str, base_model: str, keys_dir: P
     folder = folder.resolve()
     key = keyring_at(keys_dir).load(key_name)
     refuse_links(folder)
+    refuse_foreign_manifest(folder / MANIFEST_FILE)
     layout = read_folder_layout(folder)
     manifest = manifest_of(layout, folder.name, digest_folder(folder), version=version, base_model=base_model)
     data = manifest.to_bytes()
@@ -120,6 +121,20 @@ def refuse_links(folder: Path) -> None:
             raise BadArgument(
                 f"{path} is a symbolic link, which a signed release cannot hold; copy the file into {folder}"
             )
+
+
+def refuse_foreign_manifest(path: Path) -> None:
+    """A manifest.json that is not ours is not written over. Raises: BadArgument."""
+    from swarm.release import Manifest
+    from swarm.release.manifest import MAX_MANIFEST_BYTES
+
+    if not path.exists():
+        return
+    try:
+        with open(path, "rb") as file:
+            Manifest.parse(file.read(MAX_MANIFEST_BYTES + 1))
+    except CorruptRelease:
+        raise BadArgument(f"{path} is not a manifest that `swarm release sign` wrote; move it away first") from None
 
 
 def digest_folder(folder: Path) -> dict[str, FileDigest]:
