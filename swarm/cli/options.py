@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from swarm.errors import BadArgument
 from swarm.terms import Address, NodeId
 
 if TYPE_CHECKING:
+    from swarm.client.admission import Admission
     from swarm.identity import Keyring
     from swarm.torrent import TorrentConfig
 
@@ -178,19 +180,12 @@ def keyring_at(keys_dir: Path | None) -> Keyring:
     return Keyring(keys_dir or user_config_path("mistral-swarm") / "keys")
 
 
-def admission_options(verb: Verb) -> Verb:
-    """--accept-licence, --publisher and --keys-dir, handed over as one `admission: Admission`.
+def publisher_option(verb: Verb) -> Verb:
+    """--publisher and --keys-dir, handed over as one `admission: Admission`, of somebody who hosts nothing.
 
     --publisher takes an id, a name that is known to the keyring, or `trusted`.
     """
 
-    @click.option(
-        "--accept-licence",
-        "accepted",
-        multiple=True,
-        metavar="NAME",
-        help="Say that a licence which is not free for every use (mrl, mnpl) covers yours (repeatable).",
-    )
     @click.option(
         "--publisher",
         "publishers",
@@ -200,9 +195,7 @@ def admission_options(verb: Verb) -> Verb:
     )
     @keys_dir_option
     @functools.wraps(verb)
-    def with_admission(
-        *args: Any, accepted: tuple[str, ...], publishers: tuple[str, ...], keys_dir: Path | None, **rest: Any
-    ) -> Any:
+    def with_publishers(*args: Any, publishers: tuple[str, ...], keys_dir: Path | None, **rest: Any) -> Any:
         from swarm.client.admission import Admission
 
         keyring = keyring_at(keys_dir)
@@ -211,8 +204,27 @@ def admission_options(verb: Verb) -> Verb:
             wanted |= set(keyring.trusted()) if who == "trusted" else {keyring.find(who)}
         if publishers and not wanted:
             raise BadArgument("no key is trusted yet; trust one with: swarm keys trust ID NAME")
-        admission = Admission(frozenset(accepted), frozenset(wanted), keyring.known())
+        admission = Admission(publishers=frozenset(wanted), trusted=keyring.known(), hosts=False)
         return verb(*args, admission=admission, **rest)
+
+    return with_publishers  # type: ignore[return-value]
+
+
+def admission_options(verb: Verb) -> Verb:
+    """--accept-licence, --publisher and --keys-dir, handed over as one `admission: Admission`."""
+
+    @click.option(
+        "--accept-licence",
+        "accepted",
+        multiple=True,
+        metavar="NAME",
+        help="Say that a licence which is not free for every use (mrl, mnpl) covers yours (repeatable).",
+    )
+    @publisher_option
+    @functools.wraps(verb)
+    def with_admission(*args: Any, accepted: tuple[str, ...], admission: Admission, **rest: Any) -> Any:
+        host = dataclasses.replace(admission, accepted_licences=frozenset(accepted), hosts=True)
+        return verb(*args, admission=host, **rest)
 
     return with_admission  # type: ignore[return-value]
 

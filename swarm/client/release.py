@@ -113,12 +113,12 @@ async def fetch_file(download: Download, torrent: Torrent, path: str) -> None:
     await download.fetch(path, 0, size_bytes)
 
 
-async def fetch_client_release(download: Download, torrent: Torrent) -> ClientRelease:
+async def fetch_client_release(download: Download, torrent: Torrent, admission: Admission) -> ClientRelease:
     """Fetch the config and the tokenizer, and nothing of the weights; where they are signed, check that they are those.
 
     Raises: ReleaseError, TransferError.
     """
-    layout, _ = await read_admitted_layout(download, torrent, (), Admission(hosts=False))
+    layout, _ = await read_admitted_layout(download, torrent, (), admission)
     tokenizer: Tokenizer | None = None
     if layout.tokenizer_file is not None:
         await fetch_file(download, torrent, layout.tokenizer_file)

@@ -55,8 +55,11 @@ async def test_a_signed_release_is_served_and_used(
     assert said["signer"] == alice
     assert said["licence"] == "apache-2.0"
     assert "alice" in str(said["words"])
-    async with swarm.client() as client:
+    async with swarm.client(publishers=[alice]) as client:
         assert len((await client.generate(PROMPT, GREEDY)).ids) == 8
+    with pytest.raises(CorruptRelease, match="--publisher asks for"):
+        async with swarm.client(publishers=[NodeKey.generate().node_id]):
+            pass
 
 
 async def test_an_unsigned_release_says_so_and_is_not_a_publishers(
