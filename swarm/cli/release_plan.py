@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import format_piece_size, format_size, note, out_console, print_json
-from swarm.cli.options import Reach, json_option, timeout_option, torrent_options
+from swarm.cli.options import Reach, json_option, magnet_of, timeout_option, torrent_options
 from swarm.cli.release_files import default_piece_size, reusable_torrent
 from swarm.errors import BadArgument
 from swarm.terms import ExpertId, Span
@@ -197,7 +197,7 @@ def plan_source(source: str, part: Part, piece_sizes: Sequence[int], reach: Reac
             piece_sizes = (default_piece_size(folder),)
         name = folder.name
     else:
-        named = Torrent.load(path) if path.is_file() else Magnet.parse(source)
+        named = Torrent.load(path) if path.is_file() else Magnet.parse(magnet_of(source))
         torrent, layout = asyncio.run(read_remote(named, part, reach, timeout_s))
         name, sizes = torrent.name, torrent.sizes
     if torrent is not None and not piece_sizes:

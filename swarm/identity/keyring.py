@@ -85,8 +85,12 @@ class Keyring:
         return found
 
     def known(self) -> dict[NodeId, str]:
-        """Id -> name of the keys that this user trusts, and of their own."""
-        return {self.load(name).node_id: f"{name} (own key)" for name in self.names()} | self.trusted()
+        """Id -> name of the keys that this user trusts, and of their own, as far as those can be loaded."""
+        own: dict[NodeId, str] = {}
+        for name in self.names():
+            with contextlib.suppress(BadArgument):  # signing with it says what is wrong; naming a signer need not fail
+                own[self.load(name).node_id] = f"own key {name}"
+        return own | self.trusted()
 
     def find(self, who: str) -> NodeId:
         """The id that `who` means: an id itself, a trusted key's name, or one of our own keys' names."""

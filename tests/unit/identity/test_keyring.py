@@ -68,6 +68,14 @@ def test_a_name_stands_for_one_key_and_a_key_has_one_name(keyring: Keyring) -> N
     assert keyring.trusted() == {new: "al"}
 
 
+def test_own_keys_are_known_by_name_and_one_that_is_spoilt_spoils_nothing_else(keyring: Keyring) -> None:
+    me, alice = keyring.new("me").node_id, NodeKey.generate().node_id
+    keyring.new("spoilt")
+    (keyring.folder / "spoilt.key").chmod(0o644)
+    keyring.trust(alice, "alice")
+    assert keyring.known() == {me: "own key me", alice: "alice"}
+
+
 def test_what_nobody_is_called_is_refused(keyring: Keyring) -> None:
     with pytest.raises(BadArgument, match="swarm keys list"):
         keyring.find("nobody")

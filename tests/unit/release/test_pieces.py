@@ -113,6 +113,7 @@ def test_piece_sizes() -> None:
     assert pick_piece_size(93_405_585_408) == MIB
     assert pick_piece_size(281_241_268_224) == 2 * MIB
     assert max(pick_piece_size(n * gb) for n in range(0, 2000, 10)) == 4 * MIB
+    assert pick_piece_size(93_405_585_408, "mistral-fused") == MIB // 2
     assert 281_241_268_224 // (2 * MIB) * 20 < 3_000_000
 
 
