@@ -33,7 +33,7 @@ from node.server import FactsHandler, SessionHandler
 from node.stage import DTYPES, Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
-from swarm.client.release import fetch_metadata, read_remote_layout
+from swarm.client.release import fetch_metadata, read_admitted_layout
 from swarm.discovery import Discovery, sign_fact
 from swarm.errors import BadArgument, StageFull
 from swarm.facts import NodeFact, NodeState, SignedFact
@@ -45,7 +45,7 @@ from swarm.terms import Address, NodeId, SessionId, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, listening, layout, progress, ready, draining, stopped."""
+"""(event name, its fields): started, metadata, provenance, listening, layout, progress, ready, draining, stopped."""
 
 
 class NodeApp:
@@ -213,7 +213,13 @@ class _Node:
 
     async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
         stall_timeout_s = self._config.stall_timeout_s
-        return await read_remote_layout(self._download, torrent, spans, stall_timeout_s=stall_timeout_s)
+        layout, provenance = await read_admitted_layout(
+            self._download, torrent, spans, self._config.admission, stall_timeout_s=stall_timeout_s
+        )
+        if not spans:
+            fields = {"signer": provenance.signer, "licence": provenance.licence, "words": provenance.words}
+            self._app.on_event("provenance", fields)
+        return layout
 
     def _check_spans(self, args: ModelArgs) -> None:
         """Raises: BadArgument for layers that the model does not have."""

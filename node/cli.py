@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import format_percent, format_rate, format_size, note, print_event
-from swarm.cli.options import ADDRESS, Reach, data_dir_option, json_option, node_options, timeout_option
+from swarm.cli.options import (
+    ADDRESS,
+    Reach,
+    admission_options,
+    data_dir_option,
+    json_option,
+    magnet_of,
+    node_options,
+    timeout_option,
+)
 from swarm.errors import BadArgument, Interrupted
 from swarm.terms import Address, Profile, Span
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
+    from swarm.client.admission import Admission
 
 EVENTS = "swarm.node/1"
 
@@ -95,6 +105,7 @@ def node() -> None:
 @click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
 @timeout_option(120.0, "How long to wait for metadata, or for a next piece.")
 @node_options
+@admission_options
 @data_dir_option("Where fetched bytes and the node's key are kept (default: the user's data folder).")
 @json_option
 def start(
@@ -113,10 +124,13 @@ def start(
     download_rate: int,
     timeout_s: float,
     reach: Reach,
+    admission: Admission,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
     """Fetch part of the model that MAGNET names, serve it, and keep seeding it.
+
+    A name from `swarm release list` stands for its link.
 
     Other machines' prompts pass through this node in a form that its owner could read; see the README.
 
@@ -129,6 +143,7 @@ def start(
     from node.config import NodeConfig
     from swarm.torrent import Magnet
 
+    magnet = magnet_of(magnet)
     Magnet.parse(magnet)  # before torch is loaded, which takes seconds
     config = NodeConfig(
         magnet=magnet,
@@ -150,6 +165,7 @@ def start(
         download_rate=download_rate,
         metadata_timeout_s=timeout_s,
         stall_timeout_s=timeout_s,
+        admission=admission,
     )
     asyncio.run(_serve(config, as_json))
 
@@ -214,6 +230,8 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
         case "metadata":
             size, piece = format_size(fields["total_bytes"]), format_size(fields["piece_size"])
             note(f"release {fields['name']}, {size} in pieces of {piece}")
+        case "provenance":
+            note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")
         case "listening" if config.listen.is_loopback:
             note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
         case "listening":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.client.admission import Admission
 from swarm.errors import BadArgument
 from swarm.terms import Address, Profile, Span
 
@@ -22,6 +23,7 @@ class NodeConfig:
     machine's own when that is 0.0.0.0. network: loopback, lan or wan. threads: 0 leaves it to torch.
     cache_budget_bytes: for the KV caches of all sessions; 0: a quarter of the free memory.
     upload_rate, download_rate: BitTorrent payload, bytes/s, 0: unbounded.
+    admission: whose signature and which licences the release may have.
     metadata_timeout_s, stall_timeout_s: how long nobody may give us the torrent's metadata, or any piece.
     """
 
@@ -45,6 +47,7 @@ class NodeConfig:
     metadata_timeout_s: float = 120.0
     stall_timeout_s: float = 300.0
     drain_timeout_s: float = 30.0
+    admission: Admission = Admission()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:

@@ -3,6 +3,7 @@
 SwarmError
 ├── BadArgument                what the user typed or passed cannot be meant
 │   ├── MagnetError            not a magnet link that names a torrent
+│   ├── LicenceNotAccepted     the weights' licence does not allow every use, and nobody said that this one is allowed
 │   └── ContextLengthExceeded  prompt and max_tokens do not fit the model's context
 ├── ReleaseError               the release itself
 │   ├── UnsupportedArchitecture
@@ -57,6 +58,10 @@ class BadArgument(SwarmError, ValueError):
 
 
 class MagnetError(BadArgument):
+    pass
+
+
+class LicenceNotAccepted(BadArgument):
     pass
 
 

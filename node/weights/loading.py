@@ -20,8 +20,9 @@ def load_tensors(
 ) -> dict[str, Tensor]:
     """The tensors of these ranges, by the same names, in dtype on device.
 
-    Memory: the result, and one tensor more while it is converted. Files may be sparse: no byte outside of the ranges is
-    read. Bytes are read, not mapped: a file that shrinks under a running node is an error here, never a bus error in
+    Memory: the result, and one tensor more while it is converted (or turned, where it is stored transposed). Files may
+    be sparse: no byte outside of the ranges is read.
+    Bytes are read, not mapped: a file that shrinks under a running node is an error here, never a bus error in
     the middle of a product, and a later write to it cannot change weights that were verified.
     Raises: CorruptRelease when a file is missing or ends within a range.
     """
@@ -62,4 +63,5 @@ def _read(file: BinaryIO, name: str, where: TensorRange) -> Tensor:
                 f"{filled} are there; fetch the release again"
             )
         filled += n_read
-    return raw.view(TORCH_DTYPES[where.dtype]).view(where.shape)
+    stored = raw.view(TORCH_DTYPES[where.dtype]).view(where.stored_shape)
+    return stored.T.contiguous() if where.is_transposed else stored

@@ -14,11 +14,12 @@ from swarm.cli.console import note, print_event
 from swarm.cli.generate import token_fields
 from swarm.cli.generation import describe_generation, ended_with, generation_fields, open_client, sampling_options
 from swarm.cli.local_swarm import release_or_embedded
-from swarm.cli.options import Reach, client_options, json_option, node_options
+from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
 from swarm.errors import BadArgument, SwarmError
 
 if TYPE_CHECKING:
     from swarm.client import Client, TokenStream
+    from swarm.client.admission import Admission
     from swarm.sampling import SamplingParams
 
 CHAT_SCHEMA = "swarm.chat/1"
@@ -38,6 +39,7 @@ COMMANDS = """\
 @sampling_options
 @node_options
 @client_options
+@publisher_option
 @json_option
 def chat(
     magnet: str,
@@ -46,6 +48,7 @@ def chat(
     reach: Reach,
     timeout_s: float,
     data_dir: Path | None,
+    admission: Admission,
     as_json: bool,
 ) -> None:
     """Talk with the release that MAGNET names. Ctrl-C stops the answer, not the chat; /help lists the commands.
@@ -58,7 +61,7 @@ def chat(
     params = SamplingParams(**sampling)
     with (
         release_or_embedded(magnet, reach) as (magnet, reach),
-        open_client(magnet, reach, timeout_s, data_dir) as client,
+        open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client,
     ):
         conversation = Conversation(client, params, system, as_json)
         if sys.stdin.isatty():

@@ -97,7 +97,7 @@ def defaults_from_toml(text: bytes, source: str) -> dict[str, Any]:
         "chat": {**shared, **sampling},
         "status": shared,
         "top": shared,
-        "release": {"inspect": reach, "seed": reach},
+        "release": {"inspect": reach, "plan": reach, "seed": reach},
         "node": {"start": shared},
     }
 

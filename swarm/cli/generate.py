@@ -20,11 +20,12 @@ from swarm.cli.generation import (
     sampling_options,
 )
 from swarm.cli.local_swarm import EMBEDDED, release_or_embedded
-from swarm.cli.options import Reach, client_options, json_option, node_options
+from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
 from swarm.errors import BadArgument, SwarmError
 
 if TYPE_CHECKING:
     from swarm.client import TokenEvent, TokenStream
+    from swarm.client.admission import Admission
     from swarm.grammar import Grammar
 
 GENERATE_SCHEMA = "swarm.generate/1"
@@ -50,6 +51,7 @@ GENERATE_SCHEMA = "swarm.generate/1"
 @click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Go on from a journal.")
 @node_options
 @client_options
+@publisher_option
 @json_option
 def generate(
     magnet: str,
@@ -65,6 +67,7 @@ def generate(
     reach: Reach,
     timeout_s: float,
     data_dir: Path | None,
+    admission: Admission,
     as_json: bool,
 ) -> None:
     """Complete PROMPT with the release that MAGNET names, streaming the text to stdout and the figures to stderr.
@@ -88,7 +91,7 @@ def generate(
     with (
         release_or_embedded(magnet, reach) as (magnet, reach),
         telling_how_to_go_on(resume or journal),
-        open_client(magnet, reach, timeout_s, data_dir) as client,
+        open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client,
     ):
         if resume is not None:
             stream = client.resume(resume)

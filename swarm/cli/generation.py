@@ -14,11 +14,12 @@ from swarm.cli.console import format_duration, note
 from swarm.cli.options import Reach
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from swarm.client import Client, Generation, TokenStream
     from swarm.facts import Route
     from swarm.messages import HopTime
+    from swarm.terms import NodeId
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -50,7 +51,9 @@ def sampling_options(verb: Verb) -> Verb:
     return with_sampling  # type: ignore[return-value]
 
 
-def open_client(magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None) -> Client:
+def open_client(
+    magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, publishers: Iterable[NodeId] = ()
+) -> Client:
     """A client of the release that the magnet names. Raises: MagnetError, MetadataTimeout, NoNodesFound."""
     import logging
 
@@ -72,6 +75,7 @@ def open_client(magnet: str, reach: Reach, timeout_s: float, data_dir: Path | No
         network=reach.network,
         data_dir=data_dir,
         timeout_s=timeout_s,
+        publishers=tuple(publishers),
     )
 
 

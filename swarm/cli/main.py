@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "release": ("swarm.cli.release:release", "Create, inspect and seed releases (weights as torrents)."),
     "generate": ("swarm.cli.generate:generate", "Complete a prompt with the nodes behind a magnet link."),
     "chat": ("swarm.cli.chat:chat", "Talk with the model behind a magnet link."),
+    "keys": ("swarm.cli.keys:keys", "Make keys that sign releases, and say whose signatures you trust."),
     "status": ("swarm.cli.status:status", "Show the nodes of a release and which layers they cover."),
     "top": ("swarm.cli.top:top", "Watch the nodes of a release: layers, sessions, tokens/s."),
     "gateway": ("swarm.cli.gateway:gateway", "Serve releases over HTTP: OpenAI's and Mistral's API, a web chat."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from swarm.errors import BadArgument
-from swarm.terms import Address
+from swarm.terms import Address, NodeId
 
 if TYPE_CHECKING:
+    from swarm.client.admission import Admission
+    from swarm.identity import Keyring
     from swarm.torrent import TorrentConfig
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -157,3 +160,79 @@ def client_options(verb: Verb) -> Verb:
     """--timeout and --data-dir as every verb that asks nodes has them."""
     timeout = timeout_option(60.0, "How long to wait for metadata and nodes.")
     return timeout(data_dir_option("Where configs and tokenizers are kept (default: the user's cache folder).")(verb))
+
+
+def keys_dir_option(verb: Verb) -> Verb:
+    """--keys-dir, handed to the verb as `keys_dir`: None for the user's own."""
+    return click.option(
+        "--keys-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="SWARM_KEYS_DIR",
+        help="Where signing keys and trusted ids are kept (default: the user's config folder).",
+    )(verb)
+
+
+def keyring_at(keys_dir: Path | None) -> Keyring:
+    from platformdirs import user_config_path
+
+    from swarm.identity import Keyring
+
+    return Keyring(keys_dir or user_config_path("mistral-swarm") / "keys")
+
+
+def publisher_option(verb: Verb) -> Verb:
+    """--publisher and --keys-dir, handed over as one `admission: Admission`, of somebody who hosts nothing.
+
+    --publisher takes an id, a name that is known to the keyring, or `trusted`.
+    """
+
+    @click.option(
+        "--publisher",
+        "publishers",
+        multiple=True,
+        metavar="KEY",
+        help="Take only a release that this key signed: an id, a name, or `trusted` (repeatable).",
+    )
+    @keys_dir_option
+    @functools.wraps(verb)
+    def with_publishers(*args: Any, publishers: tuple[str, ...], keys_dir: Path | None, **rest: Any) -> Any:
+        from swarm.client.admission import Admission
+
+        keyring = keyring_at(keys_dir)
+        wanted: set[NodeId] = set()
+        for who in publishers:
+            wanted |= set(keyring.trusted()) if who == "trusted" else {keyring.find(who)}
+        if publishers and not wanted:
+            raise BadArgument("no key is trusted yet; trust one with: swarm keys trust ID NAME")
+        admission = Admission(publishers=frozenset(wanted), trusted=keyring.known(), hosts=False)
+        return verb(*args, admission=admission, **rest)
+
+    return with_publishers  # type: ignore[return-value]
+
+
+def admission_options(verb: Verb) -> Verb:
+    """--accept-licence, --publisher and --keys-dir, handed over as one `admission: Admission`."""
+
+    @click.option(
+        "--accept-licence",
+        "accepted",
+        multiple=True,
+        metavar="NAME",
+        help="Say that a licence which is not free for every use (mrl, mnpl) covers yours (repeatable).",
+    )
+    @publisher_option
+    @functools.wraps(verb)
+    def with_admission(*args: Any, accepted: tuple[str, ...], admission: Admission, **rest: Any) -> Any:
+        host = dataclasses.replace(admission, accepted_licences=frozenset(accepted), hosts=True)
+        return verb(*args, admission=host, **rest)
+
+    return with_admission  # type: ignore[return-value]
+
+
+def magnet_of(text: str) -> str:
+    """A catalogue's name, or one of its infohashes, as the magnet link that it stands for; any other text as it is."""
+    from swarm.release import find_entry
+    from swarm.torrent import Magnet
+
+    entry = find_entry(text)
+    return text if entry is None else str(Magnet(entry.infohash, None, entry.name, entry.trackers))

@@ -11,7 +11,10 @@ from swarm.cli.options import json_option, torrent_peer_option
 from swarm.cli.release_embedded import embedded
 from swarm.cli.release_files import hash_folder, torrent_path, write_atomically
 from swarm.cli.release_inspect import inspect
+from swarm.cli.release_list import list_releases
+from swarm.cli.release_plan import plan
 from swarm.cli.release_seed import seed
+from swarm.cli.release_sign import check_papers, sign, verify
 from swarm.terms import Address
 
 CREATE_SCHEMA = "swarm.release.create/1"
@@ -19,12 +22,16 @@ CREATE_SCHEMA = "swarm.release.create/1"
 
 @click.group(epilog="Example: swarm release create ./Mixtral-8x7B-v0.1")
 def release() -> None:
-    """Create, inspect and seed releases: folders of weights, named by their torrent's infohash."""
+    """Create, sign, inspect, plan and seed releases: folders of weights, named by their torrent's infohash."""
 
 
 release.add_command(embedded)
 release.add_command(inspect)
+release.add_command(list_releases)
+release.add_command(plan)
 release.add_command(seed)
+release.add_command(sign)
+release.add_command(verify)
 
 
 @release.command(
@@ -54,12 +61,11 @@ def create(
 ) -> None:
     """Make a torrent of the release in DIR and print its magnet link as the last line.
 
-    The layout is checked first: config, index and every weight file's header must agree.
+    The layout is checked first: config, index and every weight file's header must agree, and with them a manifest.
     """
-    from swarm.release import read_folder_layout
-
     folder = folder.resolve()
-    read_folder_layout(folder)
+    _, provenance = check_papers(folder)
+    note(provenance.words)
     torrent = hash_folder(folder, piece_size, trackers, web_seeds, hybrid=hybrid)
     path = torrent_path(folder) if output is None else output
     write_atomically(path, torrent.data)

@@ -28,15 +28,14 @@ def hash_folder(
     *,
     hybrid: bool = False,
 ) -> Torrent:
-    """The torrent of `folder`, with progress on stderr. piece_size None: chosen by the total size.
+    """The torrent of `folder`, with progress on stderr. piece_size None: default_piece_size.
 
     hybrid: v2 hashes (SHA-256) beside v1's.
     """
-    from swarm.release import list_folder, pick_piece_size
     from swarm.torrent import create_torrent
 
     if piece_size is None:
-        piece_size = pick_piece_size(sum(list_folder(folder).values()))
+        piece_size = default_piece_size(folder)
     with ProgressMeter(f"hashing {folder.name}", show=lambda n: f"{n:.0f} pieces") as meter:
         return create_torrent(
             folder,
@@ -46,6 +45,14 @@ def hash_folder(
             hybrid=hybrid,
             progress=lambda done, total: meter.update(done, total=total),
         )
+
+
+def default_piece_size(folder: Path) -> int:
+    """What `release create` takes for this folder: by its total size and its layout. Raises: ReleaseError."""
+    from swarm.release import choose_weight_files, list_folder, pick_piece_size
+
+    files = list_folder(folder)
+    return pick_piece_size(sum(files.values()), choose_weight_files(files).format)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

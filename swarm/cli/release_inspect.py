@@ -22,10 +22,12 @@ from swarm.cli.console import (
     out_console,
     print_json,
 )
-from swarm.cli.options import Reach, json_option, timeout_option, torrent_options
-from swarm.errors import BadArgument
+from swarm.cli.options import Reach, json_option, magnet_of, timeout_option, torrent_options
+from swarm.cli.release_sign import check_papers
+from swarm.errors import BadArgument, CorruptRelease
 
 if TYPE_CHECKING:
+    from swarm.client.admission import Provenance
     from swarm.release import ReleaseSummary
     from swarm.torrent import Download, Magnet, Torrent
 
@@ -37,12 +39,20 @@ SHOW_EVERY_S = 0.25
 @click.argument("source", metavar="DIR|TORRENT|MAGNET")
 @torrent_options
 @timeout_option(60.0, "How long to wait for metadata, or for a next piece.")
+@click.option("--check-values", is_flag=True, help="For a DIR: read every weight, and fail on NaN and infinite ones.")
 @json_option
-def inspect(source: str, reach: Reach, timeout_s: float, as_json: bool) -> None:
-    """Show architecture, parameters, layers, their bytes, and the licence.
+def inspect(source: str, reach: Reach, timeout_s: float, check_values: bool, as_json: bool) -> None:
+    """Show architecture, parameters, layers, their bytes, the licence, and who signed it.
 
-    Of a release that is not on this machine only the small files and the heads of the weight files are fetched.
+    Of a release that is not on this machine only the small files and the heads of the weight files are fetched. A name
+    from `swarm release list` stands for its link.
     """
+    if check_values:
+        if not Path(source).is_dir():
+            raise BadArgument("--check-values reads every weight: give the folder that holds them")
+        check_folder_values(Path(source).resolve())
+    if not Path(source).exists():
+        source = magnet_of(source)
     summary, facts = summarise(source, reach, timeout_s)
     if as_json:
         print_json(INSPECT_SCHEMA, {**facts, **dataclasses.asdict(summary)})
@@ -61,13 +71,15 @@ def summarise(source: str, reach: Reach, timeout_s: float) -> tuple[ReleaseSumma
         return asyncio.run(summarise_remote(magnet, reach, timeout_s))
     path = Path(source)
     if source and path.is_dir():
-        return summarise_folder(path.resolve()), {"name": path.resolve().name}
+        summary, signed = summarise_folder(path.resolve(), "")
+        return summary, {"name": path.resolve().name, **signed}
     if not path.is_file():
         raise BadArgument(f"{source!r} is no folder, no file and no magnet link; give one of the three")
     torrent = Torrent.load(path)
     folder = path.resolve().parent / torrent.name
     if is_complete(folder, torrent):
-        return summarise_folder(folder), describe_torrent(torrent)
+        summary, signed = summarise_folder(folder, torrent.infohash)
+        return summary, {**describe_torrent(torrent), **signed}
     return asyncio.run(summarise_remote(torrent, reach, timeout_s))
 
 
@@ -77,10 +89,36 @@ def is_complete(folder: Path, torrent: Torrent) -> bool:
     return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in paths.items())
 
 
-def summarise_folder(folder: Path) -> ReleaseSummary:
-    from swarm.release import describe, list_folder, read_folder_layout
+def summarise_folder(folder: Path, infohash: str) -> tuple[ReleaseSummary, dict[str, Any]]:
+    """With who signed it; a signed manifest is held against the files' heads. Raises: ReleaseError."""
+    from swarm.release import describe, list_folder
 
-    return describe(read_folder_layout(folder), list_folder(folder))
+    layout, provenance = check_papers(folder, infohash)
+    return describe(layout, list_folder(folder)), describe_provenance(provenance)
+
+
+def check_folder_values(folder: Path) -> None:
+    """Raises: CorruptRelease naming the first tensor that holds NaN or infinite values."""
+    from swarm.release import folder_reader, read_folder_layout
+    from swarm.release.values import find_unusable
+
+    layout = read_folder_layout(folder)
+    total, done = sum(tensor.size_bytes for tensor in layout.tensors.values()), 0
+    with ProgressMeter("checking values", total) as meter:
+        for name, n_unusable, size_bytes in find_unusable(layout, folder_reader(folder)):
+            if n_unusable:
+                where = layout.tensors[name].file
+                raise CorruptRelease(
+                    f"{where}: {name} holds {n_unusable} values that are NaN or infinite, so every answer would be "
+                    "nonsense; get the release from its publisher again"
+                )
+            done += size_bytes
+            meter.update(done)
+    note(f"all {len(layout.tensors)} tensors hold finite numbers")
+
+
+def describe_provenance(provenance: Provenance) -> dict[str, Any]:
+    return {"signer": provenance.signer, "signature": provenance.words}
 
 
 async def summarise_remote(
@@ -90,7 +128,8 @@ async def summarise_remote(
 
     Raises: MetadataTimeout, TransferStalled, CorruptRelease, UnsupportedArchitecture.
     """
-    from swarm.client.release import read_remote_layout
+    from swarm.client.admission import Admission
+    from swarm.client.release import read_admitted_layout
     from swarm.release import describe
     from swarm.torrent import TorrentSession
 
@@ -99,10 +138,16 @@ async def summarise_remote(
             download = await session.add(source, Path(folder), peers=reach.torrent_peers)
             torrent = await download.metadata(timeout_s)
             async with showing_fetched(download, f"reading the heads of {torrent.name}"):
-                layout = await read_remote_layout(download, torrent, None, stall_timeout_s=timeout_s)
+                layout, provenance = await read_admitted_layout(
+                    download, torrent, None, Admission(hosts=False), stall_timeout_s=timeout_s
+                )
             fetched_bytes = (await download.refresh()).fetched_bytes
     note(f"fetched {format_size(fetched_bytes)} to read it")
-    return describe(layout, torrent.sizes), {**describe_torrent(torrent), "fetched_bytes": fetched_bytes}
+    return describe(layout, torrent.sizes), {
+        **describe_torrent(torrent),
+        **describe_provenance(provenance),
+        "fetched_bytes": fetched_bytes,
+    }
 
 
 @contextlib.asynccontextmanager
@@ -168,3 +213,4 @@ def summary_rows(summary: ReleaseSummary, facts: dict[str, Any]) -> Iterator[tup
         yield "pieces", f"{facts['n_pieces']} of {format_piece_size(facts['piece_size'])}"
     yield "tokenizer", summary.tokenizer_file or "none"
     yield "licence", summary.licence or "not stated"
+    yield "signature", facts["signature"]

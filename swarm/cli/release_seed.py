@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.cli.console import LINE_INTERVAL_S, format_rate, format_size, note, print_event, status_line
-from swarm.cli.options import ADDRESS, Reach, json_option, torrent_options
+from swarm.cli.options import ADDRESS, Reach, admission_options, json_option, torrent_options
 from swarm.cli.release_files import hash_folder, reusable_torrent, torrent_path, write_atomically
-from swarm.errors import BadArgument, VerificationError
+from swarm.cli.release_sign import read_papers
+from swarm.errors import BadArgument, ReleaseError, VerificationError
 from swarm.terms import Address
 
 if TYPE_CHECKING:
+    from swarm.client.admission import Admission
     from swarm.torrent import Download, Torrent, TorrentSession
 
 SEED_SCHEMA = "swarm.release.seed/1"
@@ -52,6 +54,7 @@ class SeedOptions:
     help="For a TORRENT: the folder that holds the release's folder (default: where the torrent lies).",
 )
 @torrent_options
+@admission_options
 @json_option
 def seed(
     source: Path,
@@ -59,6 +62,7 @@ def seed(
     external: Address | None,
     parent_dir: Path | None,
     reach: Reach,
+    admission: Admission,
     as_json: bool,
 ) -> None:
     """Seed a release until interrupted, and print its magnet link.
@@ -79,8 +83,33 @@ def seed(
         reusable = reusable_torrent(source)
         torrent, folder, is_hashed = reusable or make_torrent(source), source, reusable is None
     parent_dir = (parent_dir or source.parent).resolve()
+    check_admission(torrent, torrent.root_in(parent_dir), admission)
     options = SeedOptions(torrent, parent_dir, folder, is_hashed, listen, external, reach, as_json)
     asyncio.run(seed_until_stopped(options))
+
+
+def check_admission(torrent: Torrent, root: Path, admission: Admission) -> None:
+    """Refuse what may not be passed on without a word from the user, and say who signed it.
+
+    Releases that cannot be run here can be seeded; of them only the licence is looked at, unless a signer is asked for.
+    Raises: LicenceNotAccepted, CorruptRelease.
+    """
+    from swarm.client.admission import admit
+    from swarm.release import check_licence, find_entry, folder_licence, read_folder_layout
+
+    if not root.is_dir():
+        return
+    try:
+        layout = read_folder_layout(root)
+    except ReleaseError:
+        if admission.publishers:
+            raise
+        entry = find_entry(torrent.infohash)
+        for licence in (folder_licence(root), entry.licence if entry else None):
+            check_licence(licence, admission.accepted_licences, torrent.name)
+        return
+    papers = read_papers(root, torrent.sizes)
+    note(admit(layout, torrent.sizes, torrent.infohash, papers, admission).words)
 
 
 def make_torrent(folder: Path) -> Torrent:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import platformdirs
 
+from swarm.client.admission import Admission
 from swarm.client.generation import TokenLoop, check_context
 from swarm.client.journal import Journal
 from swarm.client.network import NetworkConfig, RpcFactsPort
@@ -26,7 +27,7 @@ from swarm.identity import NodeKey, issue
 from swarm.routing import coverage
 from swarm.rpc import Dialer
 from swarm.sampling import SamplingParams
-from swarm.terms import Address
+from swarm.terms import Address, NodeId, is_node_id
 from swarm.tokenizer import Tokenizer
 from swarm.torrent import Download, Magnet, TorrentSession
 
@@ -94,12 +95,15 @@ class AsyncClient:
 
     def __init__(
         self, magnet: str, *, bootstrap: Sequence[str] = (), peers: Sequence[str] = (), network: str | None = None,
-        data_dir: Path | None = None, timeout_s: float = 60.0,
+        data_dir: Path | None = None, timeout_s: float = 60.0, publishers: Sequence[str] = (),
     ) -> None:  # fmt: skip
         if not timeout_s > 0:
             raise BadArgument(f"timeout_s is {timeout_s}; it must be positive")
         self.magnet = Magnet.parse(magnet)
         self.timeout_s = timeout_s
+        if not all(map(is_node_id, publishers)):
+            raise BadArgument("publishers are ids of keys, as `swarm keys show NAME` prints them")
+        self._admission = Admission(publishers=frozenset(map(NodeId, publishers)), hosts=False)
         self._peers = tuple(Address.parse(peer) for peer in peers)
         self._network = NetworkConfig.named(network, tuple(Address.parse(node) for node in bootstrap))
         base = data_dir or Path(platformdirs.user_cache_dir("mistral-swarm"))
@@ -220,7 +224,7 @@ class AsyncClient:
         try:
             torrent = await fetch_metadata(download, self.magnet, self.timeout_s)
             async with asyncio.timeout(self.timeout_s):
-                release = await fetch_client_release(download, torrent)
+                release = await fetch_client_release(download, torrent, self._admission)
         except TimeoutError:
             raise MetadataTimeout(
                 f"the release's config and tokenizer did not arrive within {self.timeout_s:g} s. Tried "
@@ -276,18 +280,20 @@ class AsyncClient:
 
 def connect_async(
     magnet: str, *, bootstrap: Sequence[str] = (), peers: Sequence[str] = (), network: str | None = None,
-    data_dir: Path | None = None, timeout_s: float = 60.0,
+    data_dir: Path | None = None, timeout_s: float = 60.0, publishers: Sequence[str] = (),
 ) -> AsyncClient:  # fmt: skip
     """A client of the release that magnet names; enter it with `async with`.
 
     bootstrap: "host:port" of DHT nodes to begin with. peers: "host:port" of nodes to ask without any DHT.
     network: 'loopback', 'lan' or 'wan' (default: the environment's SWARM_NETWORK, else 'wan').
     data_dir: where the release's small files are kept between runs. timeout_s: the longest wait for others.
+    publishers: ids of keys, one of which must have signed the release; empty: anybody's, or nobody's.
     Raises: MagnetError, BadArgument; on entering: TransferError, ReleaseError.
     """
     return AsyncClient(
-        magnet, bootstrap=bootstrap, peers=peers, network=network, data_dir=data_dir, timeout_s=timeout_s
-    )
+        magnet, bootstrap=bootstrap, peers=peers, network=network, data_dir=data_dir, timeout_s=timeout_s,
+        publishers=publishers,
+    )  # fmt: skip
 
 
 async def _drain(generation: AsyncGeneration) -> Generation:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 
+from swarm.client.admission import Admission, Provenance, admit, paper_names
 from swarm.client.values import ClientRelease
 from swarm.errors import BadArgument
-from swarm.release import ReleaseLayout, companion_files, read_layout
-from swarm.terms import Span
+from swarm.release import PieceMap, ReleaseLayout, companion_files, read_layout
+from swarm.terms import ExpertId, Span
 from swarm.tokenizer import Tokenizer, load_tokenizer
 from swarm.torrent import Download, Magnet, Torrent
 
 SMALL_FILES_PRIORITY = 7
 """The highest that BitTorrent has: everything else waits for what they say."""
+
+
+HASHED_AT_ONCE_BYTES = 4 << 20
 
 
 async def fetch_metadata(download: Download, magnet: Magnet, timeout_s: float) -> Torrent:
@@ -31,9 +36,16 @@ async def fetch_metadata(download: Download, magnet: Magnet, timeout_s: float) -
 
 
 async def read_remote_layout(
-    download: Download, torrent: Torrent, spans: Sequence[Span] | None, *, stall_timeout_s: float = 60.0
+    download: Download,
+    torrent: Torrent,
+    spans: Sequence[Span] | None,
+    *,
+    experts: Sequence[ExpertId] = (),
+    stall_timeout_s: float = 60.0,
 ) -> ReleaseLayout:
     """Fetch, verified, only what tells the layout of spans: () for the config alone, None for the whole model.
+
+    experts: single ones beside the spans.
 
     stall_timeout_s: how long not one byte may come.
     Raises: ReleaseError, TransferError.
@@ -43,7 +55,7 @@ async def read_remote_layout(
     await download.want(
         {piece: SMALL_FILES_PRIORITY for name in companion_files(files) for piece in torrent.pieces_of(name)}
     )
-    reading = read_layout(files, spans)
+    reading = read_layout(files, spans, experts)
     try:
         wanted = next(reading)
         while True:
@@ -57,15 +69,56 @@ async def read_remote_layout(
         return layout
 
 
+async def read_admitted_layout(
+    download: Download,
+    torrent: Torrent,
+    spans: Sequence[Span] | None,
+    admission: Admission,
+    *,
+    stall_timeout_s: float = 60.0,
+) -> tuple[ReleaseLayout, Provenance]:
+    """read_remote_layout, then what its publisher signed held against it: before any weight is fetched or loaded.
+
+    Raises: CorruptRelease for a release that is not what was signed, or not by whom was asked for; LicenceNotAccepted;
+    ReleaseError, TransferError.
+    """
+    layout = await read_remote_layout(download, torrent, spans, stall_timeout_s=stall_timeout_s)
+    sizes = torrent.sizes
+    papers: dict[str, bytes] = {}
+    digests: dict[str, str] = {}
+    for name in paper_names(sizes):
+        papers[name] = await download.fetch(name, 0, sizes[name], stall_timeout_s=stall_timeout_s)
+    for name in layout.companions if papers else ():
+        digest = hashlib.sha256()
+        for offset in range(0, sizes[name], HASHED_AT_ONCE_BYTES):
+            size_bytes = min(HASHED_AT_ONCE_BYTES, sizes[name] - offset)
+            digest.update(await download.fetch(name, offset, size_bytes, stall_timeout_s=stall_timeout_s))
+        digests[name] = digest.hexdigest()
+    return layout, await asyncio.to_thread(admit, layout, sizes, torrent.infohash, papers, admission, digests)
+
+
+def piece_map(torrent: Torrent) -> PieceMap:
+    """Where the release's files lie among the torrent's pieces."""
+    entries = [entry for entry in torrent.files if not entry.is_pad]
+    return PieceMap(
+        torrent.piece_size,
+        {entry.path: entry.offset for entry in entries},
+        {entry.path: entry.size_bytes for entry in entries},
+    )
+
+
 async def fetch_file(download: Download, torrent: Torrent, path: str) -> None:
     """Have one whole file of the torrent on disk, verified."""
     size_bytes = next(entry.size_bytes for entry in torrent.files if entry.path == path)
     await download.fetch(path, 0, size_bytes)
 
 
-async def fetch_client_release(download: Download, torrent: Torrent) -> ClientRelease:
-    """Fetch the config and the tokenizer, and nothing of the weights. Raises: ReleaseError, TransferError."""
-    layout = await read_remote_layout(download, torrent, ())
+async def fetch_client_release(download: Download, torrent: Torrent, admission: Admission) -> ClientRelease:
+    """Fetch the config and the tokenizer, and nothing of the weights; where they are signed, check that they are those.
+
+    Raises: ReleaseError, TransferError.
+    """
+    layout, _ = await read_admitted_layout(download, torrent, (), admission)
     tokenizer: Tokenizer | None = None
     if layout.tokenizer_file is not None:
         await fetch_file(download, torrent, layout.tokenizer_file)

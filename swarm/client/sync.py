@@ -187,12 +187,15 @@ class Client:
 
 def connect(
     magnet: str, *, bootstrap: Sequence[str] = (), peers: Sequence[str] = (), network: str | None = None,
-    data_dir: Path | None = None, timeout_s: float = 60.0,
+    data_dir: Path | None = None, timeout_s: float = 60.0, publishers: Sequence[str] = (),
 ) -> Client:  # fmt: skip
     """A client of the release that magnet names; enter it with `with`. Arguments and errors: see `connect_async`."""
     return Client(
-        connect_async(magnet, bootstrap=bootstrap, peers=peers, network=network, data_dir=data_dir, timeout_s=timeout_s)
-    )
+        connect_async(
+            magnet, bootstrap=bootstrap, peers=peers, network=network, data_dir=data_dir, timeout_s=timeout_s,
+            publishers=publishers,
+        )
+    )  # fmt: skip
 
 
 async def _next(generation: AsyncGeneration) -> TokenEvent | None:

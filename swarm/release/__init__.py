@@ -6,10 +6,14 @@ torrents, networks or tensors' values; the only file access is read_folder_layou
 """
 
 from swarm.release.args import ModelArgs
+from swarm.release.catalogue import CatalogueEntry, find_entry
 from swarm.release.configs import args_from_config, args_from_params
-from swarm.release.files import companion_files
-from swarm.release.folder import list_folder, read_folder_layout
+from swarm.release.files import choose_weight_files, companion_files
+from swarm.release.folder import folder_licence, folder_reader, list_folder, read_folder_layout
+from swarm.release.hollow import HollowRelease, hollow_release
 from swarm.release.layout import ReleaseLayout
+from swarm.release.licences import check_licence
+from swarm.release.manifest import FileDigest, Manifest, manifest_of
 from swarm.release.names import all_shapes
 from swarm.release.pieces import FetchPlan, PieceMap, pick_piece_size, plan_fetch
 from swarm.release.ranges import ByteRange, TensorRange
@@ -18,7 +22,11 @@ from swarm.release.summary import ReleaseSummary, describe
 
 __all__ = [
     "ByteRange",
+    "CatalogueEntry",
     "FetchPlan",
+    "FileDigest",
+    "HollowRelease",
+    "Manifest",
     "ModelArgs",
     "PieceMap",
     "ReleaseLayout",
@@ -27,10 +35,17 @@ __all__ = [
     "all_shapes",
     "args_from_config",
     "args_from_params",
+    "check_licence",
+    "choose_weight_files",
     "companion_files",
     "describe",
     "drive",
+    "find_entry",
+    "folder_licence",
+    "folder_reader",
+    "hollow_release",
     "list_folder",
+    "manifest_of",
     "pick_piece_size",
     "plan_fetch",
     "read_folder_layout",

@@ -12,8 +12,9 @@ ROPE_LAYOUTS = ("interleaved", "halves")
 STORED_DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 """Bytes per value of each dtype that weights may be stored in."""
 
-MAX_TENSORS = 200_000
-"""More tensors than any release that we run (8x22B has 1,739): what declares more is refused before it is built."""
+MAX_TENSORS = 40_000
+"""More tensors than any release that we run (8x22B has 1,739, and Large 3, not run yet, about 24,000): what declares
+more is refused before it is built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from typing import Any
 from swarm.errors import CorruptRelease
 from swarm.release.outside import REFETCH, show
 
-MAX_PICKLE_BYTES = 8 << 20
-MAX_OPCODES = 2_000_000  # a tensor takes about 40; 8x22B has 1,739 tensors
+MAX_PICKLE_BYTES = 4 << 20
+MAX_OPCODES = 500_000  # a tensor takes about 40; 8x22B has 1,739 tensors
 
 _STORAGES = {"BFloat16Storage": "bf16", "HalfStorage": "fp16", "FloatStorage": "fp32"}
 

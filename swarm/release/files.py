@@ -30,7 +30,7 @@ class WeightFiles:
 
 
 def choose_weight_files(files: Mapping[str, int]) -> WeightFiles:
-    """The files to read the model from: HF shards first, then consolidated safetensors, then a .pth.
+    """The files to read the model from: HF shards first, consolidated safetensors, fused .pt files, a .pth.
 
     files: path -> size, as in the torrent, relative to its folder. Only the top folder counts.
     Raises: CorruptRelease when the weights have no config, or there are none; UnsupportedArchitecture for other kinds.
@@ -42,13 +42,17 @@ def choose_weight_files(files: Mapping[str, int]) -> WeightFiles:
         return WeightFiles("hf", "config.json", hf, _present(files, "model.safetensors.index.json"))
     if mistral and "params.json" in files:
         return WeightFiles("mistral", "params.json", mistral, _present(files, "consolidated.safetensors.index.json"))
-    if pickled and "params.json" in files:
+    config = _present(files, "params.json")
+    if _are_fused(pickled) and (config or "config.json" in files):
+        return WeightFiles("mistral-fused", config or "config.json", pickled, None)
+    if pickled and config:
         if pickled != ("consolidated.00.pth",):
             raise UnsupportedArchitecture(
-                f"the weights are split by rows over {len(pickled)} files ({show(pickled[0])} …), which is not read; "
-                "use the release with a single consolidated.00.pth or with safetensors"
+                f"the weights lie in {len(pickled)} pickled files ({show(pickled[0])} …) of a layout that is not read; "
+                "use the release with a single consolidated.00.pth, with consolidated.00.pt to .07.pt, or with "
+                "safetensors"
             )
-        return WeightFiles("mistral-pth", "params.json", pickled, None)
+        return WeightFiles("mistral-pth", config, pickled, None)
     if hf or mistral or pickled:
         lacking, found = ("config.json", hf[0]) if hf else ("params.json", (mistral or pickled)[0])
         raise CorruptRelease(f"the release has {found} but no {lacking}, which says what model it is; add that file")
@@ -57,7 +61,7 @@ def choose_weight_files(files: Mapping[str, int]) -> WeightFiles:
         raise CorruptRelease("the release has an index but none of the shards that it names; fetch the whole release")
     raise CorruptRelease(
         "no weights found: a release is a folder with config.json and model*.safetensors, or params.json and "
-        "consolidated.safetensors or consolidated.00.pth"
+        "consolidated.safetensors, consolidated.00.pth or consolidated.00.pt and so on"
     )
 
 
@@ -131,6 +135,11 @@ def _titled_licence(text: str) -> str | None:
 
 def _matching(files: Mapping[str, int], pattern: re.Pattern[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in files if pattern.fullmatch(name)))
+
+
+def _are_fused(pickled: tuple[str, ...]) -> bool:
+    """consolidated.00.pt, .01.pt and so on, none missing in the middle."""
+    return bool(pickled) and pickled == tuple(f"consolidated.{i:02}.pt" for i in range(len(pickled)))
 
 
 def _present(files: Mapping[str, int], name: str) -> str | None:

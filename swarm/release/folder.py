@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swarm.errors import BadArgument, CorruptRelease
+from swarm.release.files import MAX_LICENCE_BYTES, find_licence, licence_files
 from swarm.release.layout import ReleaseLayout
 from swarm.release.ranges import ByteRange
 from swarm.release.reading import drive, read_layout
-from swarm.terms import Span
+from swarm.terms import ExpertId, Span
 
 
 def list_folder(folder: Path) -> dict[str, int]:
@@ -27,8 +28,17 @@ def list_folder(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def read_folder_layout(folder: Path, spans: Sequence[Span] | None = None) -> ReleaseLayout:
-    """The layout of a release on disk. Raises: BadArgument, CorruptRelease, UnsupportedArchitecture, OSError."""
+def folder_licence(folder: Path) -> str | None:
+    """What README or LICENSE in the folder state, whatever weights lie beside them."""
+    texts = {}
+    for name in licence_files(list_folder(folder)):
+        with open(folder / name, "rb") as file:
+            texts[name] = file.read(MAX_LICENCE_BYTES)
+    return find_licence(texts)
+
+
+def folder_reader(folder: Path) -> Callable[[ByteRange], bytes]:
+    """Reads ranges of the folder's files. Raises: CorruptRelease for a file that ends within one; OSError."""
 
     def read(byte_range: ByteRange) -> bytes:
         with open(folder / byte_range.file, "rb") as file:
@@ -38,4 +48,11 @@ def read_folder_layout(folder: Path, spans: Sequence[Span] | None = None) -> Rel
             raise CorruptRelease(f"{folder / byte_range.file} shrank while it was read; try again once it is at rest")
         return data
 
-    return drive(read_layout(list_folder(folder), spans), read)
+    return read
+
+
+def read_folder_layout(
+    folder: Path, spans: Sequence[Span] | None = None, experts: Sequence[ExpertId] = ()
+) -> ReleaseLayout:
+    """The layout of a release on disk. Raises: BadArgument, CorruptRelease, UnsupportedArchitecture, OSError."""
+    return drive(read_layout(list_folder(folder), spans, experts), folder_reader(folder))

@@ -17,9 +17,10 @@ from swarm.terms import ExpertId, Span
 class ReleaseLayout:
     """A release's tensors as byte ranges, under Mistral's own names.
 
-    format: 'hf', 'mistral' (safetensors) or 'mistral-pth'. tensors: all of the model's, or, when the layout was read
-    for some spans, at least those spans'. companions: the small files that a node needs or must pass on (configs,
-    tokenizers, licence). head_ranges: what was read to find all this; a fetcher has had these bytes already.
+    format: 'hf', 'mistral' (safetensors), 'mistral-pth' or 'mistral-fused' (.pt). tensors: all of the model's, or,
+    when the layout was read for some spans or experts, at least theirs. companions: the small files that a node needs
+    or must pass on (configs, tokenizers, licence). head_ranges: what was read to find all this; a fetcher has had
+    these bytes already.
     licence: as the release's README or LICENSE states it, else None.
     """
 
@@ -78,11 +79,20 @@ class ReleaseLayout:
         return {name: self.tensors[name] for name in shapes}
 
 
-def expected_shapes(args: ModelArgs, spans: Iterable[Span] | None) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that spans need (None: of the whole model). Raises: BadArgument."""
+def expected_shapes(
+    args: ModelArgs, spans: Iterable[Span] | None, experts: Iterable[ExpertId] = ()
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that spans (None: the whole model) and experts need. Raises: BadArgument."""
     if spans is None:
         return names.all_shapes(args)
     shapes: dict[str, tuple[int, ...]] = {}
+    for expert in experts:
+        if not (0 <= expert.layer_idx < args.n_layers and 0 <= expert.expert_idx < args.n_experts):
+            raise BadArgument(
+                f"expert {expert.layer_idx}:{expert.expert_idx} is not in the model's {args.n_layers} layers of "
+                f"{args.n_experts} experts"
+            )
+        shapes |= names.expert_shapes(args, expert.layer_idx, expert.expert_idx)
     for span in spans:
         if span.end > args.n_layers:
             raise BadArgument(f"span {span} ends beyond the model's {args.n_layers} layers")

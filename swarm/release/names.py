@@ -53,6 +53,18 @@ def canonical_name(name: str) -> str:
     return f"layers.{layer}.feed_forward.experts.{expert[1]}.{expert[2]}.weight" if expert else name
 
 
+def hf_name(name: str) -> str:
+    """HF's name for a canonical name of ours: the inverse of canonical_name."""
+    for theirs, ours in _HF_OUTER.items():
+        if ours == name:
+            return theirs
+    _, layer, rest = name.removesuffix(".weight").split(".", 2)
+    for theirs, ours in _HF_IN_LAYER.items():
+        if ours == rest:
+            return f"model.layers.{layer}.{theirs}.weight"
+    return f"model.layers.{layer}.{rest.replace('feed_forward', 'block_sparse_moe')}.weight"
+
+
 def embedding_shapes(args: ModelArgs) -> dict[str, tuple[int, ...]]:
     return {"tok_embeddings.weight": (args.vocab_size, args.dim)}
 
@@ -117,7 +129,7 @@ def refuse_unknown(name: str, file: str) -> UnsupportedArchitecture:
     if _FUSED.match(name):
         return UnsupportedArchitecture(
             f"{file} holds fused experts ({name}); use the release with one tensor per expert "
-            "(consolidated.00.pth of the original torrent, or the HF shards)"
+            "(consolidated.00.pth of the original torrent, or the HF shards), or with fused consolidated.NN.pt files"
         )
     return UnsupportedArchitecture(
         f"{file} holds the tensor {name}, which the config does not account for; leaving it out would change the "

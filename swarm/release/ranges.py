@@ -23,12 +23,21 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class TensorRange:
-    """A tensor's bytes: row-major, little-endian, contiguous from offset. dtype: 'bf16', 'fp16' or 'fp32'."""
+    """A tensor's bytes: row-major, little-endian, contiguous from offset. dtype: 'bf16', 'fp16' or 'fp32'.
+
+    is_transposed: the bytes are those of the matrix's transpose; shape is the tensor's own, as the model wants it.
+    """
 
     file: str
     offset: int
     dtype: str
     shape: tuple[int, ...]
+    is_transposed: bool = False
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of the bytes as they lie in the file."""
+        return tuple(reversed(self.shape)) if self.is_transposed else self.shape
 
     @property
     def size_bytes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from typing import Any
 
 from swarm.errors import CorruptRelease, LocalProtocolError
 from swarm.release import files as release_files
@@ -12,31 +13,35 @@ from swarm.release import heads, names
 from swarm.release.args import MAX_TENSORS, ModelArgs
 from swarm.release.configs import args_from_config, args_from_params
 from swarm.release.files import WeightFiles
+from swarm.release.fused import args_of_fused, read_fused
 from swarm.release.layout import ReleaseLayout, check_tensors, expected_shapes
 from swarm.release.outside import REFETCH, parse_json_object, show
 from swarm.release.pth import read_pth
 from swarm.release.ranges import ByteRange, TensorRange
-from swarm.terms import Span
+from swarm.terms import ExpertId, Span
 
 MAX_CONFIG_BYTES = 4 << 20
-MAX_INDEX_BYTES = 64 << 20
+MAX_INDEX_BYTES = 8 << 20
 _MAX_CONFIG_VALUES = 100_000
 
 LayoutReading = Generator[list[ByteRange], list[bytes], ReleaseLayout]
 _TableReading = Generator[list[ByteRange], list[bytes], dict[str, TensorRange]]
 
 
-def read_layout(files: Mapping[str, int], spans: Sequence[Span] | None = None) -> LayoutReading:
+def read_layout(
+    files: Mapping[str, int], spans: Sequence[Span] | None = None, experts: Sequence[ExpertId] = ()
+) -> LayoutReading:
     """Yields the byte ranges that it wants, is sent their bytes in that order, returns the layout.
 
     files: path relative to the release's folder -> size in bytes. spans: what will be hosted: then only the heads of
     the shards that carry those layers are read, and the layout holds at least their tensors. None: the whole model.
-    Bounds: config 4 MiB, index 64 MiB, one safetensors header 100 MB, 200,000 tensors.
+    experts: single experts beside the spans.
+    Bounds: config 4 MiB, index and one safetensors header 8 MiB, 40,000 tensors: 64 MB of memory beside the result.
     Raises: CorruptRelease, UnsupportedArchitecture; BadArgument for a span beyond the model; LocalProtocolError when
     it is sent other lengths than it asked for.
     """
     ranges_read: list[ByteRange] = []
-    steps = _read(files, spans)
+    steps = _read(files, spans, experts)
     wanted = next(steps)
     while True:
         answers = yield wanted
@@ -60,7 +65,7 @@ def drive(reading: LayoutReading, read: Callable[[ByteRange], bytes]) -> Release
         return layout
 
 
-def _read(files: Mapping[str, int], spans: Sequence[Span] | None) -> LayoutReading:
+def _read(files: Mapping[str, int], spans: Sequence[Span] | None, experts: Sequence[ExpertId]) -> LayoutReading:
     weights = release_files.choose_weight_files(files)
     _refuse_large(files, weights.config, MAX_CONFIG_BYTES)
     licences = release_files.licence_files(files)
@@ -69,11 +74,13 @@ def _read(files: Mapping[str, int], spans: Sequence[Span] | None) -> LayoutReadi
         *(ByteRange(name, 0, min(files[name], release_files.MAX_LICENCE_BYTES)) for name in licences),
     ]
     config = parse_json_object(config_bytes, weights.config, _MAX_CONFIG_VALUES)
-    args = args_from_config(config) if weights.format == "hf" else args_from_params(config)
-    expected = expected_shapes(args, spans)
+    args = _read_args(weights, config)
+    expected = expected_shapes(args, spans, experts)
     shapes = names.all_shapes(args)
     if weights.format == "mistral-pth":
         found = yield from _read_pth(weights.shards[0], files, args, expected, shapes)
+    elif weights.format == "mistral-fused":
+        found = yield from read_fused(weights.shards, files, args, expected)
     else:
         found = yield from _read_safetensors(weights, files, args, expected, shapes)
     check_tensors(found, {n: shape for n, shape in shapes.items() if n in expected or n in found}, "the release")
@@ -85,6 +92,12 @@ def _read(files: Mapping[str, int], spans: Sequence[Span] | None) -> LayoutReadi
         tokenizer_file=release_files.choose_tokenizer_file(files),
         licence=release_files.find_licence(dict(zip(licences, licence_texts, strict=True))),
     )
+
+
+def _read_args(weights: WeightFiles, config: Mapping[str, Any]) -> ModelArgs:
+    if weights.format == "hf":
+        return args_from_config(config)
+    return args_of_fused(config, weights.config) if weights.format == "mistral-fused" else args_from_params(config)
 
 
 def _read_pth(

@@ -21,8 +21,8 @@ _LOCAL = struct.Struct("<4s5H3I2H")
 
 LOCAL_HEADER_BYTES = _LOCAL.size
 MAX_TAIL_BYTES = _END64.size + _END64_LOCATOR.size + _END.size + 65535  # with the longest comment
-MAX_DIRECTORY_BYTES = 64 << 20
-MAX_ENTRIES = 200_016
+MAX_DIRECTORY_BYTES = 8 << 20
+MAX_ENTRIES = 40_016
 
 
 @dataclass(frozen=True, slots=True)

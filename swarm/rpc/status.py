@@ -49,6 +49,7 @@ TABLE: tuple[Status, ...] = (
     Status(errors.SwarmError, _Code.INTERNAL, 500),
     Status(errors.BadArgument, _Code.INVALID_ARGUMENT, 400, travels=True),
     Status(errors.MagnetError, _Code.INVALID_ARGUMENT, 400),
+    Status(errors.LicenceNotAccepted, _Code.FAILED_PRECONDITION, 403),
     Status(errors.ContextLengthExceeded, _Code.OUT_OF_RANGE, 400, travels=True),
     Status(errors.ReleaseError, _Code.INTERNAL, 500),
     Status(errors.UnsupportedArchitecture, _Code.UNIMPLEMENTED, 501),

@@ -170,7 +170,10 @@ def test_a_seeded_release_is_inspected_from_its_magnet_alone(start: Callable[...
     remote = run_json("release", "inspect", magnet, *LOOPBACK)
     assert (remote["infohash"], remote["piece_size"]) == (created["infohash"], 16384)
     local = run_json("release", "inspect", str(copy))
-    extra = {"infohash", "piece_size", "n_pieces", "fetched_bytes"}
+    (planned,) = run_json("release", "plan", magnet, "--layers", "0:2", "--experts", "4:1", *LOOPBACK)["rows"]
+    assert [planned] == run_json("release", "plan", str(copy), "--layers", "0:2", "--experts", "4:1")["rows"]
+    extra = {"infohash", "piece_size", "n_pieces", "fetched_bytes", "signature"}
+    assert (remote["signature"], local.pop("signature")) == ("unsigned: known by its infohash alone", "unsigned")
     assert {key: value for key, value in remote.items() if key not in extra} == local
     # Heads and configs only: whole pieces, so somewhat more than they are, and far from the whole.
     assert 0 < remote["fetched_bytes"] < 0.2 * remote["total_bytes"]

@@ -68,7 +68,7 @@ def completed(shell: str, line: str, commands: Path) -> list[str]:
     ("line", "offered"),
     [
         ("swarm sta", ["status"]),
-        ("swarm release ", ["embedded", "inspect", "seed", "create"]),
+        ("swarm release ", ["embedded", "inspect", "list", "plan", "seed", "sign", "verify", "create"]),
         ("swarm top --on", ["--once"]),
         ("swarm status --network l", ["loopback", "lan"]),
         ("swarm completion ", list(SHELLS)),

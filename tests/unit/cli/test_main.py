@@ -97,7 +97,7 @@ def test_every_verb_has_help_with_an_example(names: tuple[str, ...]) -> None:
     assert f"Example: swarm {' '.join(names)}" in out
 
 
-NO_ANSWER = {("release",), ("completion",), ("gateway-keys",)}
+NO_ANSWER = {("release",), ("completion",), ("gateway-keys",), ("keys",)}
 """A group, and a verb whose answer is a program itself."""
 
 

@@ -185,7 +185,7 @@ def test_hf_is_preferred_and_its_weights_must_be_there(
         ({"config.json": 9, "model.safetensors.index.json": 9}, CorruptRelease, "shards"),
         ({"mistral.Q4_K_M.gguf": 9}, UnsupportedArchitecture, "GGUF"),
         ({"config.json": 9, "pytorch_model-00001-of-00002.bin": 9}, UnsupportedArchitecture, "pickled"),
-        ({"params.json": 9, "consolidated.00.pt": 9, "consolidated.01.pt": 9}, UnsupportedArchitecture, "split"),
+        ({"params.json": 9, "consolidated.00.pth": 9, "consolidated.01.pth": 9}, UnsupportedArchitecture, "2 pickled"),
         ({"model.safetensors": 100}, CorruptRelease, "config.json"),
         ({"config.json": 5 << 20, "model.safetensors": 100}, CorruptRelease, "most"),
     ],
