@@ -35,7 +35,15 @@ MIXTRAL_1B5 = ModelArgs(
 """1.52e9 parameters, 0.46e9 of them active: 3 GB in bf16, of which a token of one sequence reads 0.86."""
 
 LAYER_8X7B = replace(
-    MIXTRAL_1B5, dim=4096, n_layers=1, n_heads=32, n_kv_heads=8, head_dim=128, hidden_dim=14336, windows=(None,)
+    MIXTRAL_1B5,
+    dim=4096,
+    n_layers=1,
+    n_heads=32,
+    n_kv_heads=8,
+    head_dim=128,
+    hidden_dim=14336,
+    windows=(None,),
+    max_positions=1 << 16,
 )
 """The dimensions of Mixtral 8x7B, one layer: 2.9 GB in bf16, of which a token reads 0.79."""
 
