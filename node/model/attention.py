@@ -53,12 +53,12 @@ class Attention:
             end = row + chunk.n_rows
             kv = chunk.cache.layer(layer_idx)
             kv.write(chunk.position, xk[:, row:end], xv[:, row:end])
-            outs += _attend(xq[row:end], batch, chunk, kv)
+            outs += attend(xq[row:end], batch, chunk, kv)
             row = end
         return self.wo(outs[0] if len(outs) == 1 else torch.cat(outs))
 
 
-def _attend(xq: Tensor, batch: Batch, chunk: Chunk, kv: LayerCache) -> list[Tensor]:
+def attend(xq: Tensor, batch: Batch, chunk: Chunk, kv: LayerCache) -> list[Tensor]:
     """Attention of a chunk's rows xq (T, H, hd), rotated and scaled, tile by tile -> (t, H * hd) each."""
     n_kv_heads = kv.group.shape[1]
     group = xq.shape[1] // n_kv_heads

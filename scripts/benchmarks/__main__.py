@@ -11,7 +11,31 @@ import click
 from benchmarks.figures import show
 from swarm.cli.local_swarm import interrupted_by_sigterm
 
-BENCHES = ("decode", "prefill", "batch", "pipeline", "parity", "fetch", "gateway", "peers")
+BENCHES = (
+    "decode",
+    "prefill",
+    "attention",
+    "batch",
+    "load",
+    "stages",
+    "pipeline",
+    "parity",
+    "fetch",
+    "gateway",
+    "peers",
+)
+    "decode",
+    "prefill",
+    "attention",
+    "batch",
+    "load",
+    "stages",
+    "pipeline",
+    "parity",
+    "fetch",
+    "gateway",
+    "peers",
+)
 
 
 @click.command()
@@ -26,6 +50,9 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     decode    a token at a time: an 8x7B layer and a 1.5e9 Mixtral against transformers, llama.cpp and the memory
     prefill   a prompt of 512 against transformers and llama.cpp
     batch     1 to 32 sessions side by side against transformers and llama.cpp
+    attention an 8x7B layer's attention against scaled_dot_product_attention
+    load      reading and packing, memory of a thousand sessions, shared prefixes
+    stages    two stages against one process on a wide Mixtral, 1, 2 and 4 sequences in flight
     pipeline  one, two and three loopback nodes against one process without a network
     parity    decode, prefill and logits of the same weights in one process, against transformers
     gateway   1, 8 and 32 streams through the HTTP gateway, against the Python client without it

@@ -24,10 +24,10 @@ GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
 class OneProcess:
     """A whole release in one Stage of this process; close() ends its compute thread."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, dtype: str, *, is_exact: bool = False) -> None:
         layout = read_folder_layout(folder)
         self.args = layout.args
-        self.model = load_model(folder, dtype)
+        self.model = load_model(folder, dtype, is_exact=is_exact)
         config = StageConfig(cache_budget_bytes=1 << 30)
         self._stage = Stage(layout.args, {self.model.span: self.model}, config, torch.device("cpu"))
         self._numbers = itertools.count()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from node.model import Chunk, KVCache, attention
-from node.model.attention import _attend
+from node.model.attention import attend
 from node.model.batch import Batch
 from node.model.rope import RopeTable
 from node.weights import PRESETS
@@ -36,7 +36,7 @@ def _cached(n_kv_heads: int, n_positions: int, window: int | None) -> KVCache:
 def _attention(xq: Tensor, cache: KVCache, position: int) -> Tensor:
     cache.advance(position - cache.length)
     chunk = Chunk(cache, xq.shape[0])
-    return torch.cat(_attend(xq, Batch([chunk], ROPE, HEAD_DIM, xq.dtype), chunk, cache.layer(0)))
+    return torch.cat(attend(xq, Batch([chunk], ROPE, HEAD_DIM, xq.dtype), chunk, cache.layer(0)))
 
 
 def _rows(cache: KVCache) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,7 @@ def test_a_rows_bits_do_not_depend_on_its_chunk_nor_on_what_comes_after(window: 
             cache.layer(0).write(row, keys[:, row : row + n_rows], values[:, row : row + n_rows])
             chunk = Chunk(cache, n_rows)
             batch = Batch([chunk], ROPE, HEAD_DIM, torch.bfloat16)
-            out += _attend(xq[row : row + n_rows], batch, chunk, cache.layer(0))
+            out += attend(xq[row : row + n_rows], batch, chunk, cache.layer(0))
             cache.advance(n_rows)
             row += n_rows
         return torch.cat(out)

@@ -1,0 +1,163 @@
+"""load: what it takes to have a model ready and to serve from it: read and packed weights, memory, shared prefixes.
+
+Memory is measured in a child process of its own, as the kernel counts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from benchmarks.engine import CHUNK_ROWS
+from benchmarks.figures import Figure
+from benchmarks.models import MIXTRAL_1B5, prompts_of, write_model
+from benchmarks.one_process import load_model
+from node.model import PAGE
+from node.stage import Prefix, Stage, StageConfig, StageSession
+from swarm.messages import Step
+from swarm.pages import page_hashes
+from swarm.terms import NodeId, SessionId, Span
+
+BENCH = "load"
+BUDGET_BYTES = 256 << 20
+N_SESSIONS = 1000
+SESSION_TOKENS = 200
+COMMON_TOKENS = 2048
+SPARE_BYTES = 600 << 20
+"""What a node may take beside its weights and its KV budget: torch, gRPC, libtorrent, Python."""
+DEFAULT_ROUNDS = 3
+
+
+def run(work_dir: Path, n_rounds: int) -> list[Figure]:
+    torch.set_num_threads(1)
+    folder = work_dir / "model"
+    write_model(MIXTRAL_1B5, folder)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    figures = _loading(folder, size, n_rounds)
+    command = [sys.executable, "-m", "benchmarks.load", str(folder), str(size)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800).stdout
+    for line in answer.splitlines():
+        case, value, unit, peer, peer_value, ratio = line.split("\t")
+        figures.append(Figure(BENCH, case, float(value), unit, peer, float(peer_value), float(ratio)))
+    return figures
+
+
+def _loading(folder: Path, size: int, n_rounds: int) -> list[Figure]:
+    """Read and pack, against reading the same files."""
+    ratios, ours, reads = [], [], []
+    for _ in range(n_rounds):
+        started_s = time.perf_counter()
+        for path in sorted(folder.glob("*.safetensors")):
+            with path.open("rb", buffering=0) as file:
+                while file.read(1 << 24):
+                    pass
+        read_s = time.perf_counter() - started_s
+        started_s = time.perf_counter()
+        load_model(folder, "bf16")
+        load_s = time.perf_counter() - started_s
+        ours.append(size / load_s / 1e9)
+        reads.append(size / read_s / 1e9)
+        ratios.append(read_s / load_s)
+    median = statistics.median
+    case = "a 1.5e9 Mixtral, read and packed"
+    return [Figure(BENCH, case, median(ours), "GB/s", "read() of its files", median(reads), median(ratios))]
+
+
+def serve(folder: Path, size: int) -> None:
+    """In the child: print figures of memory and of prefixes, a line each."""
+    torch.set_num_threads(1)
+    process = psutil.Process(os.getpid())
+    model = load_model(folder, "bf16", is_exact=True)
+    loaded = process.memory_info().rss
+    _print(
+        "peak memory while loading",
+        _peak_bytes(),
+        size + (128 << 20) + SPARE_BYTES,
+        "bytes",
+        "weights + a tensor + 600 MiB",
+    )
+    config = StageConfig(cache_budget_bytes=BUDGET_BYTES)
+    stage = Stage(model.args, {model.span: model}, config, torch.device("cpu"))
+    asyncio.run(_prefix(stage))
+    early = asyncio.run(_sessions(stage, N_SESSIONS // 10, process))
+    late = asyncio.run(_sessions(stage, N_SESSIONS - N_SESSIONS // 10, process))
+    n_tokens = N_SESSIONS * SESSION_TOKENS
+    _print(f"memory after {n_tokens} tokens of {N_SESSIONS} sessions", late, early, "bytes", "after a tenth of them")
+    _print(
+        "memory while serving",
+        late,
+        int(1.05 * (size + BUDGET_BYTES)) + SPARE_BYTES,
+        "bytes",
+        "1.05 (weights + KV) + 600 MiB",
+    )
+    stage.shut_down()
+    assert loaded
+
+
+async def _sessions(stage: Stage, n_sessions: int, process: psutil.Process) -> int:
+    """Resident bytes after so many sessions: prompts of SESSION_TOKENS, a few at a time."""
+    slots = asyncio.Semaphore(4)
+
+    async def one(number: int) -> None:
+        async with slots:
+            session = _open(stage, f"{os.getpid()}-{number}", SESSION_TOKENS)
+            ids = tuple((number * 31 + i * 7) % 31990 + 3 for i in range(SESSION_TOKENS))
+            await stage.step(session, Step(1, 0, ids[:-2], 0))
+            for position in range(SESSION_TOKENS - 2, SESSION_TOKENS):
+                await stage.step(session, Step(1, position, ids[position : position + 1], 1))
+            stage.close(session)
+
+    await asyncio.gather(*map(one, range(n_sessions)))
+    return process.memory_info().rss
+
+
+async def _prefix(stage: Stage) -> None:
+    """First token of a prompt whose first COMMON_TOKENS another session had, against that other session's."""
+    common, tail = prompts_of(1, COMMON_TOKENS, MIXTRAL_1B5.vocab_size)[0], [5, 6, 7, 8]
+    held = []
+    times = []
+    for name in ("first", "second"):
+        ids = (*common, *tail, len(name))
+        hashes = page_hashes(ids)
+        started_s = time.perf_counter()
+        session = _open(stage, name, len(ids) + 8, Prefix(b"bench", hashes))
+        position = session.cached_positions
+        while position < len(ids):
+            rows = ids[position : position + CHUNK_ROWS]
+            filled = hashes[position // PAGE : (position + len(rows)) // PAGE]
+            await stage.step(
+                session, Step(1, position, rows, int(position + len(rows) == len(ids)), page_hashes=filled)
+            )
+            position += len(rows)
+        times.append(time.perf_counter() - started_s)
+        held.append(stage.cache_bytes)
+        stage.close(session)
+    case = f"first token behind a common prefix of {COMMON_TOKENS}"
+    print(f"{case}\t{times[1]}\ts\tthe first session's\t{times[0]}\t{times[0] / times[1]}")
+    _print("KV memory with two sessions of that prefix", held[1], held[0], "bytes", "with the first alone")
+
+
+def _open(stage: Stage, name: str, max_positions: int, prefix: Prefix | None = None) -> StageSession:
+    key = (NodeId(""), SessionId(name), 0)
+    return stage.open(key, 1, Span(0, stage.args.n_layers), max_positions, 1, prefix)
+
+
+def _peak_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def _print(case: str, ours: int, bound: int, unit: str, peer: str) -> None:
+    print(f"{case}\t{ours}\t{unit}\t{peer}\t{bound}\t{bound / ours}")
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]))
