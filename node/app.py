@@ -1,7 +1,7 @@
 """The node process: wires the rooms together, from a magnet link to a serving stage, and takes them down again.
 
-A life: torrent -> metadata -> layout -> gRPC up, state joining -> layers fetched and loaded -> serving -> draining ->
-gone.
+A life: torrent -> metadata -> layout -> gRPC up, state joining -> layers fetched, loaded and served one
+by one -> serving -> draining -> gone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from node.config import NodeConfig
-from node.hosting import FetchProgress, HostedRelease, choose_span, free_memory_bytes, host
+from node.hosting import FetchProgress, choose_span, free_memory_bytes, host
+from node.model import SpanModel
 from node.server import FactsHandler, SessionHandler
 from node.stage import DTYPES, Stage, StageConfig
 from swarm import __version__
@@ -37,7 +38,7 @@ from swarm.terms import Address, NodeId, SessionId, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, listening, layout, progress, ready, draining, stopped."""
+"""(event name, its fields): started, metadata, listening, layout, serving, progress, ready, draining, stopped."""
 
 
 class NodeApp:
@@ -114,6 +115,8 @@ class _Node:
         self._address = app.config.listen
         self._args: ModelArgs | None = None
         self._spans: tuple[Span, ...] = ()
+        self._loaded: tuple[Span, ...] = ()
+        self._server: RpcServer | None = None
         self._progress: FetchProgress | None = None
         self._stage: Stage | None = None
         self._sessions: SessionHandler | None = None
@@ -145,6 +148,7 @@ class _Node:
             stage=_Door(self),
             node=FactsHandler(self.discovery, self.own_fact),
         )
+        self._server = server
         bound = await server.start(config.listen)
         stack.push_async_callback(server.stop, 0.0)
         self._address = config.advertise or (Address(_outward_host(), bound.port) if bound.is_unspecified else bound)
@@ -155,16 +159,17 @@ class _Node:
             "layout",
             {"spans": [str(s) for s in self._spans], "n_layers": args.n_layers, "profile": str(config.profile)},
         )
-        hosted = await self._fetch(torrent)
-        self._serve(hosted, stack)
-        server.set_serving(True)
-        self._change(NodeState.SERVING)
+        layout = await self._read_layout(torrent, self._spans)
+        models = self._serve(layout.args, stack)
+        await self._fetch(torrent, layout, models)
+        if self._state is NodeState.JOINING:
+            self._change(NodeState.SERVING)
         event("ready", {"address": str(self._address), "spans": [str(s) for s in self._spans], **self._fetched()})
         await exchanging  # for as long as the node lives
 
     async def drain(self) -> None:
         """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
-        if self._state is not NodeState.SERVING or self._stage is None or self._sessions is None:
+        if self._stage is None or self._sessions is None:
             return
         self._sessions.draining = True
         self._change(NodeState.DRAINING)
@@ -223,27 +228,44 @@ class _Node:
         memory = free_memory_bytes(self._app.device)
         return (choose_span(args, hosts, memory, self._app.dtype.itemsize),)
 
-    async def _fetch(self, torrent: Torrent) -> HostedRelease:
-        layout = await self._read_layout(torrent, self._spans)
-        return await host(
+    async def _fetch(self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel]) -> None:
+        await host(
             self._download,
             torrent,
             layout,
-            self._spans,
+            models,
             dtype=self._app.dtype,
             device=self._app.device,
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=self._on_progress,
+            on_loaded=self._on_loaded,
         )
 
-    def _serve(self, hosted: HostedRelease, stack: AsyncExitStack) -> None:
-        budget = self._config.cache_budget_bytes or free_memory_bytes(self._app.device) // 4
-        stage_config = StageConfig(cache_budget_bytes=budget, max_sessions=self._config.max_sessions)
-        self._stage = Stage(hosted.layout.args, hosted.models, stage_config, self._app.device)
+    def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> dict[Span, SpanModel]:
+        """The stage, open for sessions on what of its models is loaded: at first on nothing."""
+        dtype, device = self._app.dtype, self._app.device
+        models = {span: SpanModel(args, span, dtype=dtype, device=device) for span in self._spans}
+        to_come = sum(map(len, self._spans)) * args.n_layer_params * dtype.itemsize
+        budget = self._config.cache_budget_bytes or max(1, free_memory_bytes(device) - to_come) // 4
+        stage_config = StageConfig(cache_budget_bytes=max(1, budget), max_sessions=self._config.max_sessions)
+        self._stage = Stage(args, models, stage_config, device)
+        self._stage.set_loaded(())
         stack.callback(self._stage.shut_down)
         self._sessions = SessionHandler(
             self._key.node_id, self.discovery.release, self._config.profile, self._stage, self._dialer
         )
+        return models
+
+    def _on_loaded(self, spans: tuple[Span, ...]) -> None:
+        """Serve these layers, and say so, while the others are still on their way."""
+        if self._stage is None or self._server is None or spans == self._loaded:
+            return
+        self._loaded = spans
+        self._stage.set_loaded(spans)
+        if self._state is NodeState.JOINING:
+            self._server.set_serving(True)
+            self._app.on_event("serving", {"address": str(self._address), "loaded_spans": [str(s) for s in spans]})
+            self._change(NodeState.JOINING)
 
     async def _introduce(self) -> None:
         """Tell the torrent of the nodes that were met: they seed what they host."""
@@ -296,11 +318,12 @@ class _Node:
             needed_bytes=progress.needed_bytes if progress is not None else 0,
             fetched_bytes=progress.fetched_bytes if progress is not None else 0,
             version=__version__,
+            loaded_spans=self._loaded if self._state is NodeState.JOINING else (),
         )
 
 
 class _Door:
-    """The Stage service from the first moment on: refuses until the layers are loaded."""
+    """The Stage service from the first moment on: refuses until there is a stage."""
 
     def __init__(self, node: _Node) -> None:
         self._node = node

@@ -212,6 +212,8 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(f"listening on {fields['listen']}, dialled as {fields['address']}")
         case "layout":
             note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
+        case "serving":
+            note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
         case "progress":
             done, whole = format_percent(fields["have_bytes"], fields["planned_bytes"]), fields["planned_bytes"]
             layers = f"{fields['layers_loaded']}/{fields['layers_total']} layers loaded"

@@ -5,6 +5,6 @@ tensors are in memory twice. Knows torrents and models; knows no sessions, no gR
 """
 
 from node.hosting.choice import choose_span, free_memory_bytes
-from node.hosting.loading import FetchProgress, HostedRelease, host, load_part
+from node.hosting.loading import FetchProgress, host, load_part, servable
 
-__all__ = ["FetchProgress", "HostedRelease", "choose_span", "free_memory_bytes", "host", "load_part"]
+__all__ = ["FetchProgress", "choose_span", "free_memory_bytes", "host", "load_part", "servable"]

@@ -1,9 +1,11 @@
-"""Fetches the pieces of the hosted layers in the order of the layers, and loads each layer when it is whole."""
+"""Fetches the pieces of the hosted layers in the order of the layers, and loads each layer when it is whole, so that
+the first ones serve while the rest is on its way.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from node.model import SpanModel
 from node.weights import load_tensors
 from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
-from swarm.terms import Span
+from swarm.terms import Span, merge_spans
 from swarm.torrent import Download, Torrent
 
 
@@ -33,38 +35,33 @@ class FetchProgress:
     download_rate: float
 
 
-@dataclass(slots=True)
-class HostedRelease:
-    """What a node hosts: one model per span."""
-
-    layout: ReleaseLayout
-    models: dict[Span, SpanModel]
-
-
 async def host(
     download: Download,
     torrent: Torrent,
     layout: ReleaseLayout,
-    spans: Sequence[Span],
+    models: dict[Span, SpanModel],
     *,
     dtype: torch.dtype,
     device: torch.device,
     stall_timeout_s: float,
     on_progress: Callable[[FetchProgress], None],
-) -> HostedRelease:
-    """Fetch and load spans. Layers are wanted and loaded in order; the small files come too, for others to find here.
+    on_loaded: Callable[[tuple[Span, ...]], None],
+) -> None:
+    """Fetch and load the models' spans. Layers are wanted and loaded in order; the small files come too, for others to
+    find here.
 
+    on_loaded: told after each part which layers can be served now, ends included.
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
     """
+    spans = tuple(models)
     plan = plan_fetch(layout, piece_map(torrent), spans)
     await download.want(_priorities(plan))
-    models = {span: SpanModel(layout.args, span, dtype=dtype, device=device) for span in spans}
-    n_loaded = 0
+    loaded: set[int | str] = set()
 
     def progress() -> FetchProgress:
         status = download.status()
         return FetchProgress(
-            n_loaded,
+            sum(isinstance(part, int) for part in loaded),
             sum(map(len, spans)),
             plan.needed_bytes + plan.companion_bytes,
             plan.fetched_bytes,
@@ -80,13 +77,25 @@ async def host(
         for part, pieces in plan.pieces_by_layer:
             await download.wait_for(pieces, stall_timeout_s=stall_timeout_s)
             await asyncio.to_thread(load_part, part, layout, models, root, dtype, device)
-            n_loaded += isinstance(part, int)
+            loaded.add(part)
+            on_loaded(servable(spans, layout.args.n_layers, loaded))
         await download.wait_for(plan.all_pieces, stall_timeout_s=stall_timeout_s)
     finally:
         reporter.cancel()
         await asyncio.gather(reporter, return_exceptions=True)
     on_progress(progress())
-    return HostedRelease(layout, models)
+
+
+def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[int | str]) -> tuple[Span, ...]:
+    """The hosted layers that can be served with these parts: the first one needs the embeddings, the last one the
+    head.
+    """
+
+    def is_whole(layer_idx: int) -> bool:
+        ends = {0: "embeddings"}.get(layer_idx), {n_layers - 1: "head"}.get(layer_idx)
+        return layer_idx in loaded and all(end is None or end in loaded for end in ends)
+
+    return merge_spans([Span(idx, idx + 1) for span in spans for idx in span if is_whole(idx)])
 
 
 def piece_map(torrent: Torrent) -> PieceMap:
