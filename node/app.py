@@ -37,8 +37,15 @@ from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, NodeId, SessionId, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
+MAX_NODES_PER_FOLDER = 16
+
+SHARING_INTERVAL_S = 10.0
+"""How often a node says what it gave, when that changed."""
+
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, listening, layout, serving, progress, ready, draining, stopped."""
+"""(event name, its fields): started, metadata, listening, layout, serving, progress, ready, sharing, draining,
+stopped.
+"""
 
 
 class NodeApp:
@@ -67,8 +74,7 @@ class NodeApp:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
-            stack.enter_context(_exclusive(self._dir))
-            key = NodeKey.load_or_create(self._dir / "node.key")
+            key = NodeKey.load_or_create(stack.enter_context(_own_key(self._dir)))
             torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
             download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
             self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
@@ -165,6 +171,8 @@ class _Node:
         if self._state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         event("ready", {"address": str(self._address), "spans": [str(s) for s in self._spans], **self._fetched()})
+        sharing = asyncio.create_task(self._tell_sharing())
+        stack.push_async_callback(_cancel, sharing)
         await exchanging  # for as long as the node lives
 
     async def drain(self) -> None:
@@ -239,6 +247,8 @@ class _Node:
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=self._on_progress,
             on_loaded=self._on_loaded,
+            make_room=lambda pieces: self._torrents.drop(self._download, pieces),
+            disk_bytes=self._config.disk_bytes,
         )
 
     def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> dict[Span, SpanModel]:
@@ -266,6 +276,19 @@ class _Node:
             self._server.set_serving(True)
             self._app.on_event("serving", {"address": str(self._address), "loaded_spans": [str(s) for s in spans]})
             self._change(NodeState.JOINING)
+
+    async def _tell_sharing(self) -> None:
+        """Say now and then what this node gave to others, when it gave something."""
+        told = -1
+        while True:
+            status = self._download.status()
+            if status.uploaded_ever_bytes != told:
+                told = status.uploaded_ever_bytes
+                ratio = status.share_ratio
+                fields = {"uploaded_bytes": told, "fetched_bytes": status.fetched_ever_bytes}
+                fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
+                self._app.on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})
+            await asyncio.sleep(SHARING_INTERVAL_S)
 
     async def _introduce(self) -> None:
         """Tell the torrent of the nodes that were met: they seed what they host."""
@@ -361,14 +384,21 @@ def _outward_host() -> str:
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Hold folder for this process alone: two nodes writing the same files would spoil both. Raises: BadArgument."""
+def _own_key(folder: Path) -> Iterator[Path]:
+    """Where this process keeps its node's key: node.key, or node-2.key and so on beside nodes that run already.
+
+    Nodes of one release and data folder share its content; no two are the same node. Raises: BadArgument.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadArgument(
-                f"another node already uses {folder}; stop it, or give this one its own --data-dir"
-            ) from None
-        yield
+    for number in range(1, MAX_NODES_PER_FOLDER + 1):
+        name = "" if number == 1 else f"-{number}"
+        with (folder / f"lock{name}").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield folder / f"node{name}.key"
+            return
+    raise BadArgument(
+        f"{MAX_NODES_PER_FOLDER} nodes use {folder} already; stop one, or give this one its own --data-dir"
+    )

@@ -78,6 +78,14 @@ def node() -> None:
     metavar="BYTES",
     help="For all sessions' KV caches; 0: a quarter of the free memory.",
 )
+@click.option(
+    "--disk",
+    "disk_bytes",
+    type=click.IntRange(0),
+    default=0,
+    metavar="BYTES",
+    help="The most that the release may take on disk; pieces of layers no longer hosted go first. 0: unbounded.",
+)
 @click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
     "--upload-rate",
@@ -101,6 +109,7 @@ def start(
     torrent_port: int,
     threads: int,
     cache_budget: int,
+    disk_bytes: int,
     max_sessions: int,
     upload_rate: int,
     download_rate: int,
@@ -137,6 +146,7 @@ def start(
         torrent_port=torrent_port,
         threads=threads,
         cache_budget_bytes=cache_budget,
+        disk_bytes=disk_bytes,
         max_sessions=max_sessions,
         upload_rate=upload_rate,
         download_rate=download_rate,
@@ -224,6 +234,10 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
             note(f"needed {format_size(needed)}, {came}")
             note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
+        case "sharing":
+            given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
+            words = f", share ratio {ratio:.2f}" if ratio is not None else ""
+            note(f"gave {given} to {fields['n_peers']} peers, {format_rate(fields['upload_rate'])}{words}")
         case "draining" if fields["sessions"]:
             n_sessions = fields["sessions"]
             note(

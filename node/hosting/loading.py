@@ -5,12 +5,13 @@ the first ones serve while the rest is on its way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from node.hosting.room import choose_evictions
 from node.model import SpanModel
 from node.weights import load_tensors
 from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
@@ -46,15 +47,24 @@ async def host(
     stall_timeout_s: float,
     on_progress: Callable[[FetchProgress], None],
     on_loaded: Callable[[tuple[Span, ...]], None],
+    make_room: Callable[[Sequence[int]], Awaitable[None]] | None = None,
+    disk_bytes: int = 0,
 ) -> None:
     """Fetch and load the models' spans. Layers are wanted and loaded in order; the small files come too, for others to
     find here.
 
-    on_loaded: told after each part which layers can be served now, ends included.
+    on_loaded: told after each part which layers can be served now, ends included. disk_bytes: the most that the release
+    may take on disk, 0 for no limit; make_room gives up the pieces of layers hosted no longer, to stay below it.
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
     """
     spans = tuple(models)
-    plan = plan_fetch(layout, piece_map(torrent), spans)
+    pieces = piece_map(torrent)
+    plan = plan_fetch(layout, pieces, spans)
+    await download.checked()
+    if disk_bytes and make_room is not None:
+        have = [piece for piece in range(torrent.n_pieces) if download.has(piece)]
+        others = download.availability() or [0] * torrent.n_pieces
+        await make_room(choose_evictions(have, plan.all_pieces, pieces.bytes_in, others, disk_bytes))
     await download.want(_priorities(plan))
     loaded: set[int | str] = set()
 
@@ -74,8 +84,8 @@ async def host(
     root = torrent.root_in(download.save_dir)
     reporter = asyncio.create_task(_report(lambda: on_progress(progress())))
     try:
-        for part, pieces in plan.pieces_by_layer:
-            await download.wait_for(pieces, stall_timeout_s=stall_timeout_s)
+        for part, carriers in plan.pieces_by_layer:
+            await download.wait_for(carriers, stall_timeout_s=stall_timeout_s)
             await asyncio.to_thread(load_part, part, layout, models, root, dtype, device)
             loaded.add(part)
             on_loaded(servable(spans, layout.args.n_layers, loaded))

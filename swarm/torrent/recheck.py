@@ -24,6 +24,12 @@ def recheck(torrent: Torrent, save_dir: Path, trusted: Collection[int] = ()) -> 
         return [piece in trusted or _matches(torrent, files, piece, zeros) for piece in range(torrent.n_pieces)]
 
 
+def read_piece(torrent: Torrent, save_dir: Path, piece: int) -> bytes:
+    """What lies on disk of this piece, pads included; shorter than the piece where bytes are missing. Blocks."""
+    with _Files(torrent, save_dir) as files:
+        return b"".join(files.read(*where) for where in files.slices_of(piece))
+
+
 def _matches(torrent: Torrent, files: _Files, piece: int, zeros: dict[int, bytes]) -> bool:
     slices = list(files.slices_of(piece))
     length = sum(size_bytes for _, _, size_bytes in slices)

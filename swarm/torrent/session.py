@@ -18,6 +18,7 @@ from swarm.terms import Address, Infohash
 from swarm.torrent.attempts import Attempts
 from swarm.torrent.config import TorrentConfig, session_settings
 from swarm.torrent.download import Download
+from swarm.torrent.holes import punch
 from swarm.torrent.local import check_sizes, files_with, make_folder
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
@@ -26,6 +27,7 @@ from swarm.torrent.reach import LEFT_OUT, allows_url, fence, fix_port, resolve
 from swarm.torrent.recheck import recheck
 from swarm.torrent.rendezvous import Rendezvous
 from swarm.torrent.resume import read_resume, resume_path
+from swarm.torrent.sharing import FolderLock, FollowedTransfer, Keeper
 from swarm.torrent.transfer import Transfer
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ class TorrentSession:
         self._bind_news = asyncio.Event()
         self._downloads: dict[Any, Download] = {}
         self._lonely: dict[Any, tuple[float, float]] = {}  # handle -> when to look again, and the pause after that
+        self._keepers: dict[Download, Keeper] = {}
+        self._followed: set[Download] = set()  # fetched by another process of this machine
         self._adding = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,8 +101,10 @@ class TorrentSession:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(self._save(download) for download in self._downloads.values()))
-        for download in self._downloads.values():
+        for download in (*self._downloads.values(), *self._followed):
             download.transfer.close(TransferError("the torrent session was closed; start it again to go on"))
+            if isinstance(download.transfer, FollowedTransfer):
+                download.transfer.end()
         self._pump.stop()
         self._pump = self._rendezvous = None
         self._downloads.clear()
@@ -106,13 +112,18 @@ class TorrentSession:
         self._port = 0
         holder = [self._session]
         self._session = None
+        keepers, self._keepers = self._keepers, {}
+        self._followed.clear()
         await asyncio.to_thread(holder.clear)  # the destructor waits until the trackers have heard that we leave
+        for keeper in keepers.values():
+            keeper.release()  # after the last byte was written
 
     async def add(self, source: Magnet | Torrent, save_dir: Path, *, peers: Iterable[Address] = ()) -> Download:
         """Join a torrent. Nothing is requested until the Download is asked for it.
 
         What an earlier session fetched into save_dir is taken up from the resume file there, or found by hashing.
-        Adding it again to the same save_dir returns the same Download. Raises: BadArgument.
+        Adding it again to the same save_dir returns the same Download. While another process of this machine fetches it
+        into save_dir, this one asks that one for its pieces and fetches none. Raises: BadArgument.
         """
         self._running()
         magnet = source if isinstance(source, Magnet) else source.magnet()
@@ -120,20 +131,35 @@ class TorrentSession:
         async with self._adding:
             download = self._find(magnet.infohash, save_dir)
             if download is None:
-                file = resume_path(save_dir, magnet.infohash)
-                params = await asyncio.to_thread(read_resume, file, magnet.infohash, save_dir)
                 torrent = source if isinstance(source, Torrent) else None
-                if params is not None:
-                    torrent = torrent or Torrent.from_info(params.ti.info_section())
-                elif torrent is not None:
-                    params = lt.load_torrent_buffer(torrent.data)
-                    params.piece_priorities = [0] * torrent.n_pieces
-                    if torrent.v1 is not None:
-                        params.have_pieces = await asyncio.to_thread(recheck, torrent, save_dir)
+                lock = FolderLock.take(save_dir, magnet.infohash)
+                if lock is None:
+                    download = self._follow(magnet, torrent, save_dir)
                 else:
-                    params = lt.parse_magnet_uri(str(Magnet(magnet.v1, magnet.v2, magnet.name)))
-                download = self._admit(params, magnet, torrent, save_dir, resume_file=file)
+                    download = await self._continue(magnet, torrent, save_dir)
+                    self._keepers[download] = Keeper(lock, save_dir, magnet.infohash)
         await self._dial_now(download, (*magnet.peers, *peers))
+        return download
+
+    async def _continue(self, magnet: Magnet, torrent: Torrent | None, save_dir: Path) -> Download:
+        """Join, with what an earlier session left in save_dir."""
+        file = resume_path(save_dir, magnet.infohash)
+        params = await asyncio.to_thread(read_resume, file, magnet.infohash, save_dir)
+        if params is not None:
+            torrent = torrent or Torrent.from_info(params.ti.info_section())
+        elif torrent is not None:
+            params = lt.load_torrent_buffer(torrent.data)
+            params.piece_priorities = [0] * torrent.n_pieces
+            if torrent.v1 is not None:
+                params.have_pieces = await asyncio.to_thread(recheck, torrent, save_dir)
+        else:
+            params = lt.parse_magnet_uri(str(Magnet(magnet.v1, magnet.v2, magnet.name)))
+        return self._admit(params, magnet, torrent, save_dir, resume_file=file)
+
+    def _follow(self, magnet: Magnet, torrent: Torrent | None, save_dir: Path) -> Download:
+        transfer = FollowedTransfer(save_dir, magnet.infohash, torrent, Attempts(self._describe_dht))
+        download = Download(transfer, magnet, save_dir, resume_file=None, dial=self._dial)
+        self._followed.add(download)
         return download
 
     async def seed(self, torrent: Torrent, parent_dir: Path, *, verified: bool = False) -> Download:
@@ -160,6 +186,37 @@ class TorrentSession:
                 "with its magnet link, into another folder"
             )
         return download
+
+    async def drop(self, download: Download, pieces: Iterable[int]) -> None:
+        """Give up verified pieces that nobody here wants, and the room that they take on disk.
+
+        Peers are dialled again. Does nothing where another process of this machine fetches the torrent.
+        Raises: BadArgument where files cannot have holes; TransferError.
+        """
+        self._running()
+        transfer, torrent = download.transfer, download.torrent
+        dropped = {piece for piece in pieces if piece in transfer.have and piece not in transfer.wanted}
+        if not dropped or isinstance(transfer, FollowedTransfer):
+            return
+        params = lt.read_resume_data(await transfer.start_save())
+        async with self._adding:
+            del self._downloads[transfer.handle]
+            self._session.remove_torrent(transfer.handle)
+            try:
+                await asyncio.to_thread(punch, torrent, download.save_dir, dropped)
+            finally:
+                params.have_pieces = [p in transfer.have and p not in dropped for p in range(torrent.n_pieces)]
+                params.verified_pieces, params.peers, params.banned_peers = [], [], []
+                params.piece_priorities = [0] * torrent.n_pieces
+                file = resume_path(download.save_dir, download.infohash)
+                made = self._admit(params, download.magnet, torrent, download.save_dir, resume_file=file)
+                self._downloads[made.transfer.handle] = download
+                download.take_over(made.transfer, file)
+        if transfer.wanted:
+            await download.want(transfer.wanted)
+        self._dial(download, (*download.peers, *download.magnet.peers))
+        await download.checked()
+        await download.save_resume()
 
     async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
         """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
@@ -236,6 +293,7 @@ class TorrentSession:
             if self.config.dht and self._rendezvous is not None and n_ticks % 4 == 1:
                 self._rendezvous.tick()
             now_s = time.monotonic()
+            await self._share()
             for handle, download in self._downloads.items():
                 if download.transfer.failure is None:
                     handle.post_status(0)
@@ -243,6 +301,29 @@ class TorrentSession:
             if now_s >= save_at_s:
                 await asyncio.gather(*(self._save(download) for download in self._downloads.values()))
                 save_at_s = time.monotonic() + _SAVE_EVERY_S
+
+    async def _share(self) -> None:
+        """Tell other processes what is here, want what they want, and take over where a keeper has gone."""
+        for download, keeper in self._keepers.items():
+            if download.transfer.failure is None and (wanted := keeper.sync(download.transfer)):
+                download.transfer.want(wanted)
+        for download in tuple(self._followed):
+            magnet, followed = download.magnet, download.transfer
+            assert isinstance(followed, FollowedTransfer)
+            followed.poll()
+            lock = FolderLock.take(download.save_dir, magnet.infohash)
+            if lock is None:
+                continue
+            async with self._adding:
+                made = await self._continue(magnet, followed.torrent, download.save_dir)
+                self._downloads[made.transfer.handle] = download
+                self._keepers[download] = Keeper(lock, download.save_dir, magnet.infohash)
+                self._followed.remove(download)
+                download.take_over(made.transfer, resume_path(download.save_dir, magnet.infohash))
+            followed.end()
+            self._dial(download, (*download.peers, *magnet.peers))
+            if followed.wanted:
+                self._spawn(download.want(followed.wanted))
 
     def _help_lonely(self, handle: Any, download: Download, now_s: float) -> None:
         """libtorrent asks the DHT every 900 s and redials a refused peer after 60 s: too late for us."""
@@ -286,7 +367,7 @@ class TorrentSession:
         return self._rendezvous
 
     def _find(self, infohash: Infohash, save_dir: Path) -> Download | None:
-        for download in self._downloads.values():
+        for download in (*self._downloads.values(), *self._followed):
             if download.infohash == infohash:
                 if download.save_dir != save_dir:
                     raise BadArgument(f"torrent {infohash} is already open in {download.save_dir}; use that folder")
@@ -319,7 +400,7 @@ class TorrentSession:
         except RuntimeError as error:
             raise BadArgument(f"torrent {magnet.infohash} cannot be added: {error}") from error
         transfer = Transfer(handle, torrent, attempts, starts_blank=torrent is None)
-        download = Download(transfer, magnet.infohash, save_dir, resume_file=resume_file, dial=self._dial)
+        download = Download(transfer, magnet, save_dir, resume_file=resume_file, dial=self._dial)
         self._downloads[handle] = download
         return download
 
@@ -355,7 +436,7 @@ class TorrentSession:
                 download.peers[address] = None
                 download.transfer.attempts.peer(str(address), "dialled, no answer yet")
             endpoints += resolved
-        if self._rendezvous is None or download.transfer.failure is not None:
+        if self._rendezvous is None or download.transfer.failure is not None or download in self._followed:
             return
         for endpoint in endpoints:
             download.transfer.handle.connect_peer(endpoint)

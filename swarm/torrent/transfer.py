@@ -23,7 +23,8 @@ class TransferStatus:
     have_bytes: verified and on disk, pads not counted. fetched_bytes / uploaded_bytes: payload moved over the network
     since this download was added, wasted bytes included; what comes before a pad comes in whole torrent blocks of
     16 KiB. Rates are payload bytes per second.
-    n_seeds: those of the connected peers that have everything.
+    n_seeds: those of the connected peers that have everything. fetched_ever_bytes / uploaded_ever_bytes: also what
+    earlier sessions moved, as the resume file tells.
     """
 
     state: str
@@ -34,6 +35,13 @@ class TransferStatus:
     upload_rate: int
     n_peers: int
     n_seeds: int
+    fetched_ever_bytes: int = 0
+    uploaded_ever_bytes: int = 0
+
+    @property
+    def share_ratio(self) -> float | None:
+        """Given by taken, in payload bytes and over all sessions; None before anything was taken."""
+        return self.uploaded_ever_bytes / self.fetched_ever_bytes if self.fetched_ever_bytes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class Transfer:
         self.uploaded_bytes = 0
         self.download_rate = 0
         self.upload_rate = 0
+        self.fetched_ever_bytes = 0
+        self.uploaded_ever_bytes = 0
         self.n_peers = 0
         self.n_seeds = 0
         self.n_status_updates = 0
@@ -118,12 +128,21 @@ class Transfer:
             self.upload_rate,
             self.n_peers,
             self.n_seeds,
+            self.fetched_ever_bytes,
+            self.uploaded_ever_bytes,
         )
 
-    def want(self, priorities: dict[int, int]) -> None:
+    def note_wanted(self, priorities: dict[int, int]) -> None:
         self.n_wanted_missing += sum(1 for piece in priorities if piece not in self.wanted and piece not in self.have)
         self.wanted.update(priorities)
+
+    def want(self, priorities: dict[int, int]) -> None:
+        self.note_wanted(priorities)
         self.handle.prioritize_pieces(list(priorities.items()))
+
+    def ask_status(self) -> None:
+        """Have n_status_updates grow soon, with the state of then."""
+        self.handle.post_status(0)
 
     def start_read(self, piece: int) -> asyncio.Future[bytes]:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -166,6 +185,8 @@ class Transfer:
         self.uploaded_bytes = status.total_payload_upload
         self.download_rate = status.download_payload_rate
         self.upload_rate = status.upload_payload_rate
+        self.fetched_ever_bytes = status.all_time_download
+        self.uploaded_ever_bytes = status.all_time_upload
         self.n_peers = status.num_peers
         self.n_seeds = status.num_seeds
         pieces = status.pieces  # empty unless asked for

@@ -196,7 +196,7 @@ async def test_after_a_kill_nothing_verified_is_fetched_again(tmp_path: Path, to
         victim.kill()
         await victim.communicate()
     async with session() as seeder, session() as leecher:
-        await seeder.seed(torrent, tmp_path / "good")
+        seed = await seeder.seed(torrent, tmp_path / "good")
         download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
         await download.checked()
         n_kept = sum(download.has(piece) for piece in everything(torrent))
@@ -204,3 +204,4 @@ async def test_after_a_kill_nothing_verified_is_fetched_again(tmp_path: Path, to
         await download.want(dict.fromkeys(everything(torrent), 1))
         await download.wait_for(everything(torrent), stall_timeout_s=20)
         assert download.status().fetched_bytes <= SIZE - n_kept * PIECE
+        assert (await seed.refresh()).uploaded_bytes <= SIZE - n_kept * PIECE
