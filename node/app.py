@@ -7,20 +7,17 @@ by one -> serving -> draining -> gone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from node.config import NodeConfig
-from node.hosting import FetchProgress, choose_span, free_memory_bytes, host
+from node.hosting import FetchProgress, choose_span, free_memory_bytes, host, own_key
 from node.model import SpanModel
 from node.server import FactsHandler, SessionHandler
 from node.stage import DTYPES, Stage, StageConfig
@@ -36,8 +33,6 @@ from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, NodeId, SessionId, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
-
-MAX_NODES_PER_FOLDER = 16
 
 SHARING_INTERVAL_S = 10.0
 """How often a node says what it gave, when that changed."""
@@ -57,6 +52,7 @@ class NodeApp:
         self.magnet = Magnet.parse(config.magnet)
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
+        self.network = self.network.with_torrent_settings(config.torrent_settings)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
         self.dtype = DTYPES[config.profile.dtype]
@@ -74,7 +70,7 @@ class NodeApp:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
-            key = NodeKey.load_or_create(stack.enter_context(_own_key(self._dir)))
+            key = NodeKey.load_or_create(stack.enter_context(own_key(self._dir)))
             torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
             download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
             self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
@@ -381,24 +377,3 @@ def _outward_host() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
-
-
-@contextlib.contextmanager
-def _own_key(folder: Path) -> Iterator[Path]:
-    """Where this process keeps its node's key: node.key, or node-2.key and so on beside nodes that run already.
-
-    Nodes of one release and data folder share its content; no two are the same node. Raises: BadArgument.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(1, MAX_NODES_PER_FOLDER + 1):
-        name = "" if number == 1 else f"-{number}"
-        with (folder / f"lock{name}").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield folder / f"node{name}.key"
-            return
-    raise BadArgument(
-        f"{MAX_NODES_PER_FOLDER} nodes use {folder} already; stop one, or give this one its own --data-dir"
-    )

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import format_percent, format_rate, format_size, note, print_event
-from swarm.cli.options import ADDRESS, Reach, data_dir_option, json_option, node_options, timeout_option
+from swarm.cli.options import (
+    ADDRESS,
+    Reach,
+    data_dir_option,
+    json_option,
+    node_options,
+    timeout_option,
+    torrent_settings_option,
+)
 from swarm.errors import BadArgument, Interrupted
 from swarm.terms import Address, Profile, Span
 
@@ -95,6 +103,7 @@ def node() -> None:
     help="BitTorrent's share of the uplink; 0: unbounded.",
 )
 @click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
+@torrent_settings_option
 @timeout_option(120.0, "How long to wait for metadata, or for a next piece.")
 @node_options
 @data_dir_option("Where fetched bytes and the node's key are kept (default: the user's data folder).")
@@ -113,6 +122,7 @@ def start(
     max_sessions: int,
     upload_rate: int,
     download_rate: int,
+    torrent_settings: tuple[str, ...],
     timeout_s: float,
     reach: Reach,
     data_dir: Path | None,
@@ -150,6 +160,7 @@ def start(
         max_sessions=max_sessions,
         upload_rate=upload_rate,
         download_rate=download_rate,
+        torrent_settings=torrent_settings,
         metadata_timeout_s=timeout_s,
         stall_timeout_s=timeout_s,
     )

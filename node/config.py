@@ -20,6 +20,7 @@ class NodeConfig:
     machine's own when that is 0.0.0.0. network: loopback, lan or wan. threads: 0 leaves it to torch.
     cache_budget_bytes: for the KV caches of all sessions; 0: a quarter of the free memory.
     disk_bytes: the most that the release may take on disk, 0: unbounded; what is hosted no longer goes first.
+    torrent_settings: NAME=VALUE each, such as encryption=required; see swarm.torrent.SETTING_NAMES.
     upload_rate, download_rate: BitTorrent payload, bytes/s, 0: unbounded.
     metadata_timeout_s, stall_timeout_s: how long nobody may give us the torrent's metadata, or any piece.
     """
@@ -39,6 +40,7 @@ class NodeConfig:
     cache_budget_bytes: int = 0
     max_sessions: int = 64
     disk_bytes: int = 0
+    torrent_settings: tuple[str, ...] = ()
     upload_rate: int = 0
     download_rate: int = 0
     metadata_timeout_s: float = 120.0

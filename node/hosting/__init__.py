@@ -5,7 +5,17 @@ tensors are in memory twice. Knows torrents and models; knows no sessions, no gR
 """
 
 from node.hosting.choice import choose_span, free_memory_bytes
+from node.hosting.key_slot import own_key
 from node.hosting.loading import FetchProgress, host, load_part, servable
 from node.hosting.room import choose_evictions
 
-__all__ = ["FetchProgress", "choose_evictions", "choose_span", "free_memory_bytes", "host", "load_part", "servable"]
+__all__ = [
+    "FetchProgress",
+    "choose_evictions",
+    "choose_span",
+    "free_memory_bytes",
+    "host",
+    "load_part",
+    "own_key",
+    "servable",
+]

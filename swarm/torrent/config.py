@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote
 
 from swarm.errors import BadArgument
 from swarm.terms import Address
+from swarm.torrent.rates import RateWindow
 
 PUBLIC_DHT = (
     Address("dht.libtorrent.org", 25401),
@@ -14,6 +16,33 @@ PUBLIC_DHT = (
     Address("dht.transmissionbt.com", 6881),
 )
 """Well-known first contacts of the public DHT, used by wan() only."""
+
+
+_ENCRYPTION = {"allowed": 1, "required": 0, "off": 2}
+"""libtorrent's enc_policy."""
+
+_PROXY_TYPES = {("socks5", False): 2, ("socks5", True): 3, ("http", False): 4, ("http", True): 5}
+"""libtorrent's proxy_type_t, by scheme and whether there is a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Through which peers, trackers and web seeds are reached. kind: 'socks5' or 'http'."""
+
+    kind: str
+    address: Address
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Proxy:
+        """`socks5://[USER:PASSWORD@]HOST:PORT`, or http://…. Raises: BadArgument."""
+        scheme, _, rest = text.partition("://")
+        login, _, address = rest.rpartition("@")
+        user, _, password = login.partition(":")
+        if scheme not in ("socks5", "http"):
+            raise BadArgument("a proxy is written socks5://[USER:PASSWORD@]HOST:PORT, or http://…")
+        return cls(scheme, Address.parse(address), unquote(user), unquote(password))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +56,14 @@ class TorrentConfig:
     upload_rate, download_rate: bytes per second, 0 for no limit; they hold for local peers too.
     same_host_dht: several DHT nodes on one host or /24 count as different. Off on the public DHT, where it would make a
         flood of fake nodes cheap.
+    schedule: other rate limits at some times of the day.
+    pex: tell connected peers of each other.   encryption: 'allowed', 'required' or 'off'. Required leaves out peers
+        that cannot; it hides what is transferred from onlookers, not from peers.
+    proxy: of peers, trackers and web seeds; nobody can dial us then.
     utp: also speak uTP, which passes NATs that TCP does not; 40 % slower than TCP on a fast network.
     settle_s: how long after a first DHT answer to collect more. Longer finds more nodes and delays each look-up.
+    web_seed_patience_s: without progress for so long, HTTP copies are taken up anew. Shorter mends expired addresses
+        sooner and may not await a server's Retry-After.
     max_connections: of all torrents together; each costs a socket and about 100 KB.
     """
 
@@ -40,10 +75,15 @@ class TorrentConfig:
     natpmp: bool = False
     upload_rate: int = 0
     download_rate: int = 0
+    schedule: tuple[RateWindow, ...] = ()
+    pex: bool = True
+    encryption: str = "allowed"
+    proxy: Proxy | None = None
     same_host_dht: bool = False
     utp: bool = False
     settle_s: float = 0.5
     max_connections: int = 200
+    web_seed_patience_s: float = 8.0
 
     def __post_init__(self) -> None:
         if self.upload_rate < 0 or self.download_rate < 0:
@@ -52,6 +92,10 @@ class TorrentConfig:
             raise BadArgument("max_connections below 2 leaves no room for a peer and a newcomer; raise it")
         if not 0 <= self.settle_s <= 60:
             raise BadArgument("settle_s is a number of seconds between 0 and 60")
+        if self.encryption not in _ENCRYPTION:
+            raise BadArgument(f"encryption is one of {', '.join(_ENCRYPTION)}, not {self.encryption!r}")
+        if self.listen.is_loopback and self.proxy is not None:
+            raise BadArgument("a loopback session never leaves this machine and needs no proxy; leave it out")
         if self.listen.is_loopback and (self.lsd or self.upnp or self.natpmp):
             raise BadArgument(
                 "lsd, upnp and natpmp leave the machine; listen on another address than loopback to use them"
@@ -111,6 +155,8 @@ def session_settings(config: TorrentConfig, listen: Address, alert_mask: int) ->
         "webtorrent_stun_server": "",
         "upload_rate_limit": config.upload_rate,
         "download_rate_limit": config.download_rate,
+        "out_enc_policy": _ENCRYPTION[config.encryption],
+        "in_enc_policy": _ENCRYPTION[config.encryption],
         "enable_outgoing_utp": config.utp,
         "enable_incoming_utp": config.utp,
         # uTP falls from 300 to 12 MB/s with the kernel's default socket buffers.
@@ -142,5 +188,13 @@ def session_settings(config: TorrentConfig, listen: Address, alert_mask: int) ->
             "dht_restrict_search_ips": False,
             "dht_block_ratelimit": 100_000,
             "dht_upload_rate_limit": 10_000_000,
+        }
+    if config.proxy is not None:
+        settings |= {
+            "proxy_type": _PROXY_TYPES[config.proxy.kind, bool(config.proxy.user)],
+            "proxy_hostname": config.proxy.address.host,
+            "proxy_port": config.proxy.address.port,
+            "proxy_username": config.proxy.user,
+            "proxy_password": config.proxy.password,
         }
     return settings

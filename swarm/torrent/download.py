@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +28,10 @@ from swarm.torrent.metainfo import Torrent
 from swarm.torrent.resume import stamp_files, write_resume
 from swarm.torrent.transfer import Transfer, TransferStatus
 
+_log = logging.getLogger(__name__)
+
 _N_READS_AT_ONCE = 8
+_SAVE_TIMEOUT_S = 10.0
 _FETCH_PRIORITY = 7
 
 
@@ -217,6 +221,14 @@ class Download:
         """Go on with another transfer of the same torrent in the same folder. Does not want anything of it."""
         before, self.transfer, self._resume_file, self._saved = self.transfer, transfer, resume_file, None
         before.wake()
+
+    async def try_save_resume(self) -> None:
+        """save_resume(), with trouble told to the log alone: at worst the next start hashes what is there."""
+        try:
+            async with asyncio.timeout(_SAVE_TIMEOUT_S):
+                await self.save_resume()
+        except (SwarmError, TimeoutError) as error:
+            _log.warning("the progress of torrent %s was not recorded: %s", self.infohash, error or "timed out")
 
     # --- inside
 

@@ -179,8 +179,12 @@ def _lock(file: IO[bytes]) -> bool:
 
 def _replace(path: Path, data: bytes) -> None:
     scratch = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
-    scratch.write_bytes(data)
-    os.replace(scratch, path)
+    try:
+        scratch.write_bytes(data)
+        os.replace(scratch, path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def _bitmap(pieces: set[int], n_pieces: int) -> bytes:

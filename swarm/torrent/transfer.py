@@ -12,6 +12,10 @@ import libtorrent as lt
 from swarm.errors import SwarmError, TransferError, VerificationError
 from swarm.torrent.attempts import Attempts
 from swarm.torrent.metainfo import Torrent
+from swarm.torrent.web_seeds import WebSeedRenewal
+
+_PEER_BANNED = 91
+"""libtorrent's own number for it; the binding exports no names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Transfer:
         self.banned: set[str] = set()
         self.disk_fault: DiskFault | None = None
         self.failure: SwarmError | None = None
+        self.renewal: WebSeedRenewal | None = None  # where there are web seeds
         self._starts_blank = starts_blank
         self._wakers: set[asyncio.Future[None]] = set()
         self._reads: dict[int, list[asyncio.Future[bytes]]] = {}
@@ -143,6 +148,17 @@ class Transfer:
     def ask_status(self) -> None:
         """Have n_status_updates grow soon, with the state of then."""
         self.handle.post_status(0)
+
+    def renew_web_seeds(self, now_s: float) -> bool:
+        """Start over with the web seeds where nothing comes any more. False where there is no need."""
+        renewal, progress = self.renewal, self.have_bytes
+        if renewal is None or not renewal.is_due(now_s, progress, self.n_wanted_missing > 0):
+            return False
+        for url in self.handle.url_seeds():
+            self.handle.remove_url_seed(url)
+        for url in renewal.urls:
+            self.handle.add_url_seed(url)
+        return True
 
     def start_read(self, piece: int) -> asyncio.Future[bytes]:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -286,6 +302,15 @@ class Transfer:
     def _tracker_answered(self, alert: Any) -> None:
         self.attempts.tracker(alert.url, f"named {alert.num_peers} peers")
 
+    def _web_seed_failed(self, alert: Any) -> None:
+        said = alert.error_message() or alert.error.message()
+        self.attempts.web_seed(alert.server_url(), said)
+        if self.renewal is not None and alert.error.value() == _PEER_BANNED:
+            self.renewal.banned(alert.server_url())
+            self.attempts.web_seed(alert.server_url(), "banned: it sent data that fails its hash")
+        elif self.renewal is not None and said[:3].isdigit():
+            self.renewal.failed(int(said[:3]))
+
 
 def _endpoint(alert: Any) -> str:
     host, port = alert.endpoint
@@ -307,6 +332,7 @@ _HANDLERS = {
     lt.peer_error_alert: Transfer._peer_lost,
     lt.peer_disconnected_alert: Transfer._peer_lost,
     lt.peer_ban_alert: Transfer._peer_banned,
+    lt.url_seed_alert: Transfer._web_seed_failed,
     lt.tracker_announce_alert: Transfer._tracker_asked,
     lt.tracker_error_alert: Transfer._tracker_failed,
     lt.tracker_reply_alert: Transfer._tracker_answered,
