@@ -11,7 +11,7 @@ import click
 from benchmarks.figures import show
 from swarm.cli.local_swarm import interrupted_by_sigterm
 
-BENCHES = ("pipeline", "parity", "fetch", "gateway")
+BENCHES = ("pipeline", "parity", "fetch", "distribute", "gateway")
 
 
 @click.command()
@@ -25,6 +25,7 @@ def main(name: str, n_rounds: int | None, as_json: bool) -> None:
     pipeline  one, two and three loopback nodes against one process without a network
     parity    decode, prefill and logits of the same weights in one process, against transformers
     gateway   1, 8 and 32 streams through the HTTP gateway, against the Python client without it
+    distribute  one seed of 20 MB/s and up to eight nodes; time to the first layer; what hashing and seeding cost
     fetch     how much a node of a quarter of the layers fetches; download rate against aria2c
     """
     bench = importlib.import_module(f"benchmarks.{name}")

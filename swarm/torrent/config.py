@@ -56,6 +56,8 @@ class TorrentConfig:
     upload_rate, download_rate: bytes per second, 0 for no limit; they hold for local peers too.
     same_host_dht: several DHT nodes on one host or /24 count as different. Off on the public DHT, where it would make a
         flood of fake nodes cheap.
+    upload_slots: how many peers are given data at once; 0: two to eight, by the upload rate, eight without a limit.
+        Behind a narrow uplink few slots hand out whole pieces sooner, which the others then pass on.
     schedule: other rate limits at some times of the day.
     pex: tell connected peers of each other.   encryption: 'allowed', 'required' or 'off'. Required leaves out peers
         that cannot; it hides what is transferred from onlookers, not from peers.
@@ -75,6 +77,7 @@ class TorrentConfig:
     natpmp: bool = False
     upload_rate: int = 0
     download_rate: int = 0
+    upload_slots: int = 0
     schedule: tuple[RateWindow, ...] = ()
     pex: bool = True
     encryption: str = "allowed"
@@ -88,6 +91,8 @@ class TorrentConfig:
     def __post_init__(self) -> None:
         if self.upload_rate < 0 or self.download_rate < 0:
             raise BadArgument("a rate limit is a number of bytes per second, or 0 for none; it cannot be negative")
+        if self.upload_slots < 0:
+            raise BadArgument("upload_slots cannot be negative; 0 chooses by the upload rate")
         if self.max_connections < 2:
             raise BadArgument("max_connections below 2 leaves no room for a peer and a newcomer; raise it")
         if not 0 <= self.settle_s <= 60:
@@ -138,6 +143,13 @@ def _override(preset: TorrentConfig, overrides: dict[str, Any]) -> TorrentConfig
         raise BadArgument(f"{error}; a torrent session knows these settings: {known}") from error
 
 
+def _upload_slots(upload_rate: int) -> int:
+    """One for each 10 MB/s, two to eight. Measured with a seed of 20 MB/s and eight nodes that want 100 MB: with eight
+    slots it gave 2.2 copies in 12.5 s, with two 1.07 copies in 6.6 s; one node alone took 6.2 s.
+    """
+    return min(8, max(2, upload_rate // 10_000_000)) if upload_rate else 8
+
+
 def session_settings(config: TorrentConfig, listen: Address, alert_mask: int) -> dict[str, Any]:
     """libtorrent's settings pack for this configuration, listening on `listen` (its port is never 0)."""
     settings: dict[str, Any] = {
@@ -163,6 +175,7 @@ def session_settings(config: TorrentConfig, listen: Address, alert_mask: int) ->
         "recv_socket_buffer_size": 4 << 20 if config.utp else 0,
         "send_socket_buffer_size": 4 << 20 if config.utp else 0,
         "connections_limit": config.max_connections,
+        "unchoke_slots_limit": config.upload_slots or _upload_slots(config.upload_rate),
         "allow_multiple_connections_per_ip": True,
         # Two partial peers look redundant to each other until they want something: never hang up on them.
         "close_redundant_connections": False,

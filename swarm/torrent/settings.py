@@ -17,12 +17,19 @@ def _switch(text: str) -> bool:
     return text.lower() == "on"
 
 
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 6:
+        raise BadArgument(f"{text!r} is not a whole number")
+    return int(text)
+
+
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "lsd": ("lsd", _switch),
     "pex": ("pex", _switch),
     "utp": ("utp", _switch),
     "encryption": ("encryption", str),
     "proxy": ("proxy", Proxy.parse),
+    "upload-slots": ("upload_slots", _number),
     "upload-rate": ("upload_rate", parse_rate),
     "download-rate": ("download_rate", parse_rate),
     "schedule": ("schedule", parse_schedule),
