@@ -311,6 +311,10 @@ class _Node:
             "have_bytes": p.have_bytes,
             "release_bytes": p.release_bytes,
             "download_rate": p.download_rate,
+            "upload_rate": p.upload_rate,
+            "n_peers": p.n_peers,
+            "pieces_here": p.pieces_here,
+            "pieces_planned": p.pieces_planned,
         }
 
     def _change(self, state: NodeState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import format_percent, format_rate, format_size, note, print_event
+from swarm.cli.console import (
+    ProgressMeter,
+    format_duration,
+    format_percent,
+    format_rate,
+    format_size,
+    note,
+    print_event,
+)
 from swarm.cli.options import (
     ADDRESS,
     Reach,
@@ -197,11 +206,22 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
 
     stop = asyncio.Event()
     ready = False
+    meter = ProgressMeter("fetching", show=lambda n_pieces: f"{n_pieces:.0f} pieces")
+    showing = contextlib.ExitStack()
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
         nonlocal ready
         ready = ready or event == "ready"
-        print_event(EVENTS, event, **fields) if as_json else _tell(config, event, fields)
+        if as_json:
+            print_event(EVENTS, event, **fields)
+        elif event == "progress":
+            meter.update(fields["pieces_here"], progress_words(fields), total=fields["pieces_planned"])
+        else:
+            if event == "layout":
+                showing.enter_context(meter)
+            elif event in ("ready", "draining", "stopped"):
+                showing.close()
+            _tell(config, event, fields)
 
     def on_signal() -> None:
         if stop.is_set():
@@ -212,11 +232,24 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    await NodeApp(config, on_event).run(stop)
+    with showing:
+        await NodeApp(config, on_event).run(stop)
     if not ready:
         raise Interrupted(
             "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
         )
+
+
+def progress_words(fields: dict[str, Any]) -> str:
+    """Rates, peers, layers and, where it can be known, the time that is left."""
+    down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
+    words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
+    words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
+    n_missing = fields["pieces_planned"] - fields["pieces_here"]
+    if n_missing and fields["download_rate"]:
+        missing_bytes = n_missing * fields["planned_bytes"] / fields["pieces_planned"]
+        words.append(f"{format_duration(missing_bytes / fields['download_rate'])} left")
+    return ", ".join(words)
 
 
 def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
@@ -235,10 +268,6 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
         case "serving":
             note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
-        case "progress":
-            done, whole = format_percent(fields["have_bytes"], fields["planned_bytes"]), fields["planned_bytes"]
-            layers = f"{fields['layers_loaded']}/{fields['layers_total']} layers loaded"
-            note(f"have {done} of {format_size(whole)}, {format_rate(fields['download_rate'])}, {layers}")
         case "ready":
             needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
             share = format_percent(fetched, whole)

@@ -23,7 +23,7 @@ from swarm.torrent import Download, Torrent
 class FetchProgress:
     """needed_bytes: of the hosted tensors and the small files. planned_bytes: the whole pieces that carry them.
     have_bytes: verified and on disk. fetched_bytes: payload that this run got over the network. release_bytes: the
-    whole release.
+    whole release. pieces_here: of those planned. Rates are bytes per second.
     """
 
     layers_loaded: int
@@ -34,6 +34,10 @@ class FetchProgress:
     fetched_bytes: int
     release_bytes: int
     download_rate: float
+    upload_rate: float
+    n_peers: int
+    pieces_here: int
+    pieces_planned: int
 
 
 async def host(
@@ -79,6 +83,10 @@ async def host(
             status.fetched_bytes,
             torrent.total_bytes,
             status.download_rate,
+            status.upload_rate,
+            status.n_peers,
+            sum(map(download.has, plan.all_pieces)),
+            len(plan.all_pieces),
         )
 
     root = torrent.root_in(download.save_dir)
