@@ -1,20 +1,17 @@
 """The node process: wires the rooms together, from a magnet link to a serving stage, and takes them down again.
 
-A life: torrent -> metadata -> layout -> gRPC up, state joining -> layers fetched and loaded -> serving -> draining ->
-gone.
+A life: torrent -> metadata -> layout -> gRPC up, state joining -> layers fetched, loaded and served one
+by one -> serving -> draining -> gone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,13 +19,14 @@ import torch
 from node.config import NodeConfig
 from node.hosting import (
     FetchProgress,
-    HostedRelease,
     choose_span,
     free_memory_bytes,
     host,
     numerics_of,
+    own_key,
     settle_profile,
 )
+from node.model import SpanModel
 from node.server import FactsHandler, SessionHandler
 from node.stage import DTYPES, Stage, StageConfig
 from swarm import __version__
@@ -44,8 +42,13 @@ from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, NodeId, SessionId, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
+SHARING_INTERVAL_S = 10.0
+"""How often a node says what it gave, when that changed."""
+
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, layout, progress, ready, draining, stopped."""
+"""(event name, its fields): started, metadata, provenance, listening, layout, serving, progress, ready, sharing,
+draining, stopped.
+"""
 
 
 class NodeApp:
@@ -57,6 +60,7 @@ class NodeApp:
         self.magnet = Magnet.parse(config.magnet)
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
+        self.network = self.network.with_torrent_settings(config.torrent_settings)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
         self.dtype = DTYPES[config.profile.dtype]
@@ -74,8 +78,7 @@ class NodeApp:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
-            stack.enter_context(_exclusive(self._dir))
-            key = NodeKey.load_or_create(self._dir / "node.key")
+            key = NodeKey.load_or_create(stack.enter_context(own_key(self._dir)))
             torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
             download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
             self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
@@ -123,6 +126,8 @@ class _Node:
         self._args: ModelArgs | None = None
         self._profile = app.config.profile
         self._spans: tuple[Span, ...] = ()
+        self._loaded: tuple[Span, ...] = ()
+        self._server: RpcServer | None = None
         self._progress: FetchProgress | None = None
         self._stage: Stage | None = None
         self._sessions: SessionHandler | None = None
@@ -155,6 +160,7 @@ class _Node:
             stage=_Door(self),
             node=FactsHandler(self.discovery, self.own_fact),
         )
+        self._server = server
         bound = await server.start(config.listen)
         stack.push_async_callback(server.stop, 0.0)
         self._address = config.advertise or (Address(_outward_host(), bound.port) if bound.is_unspecified else bound)
@@ -165,16 +171,19 @@ class _Node:
             "layout",
             {"spans": [str(s) for s in self._spans], "n_layers": args.n_layers, "profile": str(self._profile)},
         )
-        hosted = await self._fetch(torrent)
-        self._serve(hosted, stack)
-        server.set_serving(True)
-        self._change(NodeState.SERVING)
+        layout = await self._read_layout(torrent, self._spans)
+        models = self._serve(layout.args, stack)
+        await self._fetch(torrent, layout, models)
+        if self._state is NodeState.JOINING:
+            self._change(NodeState.SERVING)
         event("ready", {"address": str(self._address), "spans": [str(s) for s in self._spans], **self._fetched()})
+        sharing = asyncio.create_task(self._tell_sharing())
+        stack.push_async_callback(_cancel, sharing)
         await exchanging  # for as long as the node lives
 
     async def drain(self) -> None:
         """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
-        if self._state is not NodeState.SERVING or self._stage is None or self._sessions is None:
+        if self._stage is None or self._sessions is None:
             return
         self._sessions.draining = True
         self._change(NodeState.DRAINING)
@@ -239,27 +248,58 @@ class _Node:
         memory = free_memory_bytes(self._app.device)
         return (choose_span(args, hosts, memory, self._app.dtype.itemsize),)
 
-    async def _fetch(self, torrent: Torrent) -> HostedRelease:
-        layout = await self._read_layout(torrent, self._spans)
-        return await host(
+    async def _fetch(self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel]) -> None:
+        await host(
             self._download,
             torrent,
             layout,
-            self._spans,
-            numerics=numerics_of(self._profile),
-            device=self._app.device,
+            models,
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=self._on_progress,
+            on_loaded=self._on_loaded,
+            make_room=lambda pieces: self._torrents.drop(self._download, pieces),
+            disk_bytes=self._config.disk_bytes,
         )
 
-    def _serve(self, hosted: HostedRelease, stack: AsyncExitStack) -> None:
-        budget = self._config.cache_budget_bytes or free_memory_bytes(self._app.device) // 4
-        stage_config = StageConfig(cache_budget_bytes=budget, max_sessions=self._config.max_sessions)
-        self._stage = Stage(hosted.layout.args, hosted.models, stage_config, self._app.device)
+    def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> dict[Span, SpanModel]:
+        """The stage, open for sessions on what of its models is loaded: at first on nothing."""
+        dtype, device = self._app.dtype, self._app.device
+        numerics = numerics_of(self._profile)
+        models = {span: SpanModel(args, span, numerics, device=device) for span in self._spans}
+        to_come = sum(map(len, self._spans)) * args.n_layer_params * dtype.itemsize
+        budget = self._config.cache_budget_bytes or max(1, free_memory_bytes(device) - to_come) // 4
+        stage_config = StageConfig(cache_budget_bytes=max(1, budget), max_sessions=self._config.max_sessions)
+        self._stage = Stage(args, models, stage_config, device)
+        self._stage.set_loaded(())
         stack.callback(self._stage.shut_down)
         self._sessions = SessionHandler(
             self._key.node_id, self.discovery.release, self._profile, self._stage, self._dialer
         )
+        return models
+
+    def _on_loaded(self, spans: tuple[Span, ...]) -> None:
+        """Serve these layers, and say so, while the others are still on their way."""
+        if self._stage is None or self._server is None or spans == self._loaded:
+            return
+        self._loaded = spans
+        self._stage.set_loaded(spans)
+        if self._state is NodeState.JOINING:
+            self._server.set_serving(True)
+            self._app.on_event("serving", {"address": str(self._address), "loaded_spans": [str(s) for s in spans]})
+            self._change(NodeState.JOINING)
+
+    async def _tell_sharing(self) -> None:
+        """Say now and then what this node gave to others, when it gave something."""
+        told = -1
+        while True:
+            status = self._download.status()
+            if status.uploaded_ever_bytes != told:
+                told = status.uploaded_ever_bytes
+                ratio = status.share_ratio
+                fields = {"uploaded_bytes": told, "fetched_bytes": status.fetched_ever_bytes}
+                fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
+                self._app.on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})
+            await asyncio.sleep(SHARING_INTERVAL_S)
 
     async def _introduce(self) -> None:
         """Tell the torrent of the nodes that were met: they seed what they host."""
@@ -286,6 +326,10 @@ class _Node:
             "have_bytes": p.have_bytes,
             "release_bytes": p.release_bytes,
             "download_rate": p.download_rate,
+            "upload_rate": p.upload_rate,
+            "n_peers": p.n_peers,
+            "pieces_here": p.pieces_here,
+            "pieces_planned": p.pieces_planned,
         }
 
     def _change(self, state: NodeState) -> None:
@@ -312,11 +356,12 @@ class _Node:
             needed_bytes=progress.needed_bytes if progress is not None else 0,
             fetched_bytes=progress.fetched_bytes if progress is not None else 0,
             version=__version__,
+            loaded_spans=self._loaded if self._state is NodeState.JOINING else (),
         )
 
 
 class _Door:
-    """The Stage service from the first moment on: refuses until the layers are loaded."""
+    """The Stage service from the first moment on: refuses until there is a stage."""
 
     def __init__(self, node: _Node) -> None:
         self._node = node
@@ -351,17 +396,3 @@ def _outward_host() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Hold folder for this process alone: two nodes writing the same files would spoil both. Raises: BadArgument."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadArgument(
-                f"another node already uses {folder}; stop it, or give this one its own --data-dir"
-            ) from None
-        yield

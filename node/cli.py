@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import format_percent, format_rate, format_size, note, print_event
+from swarm.cli.console import (
+    ProgressMeter,
+    format_duration,
+    format_percent,
+    format_rate,
+    format_size,
+    note,
+    print_event,
+)
 from swarm.cli.options import (
     ADDRESS,
     Reach,
@@ -20,6 +29,7 @@ from swarm.cli.options import (
     magnet_of,
     node_options,
     timeout_option,
+    torrent_settings_option,
 )
 from swarm.errors import BadArgument, Interrupted
 from swarm.terms import Address, Profile, Span
@@ -94,6 +104,14 @@ def node() -> None:
     metavar="BYTES",
     help="For all sessions' KV caches; 0: a quarter of the free memory.",
 )
+@click.option(
+    "--disk",
+    "disk_bytes",
+    type=click.IntRange(0),
+    default=0,
+    metavar="BYTES",
+    help="The most that the release may take on disk; pieces of layers no longer hosted go first. 0: unbounded.",
+)
 @click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
     "--upload-rate",
@@ -103,6 +121,7 @@ def node() -> None:
     help="BitTorrent's share of the uplink; 0: unbounded.",
 )
 @click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
+@torrent_settings_option
 @timeout_option(120.0, "How long to wait for metadata, or for a next piece.")
 @node_options
 @admission_options
@@ -119,9 +138,11 @@ def start(
     torrent_port: int,
     threads: int,
     cache_budget: int,
+    disk_bytes: int,
     max_sessions: int,
     upload_rate: int,
     download_rate: int,
+    torrent_settings: tuple[str, ...],
     timeout_s: float,
     reach: Reach,
     admission: Admission,
@@ -160,9 +181,11 @@ def start(
         torrent_port=torrent_port,
         threads=threads,
         cache_budget_bytes=cache_budget,
+        disk_bytes=disk_bytes,
         max_sessions=max_sessions,
         upload_rate=upload_rate,
         download_rate=download_rate,
+        torrent_settings=torrent_settings,
         metadata_timeout_s=timeout_s,
         stall_timeout_s=timeout_s,
         admission=admission,
@@ -200,11 +223,22 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
 
     stop = asyncio.Event()
     ready = False
+    meter = ProgressMeter("fetching", show=lambda n_pieces: f"{n_pieces:.0f} pieces")
+    showing = contextlib.ExitStack()
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
         nonlocal ready
         ready = ready or event == "ready"
-        print_event(EVENTS, event, **fields) if as_json else _tell(config, event, fields)
+        if as_json:
+            print_event(EVENTS, event, **fields)
+        elif event == "progress":
+            meter.update(fields["pieces_here"], progress_words(fields), total=fields["pieces_planned"])
+        else:
+            if event == "layout":
+                showing.enter_context(meter)
+            elif event in ("ready", "draining", "stopped"):
+                showing.close()
+            _tell(config, event, fields)
 
     def on_signal() -> None:
         if stop.is_set():
@@ -215,11 +249,24 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    await NodeApp(config, on_event).run(stop)
+    with showing:
+        await NodeApp(config, on_event).run(stop)
     if not ready:
         raise Interrupted(
             "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
         )
+
+
+def progress_words(fields: dict[str, Any]) -> str:
+    """Rates, peers, layers and, where it can be known, the time that is left."""
+    down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
+    words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
+    words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
+    n_missing = fields["pieces_planned"] - fields["pieces_here"]
+    if n_missing and fields["download_rate"]:
+        missing_bytes = n_missing * fields["planned_bytes"] / fields["pieces_planned"]
+        words.append(f"{format_duration(missing_bytes / fields['download_rate'])} left")
+    return ", ".join(words)
 
 
 def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
@@ -238,16 +285,18 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(f"listening on {fields['listen']}, dialled as {fields['address']}")
         case "layout":
             note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
-        case "progress":
-            done, whole = format_percent(fields["have_bytes"], fields["planned_bytes"]), fields["planned_bytes"]
-            layers = f"{fields['layers_loaded']}/{fields['layers_total']} layers loaded"
-            note(f"have {done} of {format_size(whole)}, {format_rate(fields['download_rate'])}, {layers}")
+        case "serving":
+            note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
         case "ready":
             needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
             share = format_percent(fetched, whole)
             came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
             note(f"needed {format_size(needed)}, {came}")
             note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
+        case "sharing":
+            given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
+            words = f", share ratio {ratio:.2f}" if ratio is not None else ""
+            note(f"gave {given} to {fields['n_peers']} peers, {format_rate(fields['upload_rate'])}{words}")
         case "draining" if fields["sessions"]:
             n_sessions = fields["sessions"]
             note(

@@ -22,6 +22,8 @@ class NodeConfig:
     listen: where gRPC listens (port 0: any free one). advertise: what others dial; None: the listening address, or this
     machine's own when that is 0.0.0.0. network: loopback, lan or wan. threads: 0 leaves it to torch.
     cache_budget_bytes: for the KV caches of all sessions; 0: a quarter of the free memory.
+    disk_bytes: the most that the release may take on disk, 0: unbounded; what is hosted no longer goes first.
+    torrent_settings: NAME=VALUE each, such as encryption=required; see swarm.torrent.SETTING_NAMES.
     upload_rate, download_rate: BitTorrent payload, bytes/s, 0: unbounded.
     admission: whose signature and which licences the release may have.
     metadata_timeout_s, stall_timeout_s: how long nobody may give us the torrent's metadata, or any piece.
@@ -42,6 +44,8 @@ class NodeConfig:
     threads: int = 0
     cache_budget_bytes: int = 0
     max_sessions: int = 64
+    disk_bytes: int = 0
+    torrent_settings: tuple[str, ...] = ()
     upload_rate: int = 0
     download_rate: int = 0
     metadata_timeout_s: float = 120.0
@@ -53,7 +57,7 @@ class NodeConfig:
         if self.device not in DEVICES:
             raise BadArgument(f"device {self.device!r} is unknown; choose one of {', '.join(DEVICES)}")
         if (
-            min(self.threads, self.cache_budget_bytes, self.upload_rate, self.download_rate) < 0
+            min(self.threads, self.cache_budget_bytes, self.upload_rate, self.download_rate, self.disk_bytes) < 0
             or self.max_sessions < 1
         ):
             raise BadArgument("threads, budgets and rates cannot be negative, and max_sessions is at least 1")

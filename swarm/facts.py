@@ -12,7 +12,7 @@ from swarm.terms import Address, Infohash, NodeId, Profile, Span
 
 
 class NodeState(enum.Enum):
-    JOINING = "joining"  # fetching or loading; takes no sessions
+    JOINING = "joining"  # fetching or loading; takes sessions on the layers that are loaded
     SERVING = "serving"
     DRAINING = "draining"  # finishes its sessions; takes no new ones
 
@@ -22,7 +22,8 @@ class NodeFact:
     """One node's statement about itself, true from issued_at_s for ttl_s. Of two with one node_id the higher seq wins.
 
     address: where its gRPC port is dialled. torrent_port: its BitTorrent port on the same host, 0 if it has none.
-    spans: hosted layers, sorted and disjoint; served only in state SERVING or DRAINING.
+    spans: hosted layers, sorted and disjoint; those of a joining node are what it is about to host.
+    loaded_spans: of a joining node, the parts of `spans` that are loaded and take sessions already.
     layer_time_s: measured seconds for one token through one hosted layer, 0.0 while unknown.
     needed_bytes / fetched_bytes: of the release, what it hosts and what this run of the node fetched for it so far.
     """
@@ -43,10 +44,20 @@ class NodeFact:
     needed_bytes: int = 0
     fetched_bytes: int = 0
     version: str = ""
+    loaded_spans: tuple[Span, ...] = ()
 
     def __post_init__(self) -> None:
         if any(span.end > self.n_layers for span in self.spans):
             raise BadArgument(f"node {self.node_id[:8]} claims layers beyond the model's {self.n_layers}")
+        if not all(any(span.covers(loaded) for span in self.spans) for loaded in self.loaded_spans):
+            raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
+
+    @property
+    def served_spans(self) -> tuple[Span, ...]:
+        """The layers that a new session may have here: all hosted ones once it serves, until then the loaded ones."""
+        if self.state is NodeState.SERVING:
+            return self.spans
+        return self.loaded_spans if self.state is NodeState.JOINING else ()
 
 
 @dataclass(frozen=True, slots=True)

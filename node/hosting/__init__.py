@@ -5,16 +5,20 @@ tensor is in memory twice. Knows torrents and models; knows no sessions, no gRPC
 """
 
 from node.hosting.choice import choose_span, free_memory_bytes
-from node.hosting.loading import FetchProgress, HostedRelease, host, load_part
+from node.hosting.key_slot import own_key
+from node.hosting.loading import FetchProgress, host, load_part, servable
 from node.hosting.numerics import numerics_of, settle_profile
+from node.hosting.room import choose_evictions
 
 __all__ = [
     "FetchProgress",
-    "HostedRelease",
+    "choose_evictions",
     "choose_span",
     "free_memory_bytes",
     "host",
     "load_part",
     "numerics_of",
+    "own_key",
+    "servable",
     "settle_profile",
 ]

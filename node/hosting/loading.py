@@ -1,18 +1,19 @@
-"""Fetches the pieces of the hosted layers in the order of the layers, and loads each layer when it is whole."""
+"""Fetches the pieces of the hosted layers in the order of the layers, and loads each layer when it is whole, so that
+the first ones serve while the rest is on its way.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from node.model import Numerics, SpanModel
+from node.hosting.room import choose_evictions
+from node.model import SpanModel
 from node.weights import LazyTensors
 from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
-from swarm.terms import Span
+from swarm.terms import Span, merge_spans
 from swarm.torrent import Download, Torrent
 
 
@@ -20,7 +21,7 @@ from swarm.torrent import Download, Torrent
 class FetchProgress:
     """needed_bytes: of the hosted tensors and the small files. planned_bytes: the whole pieces that carry them.
     have_bytes: verified and on disk. fetched_bytes: payload that this run got over the network. release_bytes: the
-    whole release.
+    whole release. pieces_here: of those planned. Rates are bytes per second.
     """
 
     layers_loaded: int
@@ -31,40 +32,46 @@ class FetchProgress:
     fetched_bytes: int
     release_bytes: int
     download_rate: float
-
-
-@dataclass(slots=True)
-class HostedRelease:
-    """What a node hosts: one model per span."""
-
-    layout: ReleaseLayout
-    models: dict[Span, SpanModel]
+    upload_rate: float
+    n_peers: int
+    pieces_here: int
+    pieces_planned: int
 
 
 async def host(
     download: Download,
     torrent: Torrent,
     layout: ReleaseLayout,
-    spans: Sequence[Span],
+    models: dict[Span, SpanModel],
     *,
-    numerics: Numerics,
-    device: torch.device,
     stall_timeout_s: float,
     on_progress: Callable[[FetchProgress], None],
-) -> HostedRelease:
-    """Fetch and load spans. Layers are wanted and loaded in order; the small files come too, for others to find here.
+    on_loaded: Callable[[tuple[Span, ...]], None],
+    make_room: Callable[[Sequence[int]], Awaitable[None]] | None = None,
+    disk_bytes: int = 0,
+) -> None:
+    """Fetch and load the models' spans. Layers are wanted and loaded in order; the small files come too, for others to
+    find here.
 
+    on_loaded: told after each part which layers can be served now, ends included. disk_bytes: the most that the release
+    may take on disk, 0 for no limit; make_room gives up the pieces of layers hosted no longer, to stay below it.
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
     """
-    plan = plan_fetch(layout, piece_map(torrent), spans)
+    spans = tuple(models)
+    pieces = piece_map(torrent)
+    plan = plan_fetch(layout, pieces, spans)
+    await download.checked()
+    if disk_bytes and make_room is not None:
+        have = [piece for piece in range(torrent.n_pieces) if download.has(piece)]
+        others = download.availability() or [0] * torrent.n_pieces
+        await make_room(choose_evictions(have, plan.all_pieces, pieces.bytes_in, others, disk_bytes))
     await download.want(_priorities(plan))
-    models = {span: SpanModel(layout.args, span, numerics, device=device) for span in spans}
-    n_loaded = 0
+    loaded: set[int | str] = set()
 
     def progress() -> FetchProgress:
         status = download.status()
         return FetchProgress(
-            n_loaded,
+            sum(isinstance(part, int) for part in loaded),
             sum(map(len, spans)),
             plan.needed_bytes + plan.companion_bytes,
             plan.fetched_bytes,
@@ -72,21 +79,37 @@ async def host(
             status.fetched_bytes,
             torrent.total_bytes,
             status.download_rate,
+            status.upload_rate,
+            status.n_peers,
+            sum(map(download.has, plan.all_pieces)),
+            len(plan.all_pieces),
         )
 
     root = torrent.root_in(download.save_dir)
     reporter = asyncio.create_task(_report(lambda: on_progress(progress())))
     try:
-        for part, pieces in plan.pieces_by_layer:
-            await download.wait_for(pieces, stall_timeout_s=stall_timeout_s)
+        for part, carriers in plan.pieces_by_layer:
+            await download.wait_for(carriers, stall_timeout_s=stall_timeout_s)
             await asyncio.to_thread(load_part, part, layout, models, root)
-            n_loaded += isinstance(part, int)
+            loaded.add(part)
+            on_loaded(servable(spans, layout.args.n_layers, loaded))
         await download.wait_for(plan.all_pieces, stall_timeout_s=stall_timeout_s)
     finally:
         reporter.cancel()
         await asyncio.gather(reporter, return_exceptions=True)
     on_progress(progress())
-    return HostedRelease(layout, models)
+
+
+def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[int | str]) -> tuple[Span, ...]:
+    """The hosted layers that can be served with these parts: the first one needs the embeddings, the last one the
+    head.
+    """
+
+    def is_whole(layer_idx: int) -> bool:
+        ends = {0: "embeddings"}.get(layer_idx), {n_layers - 1: "head"}.get(layer_idx)
+        return layer_idx in loaded and all(end is None or end in loaded for end in ends)
+
+    return merge_spans([Span(idx, idx + 1) for span in spans for idx in span if is_whole(idx)])
 
 
 def piece_map(torrent: Torrent) -> PieceMap:

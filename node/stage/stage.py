@@ -66,6 +66,7 @@ class Stage:
         self.config = config
         self.layer_time_s = 0.0
         self._models = models
+        self._loaded: tuple[Span, ...] | None = None  # None: all of every model
         self._device = device
         self._sessions: dict[SessionKey, StageSession] = {}
         self._reserved_bytes = 0
@@ -75,6 +76,10 @@ class Stage:
     @property
     def spans(self) -> tuple[Span, ...]:
         return tuple(sorted(self._models))
+
+    def set_loaded(self, spans: tuple[Span, ...] | None) -> None:
+        """Of the hosted layers only these take sessions, until the next call; None: all of them, as at the start."""
+        self._loaded = spans
 
     @property
     def n_sessions(self) -> int:
@@ -107,6 +112,9 @@ class Stage:
             raise RemoteProtocolError(
                 f"layers {span} are not hosted here; this node hosts {', '.join(map(str, self.spans))}"
             )
+        if self._loaded is not None and not any(loaded.covers(span) for loaded in self._loaded):
+            there = ", ".join(map(str, self._loaded)) or "none of them"
+            raise StageFull(f"of layers {span}, {there} are loaded here so far", retry_after_s=5.0)
         if not 0 < max_positions <= self.args.max_positions:
             raise RemoteProtocolError(
                 f"{max_positions} positions were asked for; the model has {self.args.max_positions}"

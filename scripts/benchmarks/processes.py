@@ -41,27 +41,28 @@ class Processes:
     ) -> None:
         stop_all(self._children)
 
-    def seed(self, folder: Path) -> tuple[Child, str]:
+    def seed(self, folder: Path, *options: str) -> tuple[Child, str]:
         """Publish folder -> (its seeder, the magnet link)."""
         where = ("--network", "loopback", "--listen", "127.0.0.1:0")
-        child = self._start("seed", "release", "seed", str(folder), "--json", *where)
+        child = self._start("seed", "release", "seed", str(folder), "--json", *where, *options)
         return child, str(child.wait_for("seeding", SEED_TIMEOUT_S)["magnet"])
 
-    def nodes(self, magnet: str, spans: list[str], dtype: str, threads: int) -> list[RunningNode]:
+    def nodes(self, magnet: str, spans: list[str], dtype: str, threads: int, *options: str) -> list[RunningNode]:
         """One node per span, started together; returns when all of them serve."""
-        where = ("--network", "loopback", "--listen", "127.0.0.1:0", "--json")
-        children = []
-        for span in spans:
-            name = f"node-{len(self._children)}"
-            what = ("--layers", span, "--dtype", dtype, "--threads", str(threads), "--device", "cpu")
-            data_dir = ("--data-dir", str(self._work_dir / name))
-            children.append(self._start(name, "node", "start", magnet, *where, *what, *data_dir))
+        children = [self.join(magnet, span, dtype, "--threads", str(threads), *options) for span in spans]
         running = []
         for child in children:
             ready = child.wait_for("ready", READY_TIMEOUT_S)
             started = child.wait_for("started", READY_TIMEOUT_S)
             running.append(RunningNode(child, started["node_id"], Address.parse(ready["address"]), ready))
         return running
+
+    def join(self, magnet: str, span: str, dtype: str, *options: str) -> Child:
+        """A node that starts now."""
+        name = f"node-{len(self._children)}"
+        where = ("--network", "loopback", "--listen", "127.0.0.1:0", "--json", "--data-dir", str(self._work_dir / name))
+        what = ("--layers", span, "--dtype", dtype, "--device", "cpu")
+        return self._start(name, "node", "start", magnet, *where, *what, *options)
 
     def stop(self, *children: Child) -> None:
         stop_all(children)

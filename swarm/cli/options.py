@@ -116,6 +116,18 @@ def torrent_peer_option(help: str) -> Callable[[Verb], Verb]:
     return click.option("--torrent-peer", "torrent_peers", type=ADDRESS, multiple=True, help=help)
 
 
+def torrent_settings_option(verb: Verb) -> Verb:
+    """--bittorrent, handed to the verb as `torrent_settings`."""
+    return click.option(
+        "--bittorrent",
+        "torrent_settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="lsd, pex, utp: on or off; encryption: allowed, required or off; proxy: socks5://HOST:PORT; upload-rate, "
+        "download-rate: 2M; schedule: 08:00-18:00=2M (repeatable).",
+    )(verb)
+
+
 def torrent_options(verb: Verb) -> Verb:
     """For verbs that only move bytes: --network, --bootstrap and --torrent-peer, handed over as one `reach: Reach`."""
 

@@ -20,6 +20,21 @@ def torrent_path(folder: Path) -> Path:
     return folder.parent / f"{folder.name}.torrent"
 
 
+def writable_torrent_path(folder: Path) -> Path:
+    """NAME.torrent beside the folder, or in this user's cache where nothing may be written beside it."""
+    beside = torrent_path(folder)
+    if os.access(folder.parent, os.W_OK):
+        return beside
+    return cached_torrent_path(folder)
+
+
+def cached_torrent_path(folder: Path) -> Path:
+    """NAME.torrent in this user's cache, whose folder is made when missing."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mistral-swarm", ensure_exists=True) / f"{folder.name}.torrent"
+
+
 def hash_folder(
     folder: Path,
     piece_size: int | None = None,
@@ -68,15 +83,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def reusable_torrent(folder: Path) -> Torrent | None:
-    """NAME.torrent beside the folder when it lists exactly the folder's files and sizes, else None.
+def reusable_torrent(folder: Path, path: Path | None = None) -> Torrent | None:
+    """The torrent at path (default: NAME.torrent beside the folder) when it lists exactly the folder's files, else
+    None.
 
     Does NOT hash: seeding does that, and says when the bytes are not the same.
     """
     from swarm.release import list_folder
     from swarm.torrent import Torrent
 
-    path = torrent_path(folder)
+    path = path or torrent_path(folder)
     if not path.is_file():
         return None
     try:

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.cli.console import LINE_INTERVAL_S, format_rate, format_size, note, print_event, status_line
-from swarm.cli.options import ADDRESS, Reach, admission_options, json_option, torrent_options
-from swarm.cli.release_files import hash_folder, reusable_torrent, torrent_path, write_atomically
+from swarm.cli.hf_cache import hub_web_seed, snapshot_folder
+from swarm.cli.options import ADDRESS, Reach, admission_options, json_option, torrent_options, torrent_settings_option
+from swarm.cli.release_files import (
+    cached_torrent_path,
+    hash_folder,
+    reusable_torrent,
+    writable_torrent_path,
+    write_atomically,
+)
 from swarm.cli.release_sign import read_papers
 from swarm.errors import BadArgument, ReleaseError, VerificationError
 from swarm.terms import Address
@@ -30,7 +37,8 @@ SEED_SCHEMA = "swarm.release.seed/1"
 class SeedOptions:
     """parent_dir: the folder that holds the release's own. is_hashed: its bytes were read by this very command.
 
-    folder: the release's own folder where the user named that, None where it was a torrent.
+    folder: the release's own folder where the user named that, None where it was a torrent. torrent_file: where its
+    torrent is kept. web_seeds: of a new torrent. torrent_settings: NAME=VALUE each.
     """
 
     torrent: Torrent
@@ -41,10 +49,14 @@ class SeedOptions:
     external: Address | None
     reach: Reach
     as_json: bool
+    torrent_file: Path | None
+    web_seeds: tuple[str, ...]
+    torrent_settings: tuple[str, ...]
 
 
 @click.command(epilog="Example: swarm release seed ./Mixtral-8x7B-v0.1 --listen 0.0.0.0:6881")
-@click.argument("source", metavar="DIR|TORRENT", type=click.Path(exists=True, path_type=Path))
+@click.argument("source", metavar="[DIR|TORRENT]", required=False, type=click.Path(exists=True, path_type=Path))
+@click.option("--from-hf-cache", "hf_repo", metavar="ORG/REPO", help="Seed it straight from the Hugging Face cache.")
 @click.option("--listen", type=ADDRESS, help="Where to take connections (default: a free port).")
 @click.option("--external", type=ADDRESS, help="The address that others reach this seed by, for the magnet link.")
 @click.option(
@@ -53,14 +65,17 @@ class SeedOptions:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="For a TORRENT: the folder that holds the release's folder (default: where the torrent lies).",
 )
+@torrent_settings_option
 @torrent_options
 @admission_options
 @json_option
 def seed(
-    source: Path,
+    source: Path | None,
+    hf_repo: str | None,
     listen: Address | None,
     external: Address | None,
     parent_dir: Path | None,
+    torrent_settings: tuple[str, ...],
     reach: Reach,
     admission: Admission,
     as_json: bool,
@@ -68,23 +83,32 @@ def seed(
     """Seed a release until interrupted, and print its magnet link.
 
     For a DIR, NAME.torrent beside it is used where it still matches, and made where it does not. The files are only
-    read, never written.
+    read, never written. From the Hugging Face cache nothing is copied and nothing written either: the torrent is named
+    by the commit, so that the hub itself is its web seed.
     """
     from swarm.release import read_folder_layout
     from swarm.torrent import Torrent
 
+    if (source is None) == (hf_repo is None):
+        raise BadArgument("name either a DIR or TORRENT to seed, or --from-hf-cache ORG/REPO")
+    web_seeds = (hub_web_seed(hf_repo),) if hf_repo is not None else ()
+    source = snapshot_folder(hf_repo) if hf_repo is not None else source
+    assert source is not None
     source = source.resolve()
+    torrent_file = None
     if source.is_file():
         torrent, folder, is_hashed = Torrent.load(source), None, False
     elif parent_dir is not None:
         raise BadArgument("--dir goes with a TORRENT; a DIR is seeded from where it is")
     else:
         read_folder_layout(source)
-        reusable = reusable_torrent(source)
-        torrent, folder, is_hashed = reusable or make_torrent(source), source, reusable is None
+        torrent_file = cached_torrent_path(source) if hf_repo is not None else writable_torrent_path(source)
+        reusable = reusable_torrent(source, torrent_file)
+        torrent, folder, is_hashed = reusable or make_torrent(source, torrent_file, web_seeds), source, reusable is None
     parent_dir = (parent_dir or source.parent).resolve()
     check_admission(torrent, torrent.root_in(parent_dir), admission)
-    options = SeedOptions(torrent, parent_dir, folder, is_hashed, listen, external, reach, as_json)
+    where = (torrent_file, web_seeds, torrent_settings)
+    options = SeedOptions(torrent, parent_dir, folder, is_hashed, listen, external, reach, as_json, *where)
     asyncio.run(seed_until_stopped(options))
 
 
@@ -112,9 +136,8 @@ def check_admission(torrent: Torrent, root: Path, admission: Admission) -> None:
     note(admit(layout, torrent.sizes, torrent.infohash, papers, admission).words)
 
 
-def make_torrent(folder: Path) -> Torrent:
-    torrent = hash_folder(folder)
-    path = torrent_path(folder)
+def make_torrent(folder: Path, path: Path, web_seeds: tuple[str, ...]) -> Torrent:
+    torrent = hash_folder(folder, web_seeds=web_seeds)
     write_atomically(path, torrent.data)
     note(f"wrote {path}")
     return torrent
@@ -122,11 +145,12 @@ def make_torrent(folder: Path) -> Torrent:
 
 async def seed_until_stopped(options: SeedOptions) -> None:
     """Seed, show, and stop at SIGINT or SIGTERM."""
-    from swarm.torrent import TorrentSession
+    from swarm.torrent import TorrentSession, with_settings
 
     stop = asyncio.Event()
+    config = with_settings(options.reach.torrent_config(options.listen), options.torrent_settings)
     with stops_on_signals(stop):
-        async with TorrentSession(options.reach.torrent_config(options.listen)) as session:
+        async with TorrentSession(config) as session:
             torrent, download = await start_seeding(session, options)
             if options.reach.torrent_peers:
                 download.add_peers(options.reach.torrent_peers)
@@ -157,8 +181,9 @@ async def start_seeding(session: TorrentSession, options: SeedOptions) -> tuple[
                 f"{error.message}; if the files were changed on purpose, make a new release of them: "
                 f"swarm release create {options.parent_dir / options.torrent.name}"
             ) from error
-    note(f"{torrent_path(options.folder)} no longer matches the files")
-    torrent = await asyncio.to_thread(make_torrent, options.folder)
+    assert options.torrent_file is not None
+    note(f"{options.torrent_file} no longer matches the files")
+    torrent = await asyncio.to_thread(make_torrent, options.folder, options.torrent_file, options.web_seeds)
     return torrent, await session.seed(torrent, options.parent_dir, verified=True)
 
 

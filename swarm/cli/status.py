@@ -69,6 +69,7 @@ def node_fields(fact: NodeFact) -> dict[str, Any]:
         "node_id": fact.node_id,
         "state": fact.state.value,
         "spans": [str(span) for span in fact.spans],
+        "loaded_spans": [str(span) for span in fact.loaded_spans],
         "address": str(fact.address),
         "profile": str(fact.profile),
         "free_sessions": fact.free_sessions,
@@ -102,13 +103,21 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
         table.add_row(
             short_id(fact.node_id),
             fact.state.value,
-            " ".join(str(span) for span in fact.spans) or "-",
+            layers_words(fact),
             str(fact.address),
             str(fact.profile),
             str(fact.free_sessions),
             holding_words(fact),
         )
     return table
+
+
+def layers_words(fact: NodeFact) -> str:
+    """What the node hosts, and while it is joining what of that it serves already: `0:8 (0:3 loaded)`."""
+    spans = " ".join(str(span) for span in fact.spans) or "-"
+    if fact.state is not NodeState.JOINING or not fact.loaded_spans:
+        return spans
+    return f"{spans} ({' '.join(str(span) for span in fact.loaded_spans)} loaded)"
 
 
 def holding_words(fact: NodeFact) -> str:

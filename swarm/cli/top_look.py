@@ -10,7 +10,7 @@ from swarm.cli.generation import route_fields
 from swarm.cli.status import node_fields, status_fields
 from swarm.cli.top_gateway import Gateway, GatewayLook
 from swarm.errors import LayersUncovered
-from swarm.facts import NodeFact, NodeState, Route
+from swarm.facts import NodeFact, Route
 
 if TYPE_CHECKING:
     from swarm.client import Client, SwarmStatus
@@ -35,8 +35,8 @@ class Look:
         """How many more sessions every layer can take: the least over layers of what their hosts have free."""
         free = [0] * self.seen.n_layers
         for fact in self.seen.nodes:
-            if fact.state is NodeState.SERVING and fact.n_layers == self.seen.n_layers:
-                for layer_idx in (i for span in fact.spans for i in span):
+            if fact.n_layers == self.seen.n_layers:
+                for layer_idx in (i for span in fact.served_spans for i in span):
                     free[layer_idx] += fact.free_sessions
         return min(free, default=0)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swarm.cli.console import format_duration
-from swarm.cli.status import coverage_strip, holding_words
+from swarm.cli.status import coverage_strip, holding_words, layers_words
 from swarm.cli.top_look import Look, node_tokens_per_s, said_s_ago
 from swarm.facts import NodeFact, NodeState
 from swarm.routing import layer_ranges
@@ -74,11 +74,11 @@ def node_table(look: Look) -> Table:
 
 
 def cells(fact: NodeFact, now_s: float) -> tuple[str | Text, ...]:
-    tokens_per_s, is_serving = node_tokens_per_s(fact), fact.state is NodeState.SERVING
+    tokens_per_s, is_serving = node_tokens_per_s(fact), bool(fact.served_spans)
     return (
         short_id(fact.node_id),
         Text(fact.state.value, style=STATE_STYLES[fact.state]),
-        " ".join(str(span) for span in fact.spans) or "-",
+        layers_words(fact),
         str(fact.address),
         str(fact.profile),
         ("full" if not fact.free_sessions else f"{fact.free_sessions} free") if is_serving else "-",

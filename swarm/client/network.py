@@ -14,7 +14,7 @@ from swarm.errors import BadArgument
 from swarm.facts import SignedFact
 from swarm.rpc import Dialer, RpcConfig
 from swarm.terms import Address, Infohash, NodeId
-from swarm.torrent import TorrentConfig
+from swarm.torrent import TorrentConfig, with_settings
 
 NETWORKS = ("loopback", "lan", "wan")
 
@@ -47,6 +47,10 @@ class NetworkConfig:
             torrent = replace(torrent, dht_bootstrap=tuple(bootstrap))
         rpc = {"loopback": RpcConfig.loopback, "lan": RpcConfig.lan, "wan": RpcConfig.wan}[name]()
         return cls(name, torrent, rpc, DiscoveryConfig.for_network(name))
+
+    def with_torrent_settings(self, settings: Sequence[str]) -> NetworkConfig:
+        """The same with BitTorrent settings, NAME=VALUE each. Raises: BadArgument."""
+        return replace(self, torrent=with_settings(self.torrent, settings))
 
     def with_rates(self, upload_rate: int, download_rate: int) -> NetworkConfig:
         """The same with BitTorrent payload limits, bytes/s; 0: unbounded."""

@@ -103,7 +103,7 @@ class RouteFinder:
     def _explained(self, error: LayersUncovered) -> SwarmError:
         """The same, with what was tried; and NoNodesFound when there is no swarm at all."""
         failed = "; ".join(f"node {n[:8]}: {avoided.why.message}" for n, avoided in self._avoided.items())
-        if not any(fact.state is not NodeState.JOINING for fact in self._discovery.nodes()) and not failed:
+        if not any(f.state is not NodeState.JOINING or f.loaded_spans for f in self._discovery.nodes()) and not failed:
             joining = len(self._discovery.nodes())
             who = f"all {joining} known nodes are still joining" if joining else "no node of this release was found"
             return NoNodesFound(

@@ -135,6 +135,7 @@ class SwarmState:
             "node_id": fact.node_id,
             "state": fact.state.value,
             "spans": [[span.start, span.end] for span in fact.spans],
+            "loaded_spans": [[span.start, span.end] for span in fact.loaded_spans],
             "address": str(fact.address),
             "profile": str(fact.profile),
             "version": fact.version,

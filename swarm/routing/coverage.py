@@ -11,7 +11,7 @@ from swarm.terms import NodeId, Profile, Span, merge_spans, short_id
 def coverage(facts: Sequence[NodeFact], n_layers: int, now_s: float) -> tuple[int, ...]:
     """For each layer the number of nodes that serve it now, of whatever profile, full or not."""
     serving = [f for f in newest(facts) if unfit(f, n_layers, now_s) is None]
-    return tuple(sum(any(idx in span for span in fact.spans) for fact in serving) for idx in range(n_layers))
+    return tuple(sum(any(idx in span for span in fact.served_spans) for fact in serving) for idx in range(n_layers))
 
 
 def newest(facts: Iterable[NodeFact]) -> list[NodeFact]:
@@ -30,7 +30,7 @@ def unfit(fact: NodeFact, n_layers: int, now_s: float) -> str | None:
         return "its fact has expired"
     if fact.n_layers != n_layers:
         return f"it speaks of a model with {fact.n_layers} layers"
-    if fact.state is not NodeState.SERVING:
+    if fact.state is not NodeState.SERVING and not fact.served_spans:
         return f"it is {fact.state.value}"
     return None
 
@@ -57,10 +57,11 @@ def layer_ranges(layers: Iterable[int]) -> str:
 def describe_gap(missing: Sequence[int], facts: Sequence[NodeFact], reasons: dict[NodeId, str], n_layers: int) -> str:
     """What is missing, who would have had it and why they do not count. What mends it is for who knows the magnet."""
     lines = [f"layers {layer_ranges(missing)} of {n_layers} have no node that can take a session"]
-    hosts = [f for f in facts if f.node_id in reasons and any(idx in span for span in f.spans for idx in missing)]
+    hosts = [f for f in facts if any(idx in span for span in f.spans for idx in missing)]
     for fact in hosts[:8]:
         spans = ", ".join(str(span) for span in fact.spans)
-        lines.append(f"{short_id(fact.node_id)} hosts {spans}, but {reasons[fact.node_id]}")
+        reason = reasons.get(fact.node_id) or f"it has loaded only {', '.join(map(str, fact.loaded_spans))} so far"
+        lines.append(f"{short_id(fact.node_id)} hosts {spans}, but {reason}")
     if len(hosts) > 8:
         lines.append(f"{len(hosts) - 8} more do not count either")
     if not facts:

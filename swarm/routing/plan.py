@@ -65,7 +65,7 @@ def plan_route(
     for candidate in profiles or [None]:
         reasons = {f.node_id: unavailable(f, n_layers, now_s, candidate, exclude) for f in known}
         usable = [f for f in known if reasons[f.node_id] is None]
-        missing = tuple(i for i in range(n_layers) if not any(i in span for f in usable for span in f.spans))
+        missing = tuple(i for i in range(n_layers) if not any(i in span for f in usable for span in f.served_spans))
         if missing:
             gaps.append((missing, {node_id: reason for node_id, reason in reasons.items() if reason is not None}))
         else:
@@ -129,7 +129,7 @@ def _shortest(usable: Sequence[NodeFact], n_layers: int, costs: _Costs) -> tuple
     Takes time proportional to nodes * cuts.
     """
     addresses = {fact.node_id: fact.address for fact in usable}
-    spans = [(fact.node_id, span) for fact in usable for span in merge_spans(fact.spans)]
+    spans = [(fact.node_id, span) for fact in usable for span in merge_spans(fact.served_spans)]
     cuts = sorted({0, n_layers} | {edge for _, span in spans for edge in (span.start, span.end)})
     best: _Key = (0, 0, ())
     on: dict[NodeId, _Key] = {}

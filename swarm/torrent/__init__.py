@@ -8,10 +8,12 @@ from swarm.torrent.download import Download
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent, TorrentEntry, create_torrent
 from swarm.torrent.session import TorrentSession
+from swarm.torrent.settings import SETTING_NAMES, with_settings
 from swarm.torrent.transfer import TransferStatus
 
 __all__ = [
     "PUBLIC_DHT",
+    "SETTING_NAMES",
     "Download",
     "Magnet",
     "Torrent",
@@ -20,4 +22,5 @@ __all__ = [
     "TorrentSession",
     "TransferStatus",
     "create_torrent",
+    "with_settings",
 ]

@@ -9,12 +9,16 @@ _MAX_SHOWN = 8
 
 
 class Attempts:
-    """A ledger of trackers and peers with their last outcome, and a description of the DHT at the time of asking."""
+    """A ledger of trackers, peers and web seeds with their last outcome, and a word on the DHT when asked."""
 
     def __init__(self, describe_dht: Callable[[], str]) -> None:
         self._describe_dht = describe_dht
         self._trackers: dict[str, str] = {}
         self._peers: dict[str, str] = {}
+        self._web_seeds: dict[str, str] = {}
+
+    def web_seed(self, url: str, outcome: str) -> None:
+        _note(self._web_seeds, url, outcome)
 
     def tracker(self, url: str, outcome: str) -> None:
         _note(self._trackers, url, outcome)
@@ -23,11 +27,12 @@ class Attempts:
         _note(self._peers, address, outcome)
 
     def report(self) -> str:
-        """One line: trackers, peers, DHT, each with its outcome."""
+        """One line: trackers, peers, web seeds where there are any, DHT, each with its outcome."""
         return "; ".join(
             (
                 f"trackers: {_list(self._trackers)}",
                 f"peers: {_list(self._peers)}",
+                *((f"web seeds: {_list(self._web_seeds)}",) if self._web_seeds else ()),
                 f"DHT: {self._describe_dht()}",
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,11 +23,15 @@ from swarm.errors import (
 )
 from swarm.terms import Address, Infohash
 from swarm.torrent.local import disk_error, free_bytes, make_empty_files
+from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.resume import stamp_files, write_resume
 from swarm.torrent.transfer import Transfer, TransferStatus
 
+_log = logging.getLogger(__name__)
+
 _N_READS_AT_ONCE = 8
+_SAVE_TIMEOUT_S = 10.0
 _FETCH_PRIORITY = 7
 
 
@@ -40,18 +45,19 @@ class Download:
     def __init__(
         self,
         transfer: Transfer,
-        infohash: Infohash,
+        magnet: Magnet,
         save_dir: Path,
         *,
         resume_file: Path | None,
         dial: Callable[[Download, Iterable[Address]], None],
     ) -> None:
-        self.infohash = infohash
+        self.infohash: Infohash = magnet.infohash
+        self.magnet = magnet
         self.save_dir = save_dir
         self.transfer = transfer
         self.peers: dict[Address, None] = {}  # whom the caller named: dialled again when no peer is left
         self._resume_file = resume_file
-        self._saved: tuple[int, int] | None = None
+        self._saved: tuple[int, int, int] | None = None
         self._made_empty_files = False
         self._dial = dial
 
@@ -118,7 +124,7 @@ class Download:
         Raises: TransferStalled after stall_timeout_s in which not one useful byte came; DiskFull; TransferError.
         """
         await self.checked()
-        transfer = self.transfer
+        transfer = self.transfer  # replaced when this process takes a shared folder over
         missing = set(pieces) - transfer.have
         if unwanted := missing - transfer.wanted.keys():
             raise LocalProtocolError(f"{len(unwanted)} pieces are waited for but were never wanted; call want() first")
@@ -134,6 +140,8 @@ class Download:
             if left_s <= 0:
                 raise self._stalled(len(missing), stall_timeout_s)
             await transfer.changed(left_s)
+            if transfer is not self.transfer:
+                transfer, cursor, progress = self.transfer, 0, (-1, -1)
             missing.difference_update(transfer.arrivals[cursor:])
             cursor = len(transfer.arrivals)
         await self.refresh()
@@ -172,7 +180,7 @@ class Download:
         """The state of now."""
         n_updates = self.transfer.n_status_updates
         self._raise_failure()
-        self.transfer.handle.post_status(0)
+        self.transfer.ask_status()
         while self.transfer.n_status_updates == n_updates:
             self._raise_failure()
             await self.transfer.changed(None)
@@ -194,7 +202,7 @@ class Download:
         torrent, transfer = self.transfer.torrent, self.transfer
         if self._resume_file is None or torrent is None or not transfer.prepared or transfer.failure is not None:
             return
-        progress = (len(transfer.arrivals), transfer.fetched_bytes)
+        progress = (len(transfer.arrivals), transfer.fetched_bytes, transfer.uploaded_bytes)
         if progress == self._saved:
             return
         data = await transfer.start_save()
@@ -204,6 +212,23 @@ class Download:
         except OSError as error:
             raise disk_error(self._resume_file, error.strerror, error.errno) from error
         self._saved = progress
+
+    def availability(self) -> list[int]:
+        """By piece, how many connected peers have it; empty where this process fetches nothing itself."""
+        return list(self.transfer.handle.piece_availability()) if self.transfer.handle is not None else []
+
+    def take_over(self, transfer: Transfer, resume_file: Path) -> None:
+        """Go on with another transfer of the same torrent in the same folder. Does not want anything of it."""
+        before, self.transfer, self._resume_file, self._saved = self.transfer, transfer, resume_file, None
+        before.wake()
+
+    async def try_save_resume(self) -> None:
+        """save_resume(), with trouble told to the log alone: at worst the next start hashes what is there."""
+        try:
+            async with asyncio.timeout(_SAVE_TIMEOUT_S):
+                await self.save_resume()
+        except (SwarmError, TimeoutError) as error:
+            _log.warning("the progress of torrent %s was not recorded: %s", self.infohash, error or "timed out")
 
     # --- inside
 

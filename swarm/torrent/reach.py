@@ -56,7 +56,7 @@ def fence(session: Any, config: TorrentConfig) -> None:
         addresses.add_rule("128.0.0.0", "255.255.255.255", 1)
         addresses.add_rule("::2", _LAST_V6, 1)
         session.set_ip_filter(addresses)
-    if config.upload_rate or config.download_rate:
+    if config.upload_rate or config.download_rate or config.schedule:
         classes = lt.ip_filter()
         classes.add_rule("0.0.0.0", "255.255.255.255", 1 << lt.session.global_peer_class_id)
         classes.add_rule("::", _LAST_V6, 1 << lt.session.global_peer_class_id)

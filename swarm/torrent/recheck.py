@@ -24,6 +24,27 @@ def recheck(torrent: Torrent, save_dir: Path, trusted: Collection[int] = ()) -> 
         return [piece in trusted or _matches(torrent, files, piece, zeros) for piece in range(torrent.n_pieces)]
 
 
+def slices_of(torrent: Torrent, piece: int) -> Iterator[tuple[TorrentEntry, int, int]]:
+    """(entry, offset in it, size) of everything that the piece covers, pads included, in order."""
+    return _slices(torrent, piece, 0)
+
+
+def _slices(torrent: Torrent, piece: int, first_entry: int) -> Iterator[tuple[TorrentEntry, int, int]]:
+    start, stop = piece * torrent.piece_size, (piece + 1) * torrent.piece_size
+    for entry in torrent.files[first_entry:]:
+        if entry.offset >= stop:
+            return
+        first, last = max(start, entry.offset), min(stop, entry.offset + entry.size_bytes)
+        if first < last:
+            yield entry, first - entry.offset, last - first
+
+
+def read_piece(torrent: Torrent, save_dir: Path, piece: int) -> bytes:
+    """What lies on disk of this piece, pads included; shorter than the piece where bytes are missing. Blocks."""
+    with _Files(torrent, save_dir) as files:
+        return b"".join(files.read(*where) for where in files.slices_of(piece))
+
+
 def _matches(torrent: Torrent, files: _Files, piece: int, zeros: dict[int, bytes]) -> bool:
     slices = list(files.slices_of(piece))
     length = sum(size_bytes for _, _, size_bytes in slices)
@@ -58,13 +79,8 @@ class _Files:
 
     def slices_of(self, piece: int) -> Iterator[tuple[TorrentEntry, int, int]]:
         """(entry, offset in it, size) of everything that the piece covers, pads included, in order."""
-        start, stop = piece * self._torrent.piece_size, (piece + 1) * self._torrent.piece_size
-        for entry in self._torrent.files[bisect.bisect_right(self._ends, start) :]:
-            if entry.offset >= stop:
-                return
-            first, last = max(start, entry.offset), min(stop, entry.offset + entry.size_bytes)
-            if first < last:
-                yield entry, first - entry.offset, last - first
+        start = piece * self._torrent.piece_size
+        return _slices(self._torrent, piece, bisect.bisect_right(self._ends, start))
 
     def read(self, entry: TorrentEntry, offset: int, size_bytes: int) -> bytes:
         if entry.is_pad:

@@ -16,6 +16,7 @@ import libtorrent as lt
 
 from swarm.errors import BadArgument, LocalProtocolError
 from swarm.terms import Address
+from swarm.torrent.config import TorrentConfig
 
 _MAX_IN_FLIGHT = 16
 _KEY_BYTES = 20
@@ -112,6 +113,13 @@ class Rendezvous:
         if is_news:
             self._announce_news()
         return grown
+
+    def describe(self, config: TorrentConfig) -> str:
+        """How many nodes answer, for error messages."""
+        n_given = self.n_given + (len(config.dht_bootstrap) if not config.loopback_only else 0)
+        if not self.n_nodes and not n_given:
+            return "no node given or known"
+        return f"{self.n_nodes} nodes answer of {n_given} that were given"
 
     def tick(self) -> None:
         """Once per second."""

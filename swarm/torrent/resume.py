@@ -7,12 +7,14 @@ file is hashed again: one that was changed by somebody else, or written to befor
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import libtorrent as lt
 
 from swarm.terms import Infohash
+from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.recheck import recheck
 
@@ -23,6 +25,29 @@ _MAX_BYTES = 256 << 20
 def resume_path(save_dir: Path, infohash: Infohash) -> Path:
     """Where the resume file of a torrent saved in save_dir lies: hidden, next to the torrent's root."""
     return save_dir / f".{infohash}.resume"
+
+
+def starting_params(magnet: Magnet, torrent: Torrent | None, save_dir: Path) -> tuple[Any, Torrent | None]:
+    """add_torrent_params that take up what lies in save_dir, and the torrent where it is known. It may hash."""
+    params = read_resume(resume_path(save_dir, magnet.infohash), magnet.infohash, save_dir)
+    if params is not None:
+        return params, torrent or Torrent.from_info(params.ti.info_section())
+    if torrent is None:
+        return lt.parse_magnet_uri(str(Magnet(magnet.v1, magnet.v2, magnet.name))), None
+    params = lt.load_torrent_buffer(torrent.data)
+    params.piece_priorities = [0] * torrent.n_pieces
+    if torrent.v1 is not None:
+        params.have_pieces = recheck(torrent, save_dir)
+    return params, torrent
+
+
+def dropped_params(resume_data: bytes, torrent: Torrent, have: Collection[int]) -> Any:
+    """add_torrent_params to go on with only the pieces in `have`."""
+    params = lt.read_resume_data(resume_data)
+    params.have_pieces = [piece in have for piece in range(torrent.n_pieces)]
+    params.verified_pieces, params.peers, params.banned_peers = [], [], []
+    params.piece_priorities = [0] * torrent.n_pieces
+    return params
 
 
 def stamp_files(torrent: Torrent, save_dir: Path) -> dict[bytes, list[int]]:

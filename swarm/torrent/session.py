@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import libtorrent as lt
 
-from swarm.errors import BadArgument, ListenError, LocalProtocolError, SwarmError, TransferError, VerificationError
+from swarm.errors import BadArgument, LocalProtocolError, TransferError, VerificationError
 from swarm.terms import Address, Infohash
 from swarm.torrent.attempts import Attempts
-from swarm.torrent.config import TorrentConfig, session_settings
+from swarm.torrent.background import Background
+from swarm.torrent.config import TorrentConfig
 from swarm.torrent.download import Download
+from swarm.torrent.engine import Listening, kinds_of_sockets, make_engine
+from swarm.torrent.holes import punch
+from swarm.torrent.http_pieces import read_missing
 from swarm.torrent.local import check_sizes, files_with, make_folder
+from swarm.torrent.lonely import Loneliness
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.pump import AlertPump
-from swarm.torrent.reach import LEFT_OUT, allows_url, fence, fix_port, resolve
-from swarm.torrent.recheck import recheck
+from swarm.torrent.rates import rates_now
+from swarm.torrent.reach import LEFT_OUT, allows_url, fix_port, resolve
 from swarm.torrent.rendezvous import Rendezvous
-from swarm.torrent.resume import read_resume, resume_path
+from swarm.torrent.resume import dropped_params, resume_path, starting_params
+from swarm.torrent.sharing import FolderLock, FollowedTransfer, Keeper
 from swarm.torrent.transfer import Transfer
-
-_log = logging.getLogger(__name__)
+from swarm.torrent.web_seeds import WebSeedRenewal
 
 _TICK_S = 0.25
-_LISTEN_TIMEOUT_S = 10.0
 _SAVE_EVERY_S = 15.0
-_SAVE_TIMEOUT_S = 10.0
-_LONELY_FIRST_S = 1.0
-_LONELY_MOST_S = 60.0
 
 
 class TorrentSession:
@@ -49,14 +48,15 @@ class TorrentSession:
         self._session: Any = None
         self._pump: AlertPump | None = None
         self._rendezvous: Rendezvous | None = None
+        self.rates = (config.upload_rate, config.download_rate)  # bytes/s in force, up and down
         self._port = 0
-        self._bound: dict[str, int] = {}
-        self._bind_fault: str | None = None
-        self._bind_news = asyncio.Event()
+        self._listening = Listening()
         self._downloads: dict[Any, Download] = {}
-        self._lonely: dict[Any, tuple[float, float]] = {}  # handle -> when to look again, and the pause after that
+        self._lonely: dict[Any, Loneliness] = {}
+        self._keepers: dict[Download, Keeper] = {}
+        self._followed: set[Download] = set()  # fetched by another process of this machine
         self._adding = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -77,28 +77,27 @@ class TorrentSession:
         if self._session is not None:
             raise LocalProtocolError("this torrent session has been started already")
         listen = fix_port(self.config.listen)
-        self._session = lt.session(_session_params(self.config, listen))
-        fence(self._session, self.config)
+        self._session = make_engine(self.config, listen)
         self._rendezvous = Rendezvous(self._session, self.config.settle_s)
         self._pump = AlertPump(self._session, self._on_alerts)
         try:
-            self._port = await self._listening(listen)
+            self._port = await self._listening.port(listen, kinds_of_sockets(self.config))
         except BaseException:
             await self.close()
             raise
-        self._spawn(self._keep_up())
-        self._spawn(self._meet_dht())
+        self._background.spawn(self._keep_up())
+        self._background.spawn(self._meet_dht())
 
     async def close(self) -> None:
         """Record what was fetched, say good-bye to peers and trackers, and free the port."""
         if self._session is None or self._pump is None:
             return
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(self._save(download) for download in self._downloads.values()))
-        for download in self._downloads.values():
+        await self._background.end()
+        await asyncio.gather(*(download.try_save_resume() for download in self._downloads.values()))
+        for download in (*self._downloads.values(), *self._followed):
             download.transfer.close(TransferError("the torrent session was closed; start it again to go on"))
+            if isinstance(download.transfer, FollowedTransfer):
+                download.transfer.end()
         self._pump.stop()
         self._pump = self._rendezvous = None
         self._downloads.clear()
@@ -106,13 +105,18 @@ class TorrentSession:
         self._port = 0
         holder = [self._session]
         self._session = None
+        keepers, self._keepers = self._keepers, {}
+        self._followed.clear()
         await asyncio.to_thread(holder.clear)  # the destructor waits until the trackers have heard that we leave
+        for keeper in keepers.values():
+            keeper.release()  # after the last byte was written
 
     async def add(self, source: Magnet | Torrent, save_dir: Path, *, peers: Iterable[Address] = ()) -> Download:
         """Join a torrent. Nothing is requested until the Download is asked for it.
 
         What an earlier session fetched into save_dir is taken up from the resume file there, or found by hashing.
-        Adding it again to the same save_dir returns the same Download. Raises: BadArgument.
+        Adding it again to the same save_dir returns the same Download. While another process of this machine fetches it
+        into save_dir, this one asks that one for its pieces and fetches none. Raises: BadArgument.
         """
         self._running()
         magnet = source if isinstance(source, Magnet) else source.magnet()
@@ -120,20 +124,26 @@ class TorrentSession:
         async with self._adding:
             download = self._find(magnet.infohash, save_dir)
             if download is None:
-                file = resume_path(save_dir, magnet.infohash)
-                params = await asyncio.to_thread(read_resume, file, magnet.infohash, save_dir)
                 torrent = source if isinstance(source, Torrent) else None
-                if params is not None:
-                    torrent = torrent or Torrent.from_info(params.ti.info_section())
-                elif torrent is not None:
-                    params = lt.load_torrent_buffer(torrent.data)
-                    params.piece_priorities = [0] * torrent.n_pieces
-                    if torrent.v1 is not None:
-                        params.have_pieces = await asyncio.to_thread(recheck, torrent, save_dir)
+                lock = FolderLock.take(save_dir, magnet.infohash)
+                if lock is None:
+                    download = self._follow(magnet, torrent, save_dir)
                 else:
-                    params = lt.parse_magnet_uri(str(Magnet(magnet.v1, magnet.v2, magnet.name)))
-                download = self._admit(params, magnet, torrent, save_dir, resume_file=file)
+                    download = await self._continue(magnet, torrent, save_dir)
+                    self._keepers[download] = Keeper(lock, save_dir, magnet.infohash)
         await self._dial_now(download, (*magnet.peers, *peers))
+        return download
+
+    async def _continue(self, magnet: Magnet, torrent: Torrent | None, save_dir: Path) -> Download:
+        """Join, with what an earlier session left in save_dir."""
+        params, torrent = await asyncio.to_thread(starting_params, magnet, torrent, save_dir)
+        file = resume_path(save_dir, magnet.infohash)
+        return self._admit(params, magnet, torrent, save_dir, resume_file=file)
+
+    def _follow(self, magnet: Magnet, torrent: Torrent | None, save_dir: Path) -> Download:
+        transfer = FollowedTransfer(save_dir, magnet.infohash, torrent, Attempts(self._describe_dht))
+        download = Download(transfer, magnet, save_dir, resume_file=None, dial=self._dial)
+        self._followed.add(download)
         return download
 
     async def seed(self, torrent: Torrent, parent_dir: Path, *, verified: bool = False) -> Download:
@@ -160,6 +170,35 @@ class TorrentSession:
                 "with its magnet link, into another folder"
             )
         return download
+
+    async def drop(self, download: Download, pieces: Iterable[int]) -> None:
+        """Give up verified pieces that nobody here wants, and the room that they take on disk.
+
+        Peers are dialled again. Does nothing where another process of this machine fetches the torrent.
+        Raises: BadArgument where files cannot have holes; TransferError.
+        """
+        self._running()
+        transfer, torrent = download.transfer, download.torrent
+        dropped = {piece for piece in pieces if piece in transfer.have and piece not in transfer.wanted}
+        if not dropped or isinstance(transfer, FollowedTransfer):
+            return
+        resume_data = await transfer.start_save()
+        async with self._adding:
+            del self._downloads[transfer.handle]
+            self._session.remove_torrent(transfer.handle)
+            try:
+                await asyncio.to_thread(punch, torrent, download.save_dir, dropped)
+            finally:
+                params = dropped_params(resume_data, torrent, transfer.have - dropped)
+                file = resume_path(download.save_dir, download.infohash)
+                made = self._admit(params, download.magnet, torrent, download.save_dir, resume_file=file)
+                self._downloads[made.transfer.handle] = download
+                download.take_over(made.transfer, file)
+        if transfer.wanted:
+            await download.want(transfer.wanted)
+        self._dial(download, (*download.peers, *download.magnet.peers))
+        await download.checked()
+        await download.save_resume()
 
     async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
         """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
@@ -199,11 +238,9 @@ class TorrentSession:
 
     def _take(self, alert: Any) -> None:
         if isinstance(alert, lt.listen_succeeded_alert):
-            self._bound["tcp" if alert.socket_type == lt.socket_type_t.tcp else "udp"] = alert.port
-            self._bind_news.set()
+            self._listening.succeeded(alert)
         elif isinstance(alert, lt.listen_failed_alert):
-            self._bind_fault = self._bind_fault or alert.error.message()
-            self._bind_news.set()
+            self._listening.failed(alert)
         elif self._rendezvous is None:
             return
         elif isinstance(alert, lt.dht_get_peers_reply_alert):
@@ -211,19 +248,6 @@ class TorrentSession:
         elif isinstance(alert, lt.dht_stats_alert) and self._rendezvous.on_stats(alert):
             for handle in self._downloads:
                 handle.force_dht_announce()
-
-    async def _listening(self, listen: Address) -> int:
-        deadline = time.monotonic() + _LISTEN_TIMEOUT_S
-        while not {"tcp", "udp"} <= self._bound.keys():
-            left_s = deadline - time.monotonic()
-            if self._bind_fault is not None or left_s <= 0:
-                fault = self._bind_fault or "no answer from the system"
-                raise ListenError(f"{listen} cannot be listened on: {fault}; choose another port or host")
-            self._bind_news.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await self._bind_news.wait()
-        return self._bound["tcp"]
 
     # --- the background
 
@@ -236,47 +260,50 @@ class TorrentSession:
             if self.config.dht and self._rendezvous is not None and n_ticks % 4 == 1:
                 self._rendezvous.tick()
             now_s = time.monotonic()
+            if (rates := rates_now(self.config)) != self.rates:
+                self.rates = rates
+                self._session.apply_settings({"upload_rate_limit": rates[0], "download_rate_limit": rates[1]})
+            await self._share()
             for handle, download in self._downloads.items():
                 if download.transfer.failure is None:
                     handle.post_status(0)
                     self._help_lonely(handle, download, now_s)
+                    if download.transfer.renew_web_seeds(now_s) and self.config.proxy is None:
+                        self._background.spawn(read_missing(download.transfer, self._allows_url))
             if now_s >= save_at_s:
-                await asyncio.gather(*(self._save(download) for download in self._downloads.values()))
+                await asyncio.gather(*(download.try_save_resume() for download in self._downloads.values()))
                 save_at_s = time.monotonic() + _SAVE_EVERY_S
 
+    async def _share(self) -> None:
+        """Tell other processes what is here, want what they want, and take over where a keeper has gone."""
+        for download, keeper in self._keepers.items():
+            if download.transfer.failure is None and (wanted := keeper.sync(download.transfer)):
+                download.transfer.want(wanted)
+        for download in tuple(self._followed):
+            magnet, followed = download.magnet, download.transfer
+            assert isinstance(followed, FollowedTransfer)
+            followed.poll()
+            lock = FolderLock.take(download.save_dir, magnet.infohash)
+            if lock is None:
+                continue
+            async with self._adding:
+                made = await self._continue(magnet, followed.torrent, download.save_dir)
+                self._downloads[made.transfer.handle] = download
+                self._keepers[download] = Keeper(lock, download.save_dir, magnet.infohash)
+                self._followed.remove(download)
+                download.take_over(made.transfer, resume_path(download.save_dir, magnet.infohash))
+            followed.end()
+            self._dial(download, (*download.peers, *magnet.peers))
+            if followed.wanted:
+                self._background.spawn(download.want(followed.wanted))
+
     def _help_lonely(self, handle: Any, download: Download, now_s: float) -> None:
-        """libtorrent asks the DHT every 900 s and redials a refused peer after 60 s: too late for us."""
         transfer = download.transfer
-        needs_peers = transfer.torrent is None or transfer.n_wanted_missing > 0
-        if not needs_peers or transfer.n_peers > 0:
-            self._lonely.pop(handle, None)
-            return
-        at_s, pause_s = self._lonely.get(handle, (now_s + _LONELY_FIRST_S, _LONELY_FIRST_S))
-        if now_s >= at_s:
-            pause_s = min(pause_s * 1.5, _LONELY_MOST_S)
-            at_s = now_s + pause_s
+        is_lonely = (transfer.torrent is None or transfer.n_wanted_missing > 0) and transfer.n_peers == 0
+        if self._lonely.setdefault(handle, Loneliness()).is_due(now_s, is_lonely):
             if self.config.dht:
                 handle.force_dht_announce()
             self._dial(download, tuple(download.peers))
-        self._lonely[handle] = (at_s, pause_s)
-
-    async def _save(self, download: Download) -> None:
-        try:
-            async with asyncio.timeout(_SAVE_TIMEOUT_S):
-                await download.save_resume()
-        except (SwarmError, TimeoutError) as error:
-            # Without a fresh resume file the next start hashes what is there.
-            _log.warning("the progress of torrent %s was not recorded: %s", download.infohash, error or "timed out")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a background task of the torrent session ended: %s", error, exc_info=error)
 
     # --- torrents
 
@@ -286,7 +313,7 @@ class TorrentSession:
         return self._rendezvous
 
     def _find(self, infohash: Infohash, save_dir: Path) -> Download | None:
-        for download in self._downloads.values():
+        for download in (*self._downloads.values(), *self._followed):
             if download.infohash == infohash:
                 if download.save_dir != save_dir:
                     raise BadArgument(f"torrent {infohash} is already open in {download.save_dir}; use that folder")
@@ -305,21 +332,25 @@ class TorrentSession:
     ) -> Download:
         attempts = Attempts(self._describe_dht)
         for url in magnet.trackers:
-            attempts.tracker(url, "not asked yet" if allows_url(self.config, url) else LEFT_OUT)
-        params.trackers = [url for url in magnet.trackers if allows_url(self.config, url)]
+            attempts.tracker(url, "not asked yet" if self._allows_url(url) else LEFT_OUT)
+        params.trackers = [url for url in magnet.trackers if self._allows_url(url)]
         params.tracker_tiers = list(range(len(params.trackers)))
-        params.url_seeds = [url for url in magnet.web_seeds if allows_url(self.config, url)]
+        for url in magnet.web_seeds:
+            attempts.web_seed(url, "no complaint so far" if self._allows_url(url) else LEFT_OUT)
+        params.url_seeds = [url for url in magnet.web_seeds if self._allows_url(url)]
         params.save_path = str(save_dir)
         flags = params.flags & ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused | lt.torrent_flags.upload_mode)
         if torrent is None:
             flags |= lt.torrent_flags.default_dont_download | lt.torrent_flags.upload_mode
+        flags |= 0 if self.config.pex else lt.torrent_flags.disable_pex
         params.flags = flags | lt.torrent_flags.duplicate_is_error | extra_flags
         try:
             handle = self._session.add_torrent(params)
         except RuntimeError as error:
             raise BadArgument(f"torrent {magnet.infohash} cannot be added: {error}") from error
         transfer = Transfer(handle, torrent, attempts, starts_blank=torrent is None)
-        download = Download(transfer, magnet.infohash, save_dir, resume_file=resume_file, dial=self._dial)
+        transfer.renewal = WebSeedRenewal(tuple(params.url_seeds), self.config.web_seed_patience_s)
+        download = Download(transfer, magnet, save_dir, resume_file=resume_file, dial=self._dial)
         self._downloads[handle] = download
         return download
 
@@ -330,19 +361,15 @@ class TorrentSession:
 
     # --- peers
 
+    def _allows_url(self, url: str) -> bool:
+        return allows_url(self.config, url)
+
     def _describe_dht(self) -> str:
-        if not self.config.dht or self._rendezvous is None:
-            return "off"
-        n_given = self._rendezvous.n_given
-        n_given += len(self.config.dht_bootstrap) if not self.config.loopback_only else 0
-        n_nodes = self._rendezvous.n_nodes
-        return (
-            f"{n_nodes} nodes answer of {n_given} that were given" if n_nodes or n_given else "no node given or known"
-        )
+        return "off" if not self.config.dht or self._rendezvous is None else self._rendezvous.describe(self.config)
 
     def _dial(self, download: Download, addresses: Iterable[Address]) -> None:
         self._running()
-        self._spawn(self._dial_now(download, tuple(addresses)))
+        self._background.spawn(self._dial_now(download, tuple(addresses)))
 
     async def _dial_now(self, download: Download, addresses: tuple[Address, ...]) -> None:
         endpoints: list[tuple[str, int]] = []
@@ -355,7 +382,7 @@ class TorrentSession:
                 download.peers[address] = None
                 download.transfer.attempts.peer(str(address), "dialled, no answer yet")
             endpoints += resolved
-        if self._rendezvous is None or download.transfer.failure is not None:
+        if self._rendezvous is None or download.transfer.failure is not None or download in self._followed:
             return
         for endpoint in endpoints:
             download.transfer.handle.connect_peer(endpoint)
@@ -371,15 +398,3 @@ class TorrentSession:
         endpoints = [endpoint for resolved, _ in found for endpoint in resolved]
         if self.config.dht and self._rendezvous is not None and endpoints:
             self._rendezvous.add_nodes(endpoints)
-
-
-def _session_params(config: TorrentConfig, listen: Address) -> Any:
-    category = lt.alert_category
-    mask = category.error | category.status | category.storage | category.tracker | category.connect
-    mask |= category.peer | category.piece_progress | category.dht_operation
-    params = lt.session_params()
-    settings: Any = session_settings(config, listen, mask)
-    params.settings = settings
-    # The only backend that has neither hung at teardown after a full disk nor shown stale bytes to other readers.
-    params.disk_io_constructor = "posix_disk_io_constructor"
-    return params

@@ -12,6 +12,10 @@ import libtorrent as lt
 from swarm.errors import SwarmError, TransferError, VerificationError
 from swarm.torrent.attempts import Attempts
 from swarm.torrent.metainfo import Torrent
+from swarm.torrent.web_seeds import WebSeedRenewal
+
+_PEER_BANNED = 91
+"""libtorrent's own number for it; the binding exports no names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,8 @@ class TransferStatus:
     have_bytes: verified and on disk, pads not counted. fetched_bytes / uploaded_bytes: payload moved over the network
     since this download was added, wasted bytes included; what comes before a pad comes in whole torrent blocks of
     16 KiB. Rates are payload bytes per second.
-    n_seeds: those of the connected peers that have everything.
+    n_seeds: those of the connected peers that have everything. fetched_ever_bytes / uploaded_ever_bytes: also what
+    earlier sessions moved, as the resume file tells.
     """
 
     state: str
@@ -34,6 +39,13 @@ class TransferStatus:
     upload_rate: int
     n_peers: int
     n_seeds: int
+    fetched_ever_bytes: int = 0
+    uploaded_ever_bytes: int = 0
+
+    @property
+    def share_ratio(self) -> float | None:
+        """Given by taken, in payload bytes and over all sessions; None before anything was taken."""
+        return self.uploaded_ever_bytes / self.fetched_ever_bytes if self.fetched_ever_bytes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,8 @@ class Transfer:
         self.uploaded_bytes = 0
         self.download_rate = 0
         self.upload_rate = 0
+        self.fetched_ever_bytes = 0
+        self.uploaded_ever_bytes = 0
         self.n_peers = 0
         self.n_seeds = 0
         self.n_status_updates = 0
@@ -75,6 +89,7 @@ class Transfer:
         self.banned: set[str] = set()
         self.disk_fault: DiskFault | None = None
         self.failure: SwarmError | None = None
+        self.renewal: WebSeedRenewal | None = None  # where there are web seeds
         self._starts_blank = starts_blank
         self._wakers: set[asyncio.Future[None]] = set()
         self._reads: dict[int, list[asyncio.Future[bytes]]] = {}
@@ -118,12 +133,32 @@ class Transfer:
             self.upload_rate,
             self.n_peers,
             self.n_seeds,
+            self.fetched_ever_bytes,
+            self.uploaded_ever_bytes,
         )
 
-    def want(self, priorities: dict[int, int]) -> None:
+    def note_wanted(self, priorities: dict[int, int]) -> None:
         self.n_wanted_missing += sum(1 for piece in priorities if piece not in self.wanted and piece not in self.have)
         self.wanted.update(priorities)
+
+    def want(self, priorities: dict[int, int]) -> None:
+        self.note_wanted(priorities)
         self.handle.prioritize_pieces(list(priorities.items()))
+
+    def ask_status(self) -> None:
+        """Have n_status_updates grow soon, with the state of then."""
+        self.handle.post_status(0)
+
+    def renew_web_seeds(self, now_s: float) -> bool:
+        """Start over with the web seeds where nothing comes any more. False where there is no need."""
+        renewal, progress = self.renewal, self.have_bytes
+        if renewal is None or not renewal.is_due(now_s, progress, self.n_wanted_missing > 0):
+            return False
+        for url in self.handle.url_seeds():
+            self.handle.remove_url_seed(url)
+        for url in renewal.urls:
+            self.handle.add_url_seed(url)
+        return True
 
     def start_read(self, piece: int) -> asyncio.Future[bytes]:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -166,6 +201,8 @@ class Transfer:
         self.uploaded_bytes = status.total_payload_upload
         self.download_rate = status.download_payload_rate
         self.upload_rate = status.upload_payload_rate
+        self.fetched_ever_bytes = status.all_time_download
+        self.uploaded_ever_bytes = status.all_time_upload
         self.n_peers = status.num_peers
         self.n_seeds = status.num_seeds
         pieces = status.pieces  # empty unless asked for
@@ -265,6 +302,15 @@ class Transfer:
     def _tracker_answered(self, alert: Any) -> None:
         self.attempts.tracker(alert.url, f"named {alert.num_peers} peers")
 
+    def _web_seed_failed(self, alert: Any) -> None:
+        said = alert.error_message() or alert.error.message()
+        self.attempts.web_seed(alert.server_url(), said)
+        if self.renewal is not None and alert.error.value() == _PEER_BANNED:
+            self.renewal.banned(alert.server_url())
+            self.attempts.web_seed(alert.server_url(), "banned: it sent data that fails its hash")
+        elif self.renewal is not None and said[:3].isdigit():
+            self.renewal.failed(int(said[:3]))
+
 
 def _endpoint(alert: Any) -> str:
     host, port = alert.endpoint
@@ -286,6 +332,7 @@ _HANDLERS = {
     lt.peer_error_alert: Transfer._peer_lost,
     lt.peer_disconnected_alert: Transfer._peer_lost,
     lt.peer_ban_alert: Transfer._peer_banned,
+    lt.url_seed_alert: Transfer._web_seed_failed,
     lt.tracker_announce_alert: Transfer._tracker_asked,
     lt.tracker_error_alert: Transfer._tracker_failed,
     lt.tracker_reply_alert: Transfer._tracker_answered,

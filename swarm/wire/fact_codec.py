@@ -65,6 +65,7 @@ def encode_fact(fact: NodeFact) -> bytes:
         needed_bytes=fact.needed_bytes,
         fetched_bytes=fact.fetched_bytes,
         version=fact.version[:MAX_VERSION_CHARACTERS],
+        loaded_spans=map(to_wire_span, fact.loaded_spans),
     ).SerializeToString(deterministic=True)
 
 
@@ -72,11 +73,15 @@ def decode_fact(payload: bytes) -> NodeFact:
     """Does not check who signed the payload, nor whether the fact has expired. Raises: RemoteProtocolError."""
     wire = parse(pb.NodeFact, payload, MAX_FACT_BYTES)
     check(wire.state in _STATE_FROM_WIRE, f"unknown node state {wire.state}")
-    check(len(wire.spans) <= MAX_SPANS, f"a fact of {len(wire.spans)} spans")
+    n_spans = max(len(wire.spans), len(wire.loaded_spans))
+    check(n_spans <= MAX_SPANS, f"a fact of {n_spans} spans")
     n_layers = check_number(wire.n_layers, 1, MAX_LAYERS, "n_layers")
     spans = tuple(check_span(span, n_layers) for span in wire.spans)
-    for a, b in pairwise(spans):
+    loaded_spans = tuple(check_span(span, n_layers) for span in wire.loaded_spans)
+    for a, b in (*pairwise(spans), *pairwise(loaded_spans)):
         check(a.end <= b.start, f"spans {a} and {b}, which are not sorted and disjoint")
+    for loaded in loaded_spans:
+        check(any(span.covers(loaded) for span in spans), f"loaded layers {loaded}, which are not hosted")
     return NodeFact(
         node_id=check_node_id(wire.node_id),
         release=check_infohash(wire.release),
@@ -94,6 +99,7 @@ def decode_fact(payload: bytes) -> NodeFact:
         needed_bytes=check_number(wire.needed_bytes, 0, MAX_COUNTER, "needed_bytes"),
         fetched_bytes=check_number(wire.fetched_bytes, 0, MAX_COUNTER, "fetched_bytes"),
         version=printable(wire.version, MAX_VERSION_CHARACTERS),
+        loaded_spans=loaded_spans,
     )
 
 

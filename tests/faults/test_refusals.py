@@ -96,13 +96,3 @@ def test_a_seeder_whose_port_is_taken(cli: Any, wordy: Path, taken: str) -> None
     assert taken in message
     assert "in use" in message
     assert "another" in message
-
-
-def test_two_nodes_do_not_share_a_data_dir(cli: Any, seeded: str, tmp_path: Path) -> None:
-    first = cli.node(seeded, "node", "--layers", "0:1")
-    first.wait_for("ready", 60.0)
-    options = (*LOOPBACK, "--data-dir", tmp_path / "node", "--layers", "1:2")
-    message = cli.fail("node", "start", seeded, *options, status=2)
-    assert f"another node already uses {tmp_path / 'node'}" in message
-    assert "--data-dir" in message
-    assert first.is_running

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from swarm.errors import TransferStalled
+from swarm.errors import BadArgument, TransferStalled
 from swarm.sampling import SamplingParams
 from swarm.terms import Address
 from swarm.torrent import Magnet, TorrentConfig, TorrentSession
@@ -164,3 +164,26 @@ async def test_nothing_is_loaded_from_a_seeder_whose_bytes_differ(
     progress = node.events["progress"]
     assert {event["layers_loaded"] for event in progress} == {0}
     assert progress[-1]["layers_total"] == 6
+
+
+async def test_what_is_hosted_no_longer_goes_when_the_disk_is_bounded(
+    release: Callable[..., Path], local_swarm: Callable[[Path], Any]
+) -> None:
+    swarm = local_swarm(release("tiny-mixtral"))
+    await swarm.publish(piece_size=16 << 10)
+    first = await swarm.start("0:4")
+    kept_bytes = (await first.event("ready"))["have_bytes"] + (64 << 10)
+    await first.stop()
+    uploaded = (await swarm.seeding.refresh()).uploaded_bytes
+    folder = first.config.data_dir
+    second = await swarm.start("2:6", data_dir=folder, disk_bytes=kept_bytes)
+    after = await second.event("ready")
+    came = (await swarm.seeding.refresh()).uploaded_bytes - uploaded
+    assert 0 < came <= 0.7 * after["planned_bytes"], "layers 2 and 3 were there"
+    assert after["planned_bytes"] <= after["have_bytes"] <= kept_bytes
+    on_disk = sum(path.stat().st_blocks * 512 for path in folder.rglob("*.safetensors"))
+    assert on_disk <= kept_bytes + (256 << 10)  # holes are made of whole blocks
+    await second.stop()
+    third = await swarm.start("2:6", data_dir=folder, wait=False, disk_bytes=1000)
+    with pytest.raises(BadArgument, match="--disk allows 1000"):
+        await third.task

@@ -199,6 +199,49 @@ def test_a_folder_is_hashed_once_and_again_only_when_it_changed(start: Callable[
     assert "no longer matches" in child.log.read_text()
 
 
+def tree(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Everything below a folder: modification time, size, and where links point."""
+    found = sorted(folder.rglob("*"))
+    stats = {path.relative_to(folder).as_posix(): (path, path.lstat()) for path in found}
+    return {
+        name: (stat.st_mtime_ns, stat.st_size, str(path.readlink()) if path.is_symlink() else "")
+        for name, (path, stat) in stats.items()
+    }
+
+
+def test_the_hubs_cache_is_seeded_as_it_is(
+    start: Callable[..., Child], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its snapshots are links into blobs. Nothing is written there, and the hub is the torrent's web seed."""
+    commit = "5f0b02c75b57c5855da9ae460ce51323ea669d8a"
+    repository = tmp_path / "hub" / "models--org--tiny"
+    (snapshot := repository / "snapshots" / commit).mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        (repository / "blobs" / f"{number:064x}").write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(f"../../blobs/{number:064x}")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = tree(tmp_path / "hub")
+    where = ("--json", *LOOPBACK, "--listen", "127.0.0.1:0")
+    child = start("release", "seed", "--from-hf-cache", "org/tiny", *where, "--bittorrent", "encryption=required")
+    seeding = child.wait_for("seeding", DEADLINE_S)
+    assert seeding["name"] == commit
+    assert "ws=https%3A%2F%2Fhuggingface.co%2Forg%2Ftiny%2Fresolve%2F" in seeding["magnet"]
+    remote = run_json("release", "inspect", seeding["magnet"], *LOOPBACK)
+    assert remote["infohash"] == seeding["infohash"]
+    stop(child, signal.SIGTERM)
+    assert tree(tmp_path / "hub") == before
+    assert (tmp_path / "cache" / "mistral-swarm" / f"{commit}.torrent").is_file()
+
+    for wrong, said in (("org/other", "hf download org/other"), ("org", "ORG/NAME"), ("../x/y", "ORG/NAME")):
+        ran = run("release", "seed", "--from-hf-cache", wrong, *LOOPBACK)
+        assert (ran.returncode, said in ran.stderr) == (2, True), ran.stderr
+    assert run("release", "seed", *LOOPBACK).returncode == 2
+
+
 def test_a_torrent_is_seeded_from_where_its_data_lies(start: Callable[..., Child], copy: Path, tmp_path: Path) -> None:
     torrent = tmp_path / "elsewhere.torrent"
     run_json("release", "create", str(copy), "-o", str(torrent))

@@ -15,6 +15,7 @@ from swarm.client import SwarmStatus
 from swarm.errors import LayersUncovered, NoNodesFound
 from swarm.facts import NodeState
 from swarm.sampling import SamplingParams
+from swarm.terms import Address, Span
 
 GREEDY = SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True)
 
@@ -53,6 +54,32 @@ async def test_one_named_peer_is_enough_without_any_dht(
     async with swarm.client(peers=[address]) as client:
         generation = await client.generate([5, 6, 7], GREEDY)
     assert [str(hop.span) for hop in generation.route.hops] == ["0:3", "3:6"]
+
+
+async def test_the_layers_that_are_loaded_serve_while_the_rest_cannot_come_yet(
+    release: Callable[..., Path], local_swarm: Callable[[Path], Any]
+) -> None:
+    """The seeder leaves once the joining node has layers 0:2, and the other node gives one byte a second."""
+    swarm = local_swarm(release("tiny-mixtral"))
+    await swarm.publish(piece_size=16 << 10)
+    whole = await swarm.start("0:6")
+    async with swarm.client() as client:
+        expected = await client.generate([5, 6, 7], GREEDY)
+    await whole.stop()
+    first = await swarm.start("0:2", "5:6")  # which has the heads of all files
+    await first.stop()
+    await swarm.stop_seeding()
+    serving = await swarm.start("2:6", upload_rate=1, data_dir=whole.config.data_dir)
+    at = str((await serving.event("ready"))["address"])
+    joining = await swarm.start("0:6", wait=False, data_dir=first.config.data_dir, peers=(Address.parse(at),))
+    assert (await joining.event("serving"))["loaded_spans"]
+    async with swarm.client(peers=[at]) as client:
+        status = await status_that(client, lambda s: s.hosts_per_layer == (1,) * 6)
+        assert [n.loaded_spans for n in status.nodes if n.state is NodeState.JOINING] == [(Span(0, 2),)]
+        generation = await client.generate([5, 6, 7], GREEDY)
+    assert [str(hop.span) for hop in generation.route.hops] == ["0:2", "2:6"]
+    assert generation.ids == expected.ids
+    assert "ready" not in joining.events
 
 
 async def test_a_joining_node_is_seen_but_not_routed_to(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import libtorrent as lt
 import pytest
 
-from swarm.errors import DiskFull, TransferError, TransferStalled, VerificationError
+from swarm.errors import CorruptRelease, DiskFull, TransferError, TransferStalled, VerificationError
 from swarm.terms import Address
 from swarm.torrent import Torrent, TorrentConfig, TorrentSession, create_torrent
 
@@ -196,7 +198,7 @@ async def test_after_a_kill_nothing_verified_is_fetched_again(tmp_path: Path, to
         victim.kill()
         await victim.communicate()
     async with session() as seeder, session() as leecher:
-        await seeder.seed(torrent, tmp_path / "good")
+        seed = await seeder.seed(torrent, tmp_path / "good")
         download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
         await download.checked()
         n_kept = sum(download.has(piece) for piece in everything(torrent))
@@ -204,3 +206,41 @@ async def test_after_a_kill_nothing_verified_is_fetched_again(tmp_path: Path, to
         await download.want(dict.fromkeys(everything(torrent), 1))
         await download.wait_for(everything(torrent), stall_timeout_s=20)
         assert download.status().fetched_bytes <= SIZE - n_kept * PIECE
+        assert (await seed.refresh()).uploaded_bytes <= SIZE - n_kept * PIECE
+
+
+def everything_below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+async def test_paths_that_lead_out_of_the_root_lead_nowhere(tmp_path: Path) -> None:
+    """Links in a torrent are refused; what has dots or an absolute path lands below save_dir."""
+    data = random.Random(5).randbytes(3 * 1000)
+    files: list[dict[bytes, object]] = [
+        {b"length": 1000, b"path": [b"..", b"..", b"evil-1.bin"]},
+        {b"length": 1000, b"path": [b"/", b"evil-2.bin"]},
+        {b"length": 0, b"attr": b"l", b"path": [b"link"], b"symlink path": [b"..", b"..", b"victim"]},
+        {b"length": 1000, b"path": [b"link", b"evil-3.bin"]},
+    ]
+    info = {b"name": b"../model", b"piece length": PIECE, b"pieces": hashlib.sha1(data).digest(), b"files": files}
+    with pytest.raises(CorruptRelease, match="contains a symbolic link, 'link'"):
+        Torrent.from_info(lt.bencode(info))
+    del files[2]
+    torrent = Torrent.from_info(lt.bencode(info))
+    at_byte = 0
+    for entry in torrent.files:
+        if entry.size_bytes and not entry.is_pad:
+            path = torrent.path_in(tmp_path / "evil" / "deep", entry.path)
+            assert path.resolve().is_relative_to(tmp_path / "evil" / "deep")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data[at_byte : at_byte + entry.size_bytes])
+            at_byte += entry.size_bytes
+    before = everything_below(tmp_path)
+    async with session() as seeder, session() as leecher:
+        await seeder.seed(torrent, tmp_path / "evil" / "deep")
+        download = await leecher.add(torrent, tmp_path / "out" / "deep", peers=[at(seeder)])
+        await download.want({0: 7})
+        await download.wait_for([0], stall_timeout_s=20)
+    new = everything_below(tmp_path) - before - {tmp_path / "out", tmp_path / "out" / "deep"}
+    assert new
+    assert all(path.is_relative_to(tmp_path / "out" / "deep") for path in new)

@@ -94,7 +94,8 @@ async def test_only_what_is_wanted_comes(tmp_path: Path, torrent: Torrent, by_ma
             file.seek(3 * PIECE + 1)
             assert file.read(4 * PIECE) == expected(tmp_path, "shard-1.bin")[3 * PIECE + 1 : 7 * PIECE + 1]
         found = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-        assert found <= {"shard-1.bin", "shard-2.bin", "config.json", "empty"}
+        notes = {f".{torrent.infohash}.{what}" for what in ("lock", "have", "torrent")}
+        assert found - notes <= {"shard-1.bin", "shard-2.bin", "config.json", "empty"}
 
 
 async def test_pieces_arrive_in_order_of_priority(tmp_path: Path, torrent: Torrent) -> None:
@@ -269,3 +270,50 @@ async def test_adding_twice_is_adding_once(tmp_path: Path, torrent: Torrent) -> 
         assert await leecher.add(torrent.magnet(), tmp_path / "out") is first
         with pytest.raises(BadArgument, match="already open"):
             await leecher.add(torrent, tmp_path / "elsewhere")
+
+
+async def test_dropped_pieces_leave_the_disk_and_can_be_fetched_again(tmp_path: Path, torrent: Torrent) -> None:
+    async with session() as seeder, session() as leecher:
+        seed = await seeder.seed(torrent, tmp_path / "seed")
+        download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
+        everything = range(torrent.n_pieces)
+        await download.fetch("shard-1.bin", 0, SIZES["shard-1.bin"])
+        kept = set(torrent.pieces_of("shard-1.bin", 0, 1)) | {everything[-1]}
+        wanted_before = set(download.transfer.wanted)
+        await leecher.drop(download, everything)
+        assert {piece for piece in everything if download.has(piece)} == wanted_before, "what is wanted stays"
+    async with session() as leecher:
+        download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
+        await download.checked()
+        before = download.file_path("shard-1.bin").stat()
+        assert before.st_blocks * 512 >= 20 * PIECE
+        await leecher.drop(download, set(everything) - kept)
+        after = download.file_path("shard-1.bin").stat()
+        assert after.st_size == before.st_size
+        assert after.st_blocks * 512 <= 2 * PIECE
+        assert {piece for piece in everything if download.has(piece)} == kept & wanted_before
+        assert await download.fetch("shard-1.bin", 0, 100) == expected(tmp_path, "shard-1.bin")[:100]
+    assert seed.infohash == torrent.infohash
+    async with session() as seeder, session() as leecher:
+        seed = await seeder.seed(torrent, tmp_path / "seed")
+        download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
+        await download.checked()
+        assert {piece for piece in everything if download.has(piece)} == kept & wanted_before, (
+            "and the resume file knows"
+        )
+        assert await download.fetch("shard-1.bin", 0, SIZES["shard-1.bin"]) == expected(tmp_path, "shard-1.bin")
+
+
+async def test_the_share_ratio_outlives_the_session(tmp_path: Path, torrent: Torrent) -> None:
+    async with session() as seeder:
+        await seeder.seed(torrent, tmp_path / "seed")
+        for round_idx in (1, 2):
+            async with session() as middle, session() as last:
+                first = await middle.add(torrent, tmp_path / "middle", peers=[at(seeder)])
+                await first.fetch("config.json", 0, 300)
+                second = await last.add(torrent, tmp_path / f"last-{round_idx}", peers=[at(middle)])
+                assert await second.fetch("config.json", 0, 300) == expected(tmp_path, "config.json")
+                async with asyncio.timeout(20):  # libtorrent counts once a second
+                    while (status := await first.refresh()).uploaded_ever_bytes < round_idx * PIECE:
+                        await first.transfer.changed(0.5)
+                assert (status.fetched_ever_bytes, status.share_ratio) == (PIECE, round_idx)

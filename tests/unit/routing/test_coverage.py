@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from swarm.errors import BadArgument
 from swarm.facts import NodeFact, NodeState
 from swarm.routing import coverage, layer_ranges
 from swarm.terms import Address, Infohash, NodeId, Profile, Span
@@ -40,6 +41,14 @@ def test_overlapping_claims_of_one_node_count_once() -> None:
 @pytest.mark.parametrize("changes", [{"state": NodeState.JOINING}, {"state": NodeState.DRAINING}, {"ttl_s": 20.0}])
 def test_who_does_not_serve_does_not_count(changes: dict[str, object]) -> None:
     assert coverage([FACT, other("c", Span(0, 5), **changes)], 5, 120.0) == (1, 1, 1, 0, 0)
+
+
+def test_what_a_joining_node_has_loaded_counts_already() -> None:
+    joining = other("c", Span(0, 5), state=NodeState.JOINING, loaded_spans=(Span(3, 5),))
+    assert coverage([FACT, joining], 5, 120.0) == (1, 1, 1, 1, 1)
+    assert dataclasses.replace(joining, state=NodeState.DRAINING).served_spans == ()
+    with pytest.raises(BadArgument, match="does not host"):
+        other("c", Span(0, 2), state=NodeState.JOINING, loaded_spans=(Span(1, 3),))
 
 
 def test_a_fact_expires_at_its_ttl() -> None:

@@ -241,6 +241,14 @@ def test_an_uncovered_layer_is_named_with_the_reason(changes: dict[str, object],
     assert node_id("b")[:8] not in caught.value.message
 
 
+def test_a_joining_node_is_routed_over_where_it_has_loaded_layers() -> None:
+    joining = fact("c", "2:8", state=NodeState.JOINING, loaded_spans=(Span(4, 6),))
+    assert plan(fact("b", "0:4"), joining, fact("d", "6:8")) == ["b 0:4", "c 4:6", "d 6:8"]
+    with pytest.raises(LayersUncovered, match="hosts 2:8, but it has loaded only 4:6 so far") as caught:
+        plan(fact("b", "0:4"), joining)
+    assert caught.value.layers == (6, 7)
+
+
 def test_an_excluded_node_is_named_as_such() -> None:
     with pytest.raises(LayersUncovered, match="excluded, having failed") as caught:
         plan(fact("b", "0:8"), exclude=frozenset({node_id("b")}))

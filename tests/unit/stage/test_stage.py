@@ -63,6 +63,16 @@ def stage_of(release: Callable[..., Path]) -> Iterator[Callable[..., Stage]]:
         stage.shut_down()
 
 
+def test_only_loaded_layers_take_sessions(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of()
+    stage.set_loaded((Span(0, 2), Span(3, 6)))
+    stage.open((CLIENT, A, 0), 1, Span(3, 5), 64, 1)
+    with pytest.raises(StageFull, match="0:2, 3:6 are loaded here so far"):
+        stage.open((CLIENT, B, 0), 1, Span(0, 3), 64, 1)
+    stage.set_loaded(None)
+    stage.open((CLIENT, B, 0), 1, Span(0, 3), 64, 1)
+
+
 def ids_step(ids: tuple[int, ...], position: int, n_logit_rows: int = 1, epoch: int = 1) -> Step:
     return Step(epoch, position, ids, n_logit_rows)
 

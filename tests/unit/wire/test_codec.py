@@ -134,7 +134,9 @@ failures = st.builds(
 def facts(draw: st.DrawFn) -> NodeFact:
     edges = sorted(draw(st.sets(st.integers(min_value=0, max_value=99), max_size=12)))
     spans = tuple(Span(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False))
+    loaded = tuple(Span(s.start, draw(st.integers(s.start + 1, s.end))) for s in spans if draw(st.booleans()))
     return NodeFact(
+        loaded_spans=loaded,
         node_id=draw(node_ids),
         release=draw(infohashes),
         address=draw(addresses),
@@ -445,6 +447,8 @@ def test_results_out_of_bounds_are_refused(data: bytes) -> None:
         {"spans": [stage_pb2.Span(start=0, end=5)]},
         {"spans": [stage_pb2.Span(start=2, end=3), stage_pb2.Span(start=0, end=1)]},
         {"spans": [stage_pb2.Span(start=0, end=2), stage_pb2.Span(start=1, end=3)]},
+        {"spans": [stage_pb2.Span(start=0, end=2)], "loaded_spans": [stage_pb2.Span(start=1, end=3)]},
+        {"loaded_spans": [stage_pb2.Span(start=0, end=1)]},
         {"profile": ""},
         {"n_layers": 0},
         {"n_layers": 65537},

@@ -1,0 +1,194 @@
+"""One download for all processes of this machine that want a torrent in the same folder.
+
+Who holds the folder's lock is its keeper: it fetches, and writes down which pieces are verified. Every other process
+follows: it asks the keeper for pieces through a file, reads the keeper's files, and fetches nothing. When the keeper
+ends or is killed, the system frees the lock and a follower becomes the keeper. Knows no libtorrent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+from swarm.errors import CorruptRelease
+from swarm.terms import Infohash
+from swarm.torrent.attempts import Attempts
+from swarm.torrent.metainfo import Torrent
+from swarm.torrent.recheck import read_piece
+from swarm.torrent.transfer import Transfer
+
+try:
+    import fcntl
+except ImportError:  # a system without flock: every process is its own keeper, as if it were alone
+    fcntl = None  # type: ignore[assignment]
+
+_MAX_BYTES = 256 << 20
+
+
+class FolderLock:
+    """This process fetches the torrent into this folder, and no other one. Freed by release() or the process' end."""
+
+    def __init__(self, file: IO[bytes] | None) -> None:
+        self._file = file
+
+    @classmethod
+    def take(cls, save_dir: Path, infohash: Infohash) -> FolderLock | None:
+        """The lock, or None while another process holds it. Where files cannot be locked it is always free."""
+        try:
+            file = _note(save_dir, infohash, "lock").open("ab")
+        except OSError:
+            return cls(None)
+        if _lock(file):
+            return cls(file)
+        file.close()
+        return None
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Keeper:
+    """The side that fetches. sync() from time to time tells followers what is there and gathers what they want."""
+
+    def __init__(self, lock: FolderLock, save_dir: Path, infohash: Infohash) -> None:
+        self._lock = lock
+        self._save_dir = save_dir
+        self._infohash = infohash
+        self._n_told = -1
+        self._read: dict[Path, tuple[int, int]] = {}  # wants that were taken: modification time and size
+        _note(save_dir, infohash, "have").unlink(missing_ok=True)  # of a keeper before this one
+
+    def sync(self, transfer: Transfer) -> dict[int, int]:
+        """Write what has been verified since the last call, and return what followers newly want. Small files only."""
+        torrent = transfer.torrent
+        if torrent is None or not transfer.prepared:
+            return {}
+        with contextlib.suppress(OSError):  # a full disk: told by the download itself
+            if self._n_told < 0:
+                _replace(_note(self._save_dir, self._infohash, "torrent"), torrent.data)
+            if len(transfer.arrivals) != self._n_told:
+                _replace(_note(self._save_dir, self._infohash, "have"), _bitmap(transfer.have, torrent.n_pieces))
+                self._n_told = len(transfer.arrivals)
+        wanted: dict[int, int] = {}  # what is wanted more than before
+        for path in self._save_dir.glob(f".{self._infohash}.want-*"):
+            wanted |= self._take_wants(path, torrent.n_pieces)
+        return {piece: p for piece, p in wanted.items() if p > transfer.wanted.get(piece, 0)}
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def _take_wants(self, path: Path, n_pieces: int) -> dict[int, int]:
+        try:
+            with path.open("r+b") as file:
+                if _lock(file):  # nobody holds it: its process has gone
+                    path.unlink()
+                    return {}
+                stat = os.fstat(file.fileno())
+                stamp = (stat.st_mtime_ns, stat.st_size)
+                if self._read.get(path) == stamp:
+                    return {}
+                pairs = json.loads(file.read(_MAX_BYTES) or b"[]")
+                wants = {int(piece): int(priority) for piece, priority in pairs}
+        except (OSError, ValueError, TypeError):
+            return {}  # being written now, or no list of ours
+        self._read[path] = stamp
+        return {piece: p for piece, p in wants.items() if 0 <= piece < n_pieces and 1 <= p <= 7}
+
+
+class FollowedTransfer(Transfer):
+    """A torrent that another process of this machine fetches into save_dir: the same state, read from its notes.
+
+    What was fetched counts for the keeper alone: fetched_bytes stays 0.
+    """
+
+    def __init__(self, save_dir: Path, infohash: Infohash, torrent: Torrent | None, attempts: Attempts) -> None:
+        super().__init__(None, torrent, attempts, starts_blank=False)
+        self._save_dir = save_dir
+        self._infohash = infohash
+        self._stamp = (0, 0)
+        self._wants = _note(save_dir, infohash, f"want-{os.getpid()}-{os.urandom(4).hex()}")
+        scratch = self._wants.with_name(f"{self._wants.name}.new".replace(".want-", ".new-"))
+        self._wants_file = scratch.open("x+b", buffering=0)
+        _lock(self._wants_file)  # before the keeper sees it: an unlocked one is of a process that has gone
+        os.replace(scratch, self._wants)
+
+    def poll(self) -> None:
+        """Take what the keeper has written since the last call."""
+        try:
+            if self.torrent is None:
+                torrent = Torrent(_note(self._save_dir, self._infohash, "torrent").read_bytes())
+                self.torrent = torrent if torrent.infohash == self._infohash else None
+            path = _note(self._save_dir, self._infohash, "have")
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino)
+            if self.torrent is None or stamp == self._stamp:
+                return
+            bitmap = path.read_bytes()
+        except (OSError, CorruptRelease):
+            return  # the keeper has not come so far
+        if len(bitmap) != (self.torrent.n_pieces + 7) // 8:
+            return
+        self._stamp = stamp
+        before = len(self.have)
+        for piece in range(self.torrent.n_pieces):
+            if bitmap[piece >> 3] >> (piece & 7) & 1:
+                self._arrived(piece)
+        self.prepared = True
+        self.useful_bytes += len(self.have) - before  # that somebody makes progress
+        self.wake()
+
+    def want(self, priorities: dict[int, int]) -> None:
+        self.note_wanted(priorities)
+        text = json.dumps(list(self.wanted.items())).encode()
+        os.pwrite(self._wants_file.fileno(), text, 0)  # it only grows
+
+    def ask_status(self) -> None:
+        self.n_status_updates += 1
+        self.wake()
+
+    def start_read(self, piece: int) -> asyncio.Future[bytes]:
+        assert self.torrent is not None
+        return asyncio.get_running_loop().run_in_executor(None, read_piece, self.torrent, self._save_dir, piece)
+
+    def end(self) -> None:
+        """Follow no longer."""
+        self._wants.unlink(missing_ok=True)
+        self._wants_file.close()
+
+
+def _note(save_dir: Path, infohash: Infohash, what: str) -> Path:
+    return save_dir / f".{infohash}.{what}"
+
+
+def _lock(file: IO[bytes]) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
+
+
+def _replace(path: Path, data: bytes) -> None:
+    scratch = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+    try:
+        scratch.write_bytes(data)
+        os.replace(scratch, path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def _bitmap(pieces: set[int], n_pieces: int) -> bytes:
+    bits = bytearray((n_pieces + 7) // 8)
+    for piece in pieces:
+        bits[piece >> 3] |= 1 << (piece & 7)
+    return bytes(bits)

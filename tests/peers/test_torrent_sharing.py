@@ -1,0 +1,80 @@
+"""Sessions that share one folder, as processes of one machine do: the bytes come once, and the last one goes on."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from swarm.terms import Address
+from swarm.torrent import Torrent, TorrentConfig, TorrentSession, create_torrent
+
+PIECE = 64 << 10
+N_PIECES = 40
+
+
+@pytest.fixture
+def torrent(tmp_path: Path) -> Torrent:
+    (tmp_path / "seed" / "model").mkdir(parents=True)
+    (tmp_path / "seed" / "model" / "w.bin").write_bytes(random.Random(1).randbytes(N_PIECES * PIECE))
+    return create_torrent(tmp_path / "seed" / "model", piece_size=PIECE)
+
+
+def session(**overrides: object) -> TorrentSession:
+    return TorrentSession(TorrentConfig.loopback(**{"dht": False, **overrides}))
+
+
+def data(tmp_path: Path) -> bytes:
+    return (tmp_path / "seed" / "model" / "w.bin").read_bytes()
+
+
+async def test_what_two_sessions_want_comes_once(tmp_path: Path, torrent: Torrent) -> None:
+    async with session() as seeder, session() as keeper, session() as follower:
+        seed = await seeder.seed(torrent, tmp_path / "seed")
+        magnet = torrent.magnet([Address("127.0.0.1", seeder.port)])
+        first = await keeper.add(magnet, tmp_path / "out")
+        second = await follower.add(magnet, tmp_path / "out")
+        assert (await second.metadata(20)).infohash == (await first.metadata(20)).infohash
+        await first.want(dict.fromkeys(range(20), 7))
+        await second.want(dict.fromkeys(range(10, 40), 4))
+        await second.wait_for(range(10, 40), stall_timeout_s=20)
+        await first.wait_for(range(20), stall_timeout_s=20)
+        assert await second.fetch("w.bin", 15 * PIECE + 1, 10 * PIECE) == data(tmp_path)[15 * PIECE + 1 :][: 10 * PIECE]
+        assert (await seed.refresh()).uploaded_bytes == N_PIECES * PIECE
+        assert second.status().fetched_bytes == 0
+        assert second.status().have_bytes == N_PIECES * PIECE
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if ".want-" in path.name) == []
+
+
+async def test_a_follower_takes_over_what_it_still_waits_for(tmp_path: Path, torrent: Torrent) -> None:
+    async with session() as seeder, session() as follower:
+        seed = await seeder.seed(torrent, tmp_path / "seed")
+        magnet = torrent.magnet([Address("127.0.0.1", seeder.port)])
+        async with session() as keeper:
+            first = await keeper.add(torrent, tmp_path / "out")  # which knows nobody
+            await first.checked()
+            second = await follower.add(magnet, tmp_path / "out")
+            await second.metadata(20)
+            await second.want(dict.fromkeys(range(N_PIECES), 4))
+        await second.wait_for(range(N_PIECES), stall_timeout_s=20)
+        assert (await seed.refresh()).uploaded_bytes == N_PIECES * PIECE
+    assert (tmp_path / "out" / "model" / "w.bin").read_bytes() == data(tmp_path)
+
+
+async def test_notes_of_the_dead_and_of_strangers_are_not_believed(tmp_path: Path, torrent: Torrent) -> None:
+    """A list of wants whose process has gone is removed, one that is no list is ignored, a stale bitmap replaced."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f".{torrent.infohash}.have").write_bytes(b"\xff" * 5)
+    (out / f".{torrent.infohash}.want-1-dead").write_bytes(b"[[0, 7]]")
+    async with session() as keeper, session() as follower:
+        first = await keeper.add(torrent, out)
+        second = await follower.add(torrent, out)
+        wants = next(path for path in out.iterdir() if ".want-" in path.name and not path.name.endswith("dead"))
+        wants.write_bytes(b'[["x", 7], [1, 99]]')
+        await second.checked()
+        assert not any(second.has(piece) for piece in range(N_PIECES))
+        while (out / f".{torrent.infohash}.want-1-dead").exists():
+            await first.transfer.changed(1.0)
+        assert first.transfer.wanted == {}
