@@ -48,7 +48,7 @@ LAYER_8X7B = replace(
 """The dimensions of Mixtral 8x7B, one layer: 2.9 GB in bf16, of which a token reads 0.79."""
 
 _POOL_SIZE = 1 << 26
-"""More values than the largest tensor here has."""
+"""More values than the largest tensor has that is ever asked for here."""
 
 
 def write_model(args: ModelArgs, folder: Path, n_shards: int = 8) -> None:
@@ -65,9 +65,9 @@ def pooled_tensors(args: ModelArgs, names: set[str] | None = None) -> Iterator[t
     generator = torch.Generator().manual_seed(0)
     pool = torch.randn(_POOL_SIZE, generator=generator).to(torch.bfloat16)
     for name, shape in all_shapes(args).items():
+        size = math.prod(shape)
+        start = int(torch.randint(max(1, _POOL_SIZE - size), (1,), generator=generator))
         if names is None or name in names:
-            size = math.prod(shape)
-            start = int(torch.randint(_POOL_SIZE - size, (1,), generator=generator))
             yield name, _scaled(name, pool[start : start + size].view(shape))
 
 

@@ -176,6 +176,8 @@ def session_settings(config: TorrentConfig, listen: Address, alert_mask: int) ->
         "send_socket_buffer_size": 4 << 20 if config.utp else 0,
         "connections_limit": config.max_connections,
         "unchoke_slots_limit": config.upload_slots or _upload_slots(config.upload_rate),
+        # Whatever is asked of one peer ahead of time, others ask it for again: a second's worth hides any round trip.
+        "request_queue_time": 1,
         "allow_multiple_connections_per_ip": True,
         # Two partial peers look redundant to each other until they want something: never hang up on them.
         "close_redundant_connections": False,

@@ -382,13 +382,14 @@ class TorrentSession:
                 download.peers[address] = None
                 download.transfer.attempts.peer(str(address), "dialled, no answer yet")
             endpoints += resolved
-        if self._rendezvous is None or download.transfer.failure is not None or download in self._followed:
+        if self._rendezvous is None or download.transfer.failure is not None:
             return
-        for endpoint in endpoints:
-            download.transfer.handle.connect_peer(endpoint)
-        # A peer of ours listens for the DHT on the same port number.
+        # A peer of ours listens for the DHT on the same port number, and who follows another's download meets there too.
         if self.config.dht:
             self._rendezvous.add_nodes(endpoints)
+        if download not in self._followed:
+            for endpoint in endpoints:
+                download.transfer.handle.connect_peer(endpoint)
 
     async def _meet_dht(self) -> None:
         """On loopback, ask around from the configured nodes: libtorrent bootstraps from none on this machine."""

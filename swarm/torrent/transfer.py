@@ -151,8 +151,8 @@ class Transfer:
 
     def renew_web_seeds(self, now_s: float) -> bool:
         """Start over with the web seeds where nothing comes any more. False where there is no need."""
-        renewal, progress = self.renewal, self.have_bytes
-        if renewal is None or not renewal.is_due(now_s, progress, self.n_wanted_missing > 0):
+        renewal = self.renewal
+        if renewal is None or not renewal.is_due(now_s, self.useful_bytes, self.n_wanted_missing > 0):
             return False
         for url in self.handle.url_seeds():
             self.handle.remove_url_seed(url)

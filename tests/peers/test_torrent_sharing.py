@@ -47,6 +47,18 @@ async def test_what_two_sessions_want_comes_once(tmp_path: Path, torrent: Torren
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if ".want-" in path.name) == []
 
 
+async def test_a_follower_meets_others_in_the_dht(tmp_path: Path, torrent: Torrent) -> None:
+    """It has no torrent of its own whose peers could lead it there."""
+    key = b"k" * 20
+    async with session(dht=True) as seeder, session(dht=True) as keeper, session(dht=True) as follower:
+        await seeder.seed(torrent, tmp_path / "seed")
+        magnet = torrent.magnet([Address("127.0.0.1", seeder.port)])
+        await keeper.add(magnet, tmp_path / "out")
+        await follower.add(magnet, tmp_path / "out")
+        assert await keeper.dht_announce(key, 4242, timeout_s=20)
+        assert Address("127.0.0.1", 4242) in await follower.dht_look_up(key, 20)
+
+
 async def test_a_follower_takes_over_what_it_still_waits_for(tmp_path: Path, torrent: Torrent) -> None:
     async with session() as seeder, session() as follower:
         seed = await seeder.seed(torrent, tmp_path / "seed")
