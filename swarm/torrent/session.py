@@ -384,7 +384,7 @@ class TorrentSession:
             endpoints += resolved
         if self._rendezvous is None or download.transfer.failure is not None:
             return
-        # A peer of ours listens for the DHT on the same port number, and who follows another's download meets there too.
+        # A peer of ours listens for the DHT on the same port number; a follower of another's download meets there too.
         if self.config.dht:
             self._rendezvous.add_nodes(endpoints)
         if download not in self._followed:
