@@ -2,8 +2,10 @@
 
 The peer is the Python client in the gateway's place: a process of its own with the same release, over the same nodes.
 Both stream the same prompts with the same seeds, 1, 8 and 32 at once, in short turns that alternate. What asks and
-counts lives in this process and costs both the same: it reads lines, server-sent events of the one and plain lines of
-the other (`gateway_peer`). The processor's time per token is told as well: a load from outside does not change it much.
+counts lives in this process: it reads lines, server-sent events of the one and plain lines of the other
+(`gateway_peer`), and what it spends on the longer ones counts against the gateway. The release is the embedded one, a
+few milliseconds a token, so that what the gateway adds is not lost in the model's time: over a larger model the same
+cost is a smaller share. The processor's time per token is told as well: a load from outside does not change it much.
 """
 
 from __future__ import annotations
@@ -11,39 +13,42 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.figures import Figure, faster, take_turns
 from benchmarks.processes import Processes, serving
-from node.weights import write_preset
 from swarm.cli.local_swarm import split_layers
 from swarm.cli.processes import Child, stop_all
+from swarm.embedded import NAME, release_folder
 from swarm.release import read_folder_layout
 
 BENCH = "gateway"
 PEER = "the Python client"
-N_STREAMS = (1, 8, 32)
+LOADS = ((1, 64, 3), (8, 32, 1), (32, 24, 1))
+"""(streams at once, tokens of each, turns to a round): a turn of one stream is short, and takes more of them."""
 N_NODES = 3
-TURN_TOKENS = 24
-PROMPT = "Once upon a time"
+PROMPT = "Tell me a story about a fox."
 DEFAULT_ROUNDS = 8
 START_TIMEOUT_S = 120.0
 
 
 @dataclass(slots=True)
 class Turn:
-    """What one turn of streams took. Seconds; gaps: between one stream's tokens."""
+    """What one turn of streams took. Seconds; gaps: between one stream's tokens. n_tokens: of each, by its seed."""
 
     tokens_per_s: float
     cpu_ms_per_token: float
     first_token_s: list[float]
     gaps_s: list[float]
+    n_tokens: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,7 @@ class Door:
 
 
 def run(work_dir: Path, n_rounds: int) -> list[Figure]:
-    folder = work_dir / "demo"
-    write_preset("demo", folder)
+    folder = release_folder()
     spans = [str(span) for span in split_layers(read_folder_layout(folder).args.n_layers, N_NODES)]
     with Processes(work_dir) as processes:
         _, magnet = processes.seed(folder)
@@ -90,18 +94,22 @@ def _front_doors(work_dir: Path, magnet: str) -> list[Child]:
 async def _measure(gateway: Door, peer: Door, n_rounds: int) -> list[Figure]:
     await _until_ready(gateway.url)
     figures: list[Figure] = []
-    for n_streams in N_STREAMS:
+    for n_streams, n_tokens, n_turns in LOADS:
         turns: dict[str, list[Turn]] = {BENCH: [], PEER: []}
 
-        async def turn(
-            name: str, door: Door, n_streams: int = n_streams, turns: dict[str, list[Turn]] = turns
-        ) -> float:
-            turns[name].append(await _turn(door, n_streams))
+        async def turn(name: str, door: Door, load: tuple[int, int], turns: dict[str, list[Turn]]) -> float:
+            turns[name].append(await _turn(door, *load))
             return turns[name][-1].tokens_per_s
 
         rounds = await take_turns(
-            {BENCH: lambda turn=turn: turn(BENCH, gateway), PEER: lambda turn=turn: turn(PEER, peer)}, n_rounds
+            {
+                name: partial(turn, name, door, (n_streams, n_tokens), turns)
+                for name, door in ((BENCH, gateway), (PEER, peer))
+            },
+            n_rounds * n_turns,
         )
+        if turns[BENCH][-1].n_tokens != turns[PEER][-1].n_tokens:
+            raise RuntimeError("the gateway and the client gave answers of different lengths to the same seeds")
         figures += _figures(n_streams, rounds, {name: took[1:] for name, took in turns.items()})
     return figures
 
@@ -116,17 +124,20 @@ def _figures(n_streams: int, rounds: dict[str, list[float]], turns: dict[str, li
     return [
         faster(BENCH, case, "tok/s", rounds[BENCH], PEER, rounds[PEER]),
         Figure(BENCH, f"first token added, {case}", added_ms, "ms"),
-        _cpu(f"processor time per token, {case}", ours, peers),
+        *_cpu(case, ours, peers),
         _latency(f"first token, {case}", [t.first_token_s for t in ours], [t.first_token_s for t in peers], 0.5),
         _latency(f"between tokens p50, {case}", [t.gaps_s for t in ours], [t.gaps_s for t in peers], 0.5),
         _latency(f"between tokens p99, {case}", [t.gaps_s for t in ours], [t.gaps_s for t in peers], 0.99),
     ]
 
 
-def _cpu(case: str, ours: Sequence[Turn], peers: Sequence[Turn]) -> Figure:
+def _cpu(case: str, ours: Sequence[Turn], peers: Sequence[Turn]) -> list[Figure]:
     """Of the process that streams, the means of all turns: the clock that counts it ticks a hundred times a second."""
     value, peer = (statistics.mean(turn.cpu_ms_per_token for turn in turns) for turns in (ours, peers))
-    return Figure(BENCH, case, value, "ms", PEER, peer, peer / value if value else None)
+    return [
+        Figure(BENCH, f"processor time per token, {case}", value, "ms", PEER, peer, peer / value),
+        Figure(BENCH, f"processor time added per token, {case}", value - peer, "ms"),
+    ]
 
 
 def _latency(case: str, ours: Sequence[list[float]], peers: Sequence[list[float]], share: float) -> Figure:
@@ -139,29 +150,40 @@ def _quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-async def _turn(door: Door, n_streams: int) -> Turn:
+async def _turn(door: Door, n_streams: int, n_tokens: int) -> Turn:
     started_s, started_cpu_s = time.perf_counter(), door.cpu_s
-    streams = await asyncio.gather(*(_arrivals(door.url, seed) for seed in range(n_streams)))
+    streams = await asyncio.gather(*(_arrivals(door.url, seed, n_tokens) for seed in range(n_streams)))
     took_s = time.perf_counter() - started_s
-    n_tokens = sum(len(arrivals) for arrivals in streams)
+    counts = [n for _, n in streams]
     return Turn(
-        tokens_per_s=n_tokens / took_s,
-        cpu_ms_per_token=1000 * (door.cpu_s - started_cpu_s) / n_tokens,
-        first_token_s=[arrivals[0] for arrivals in streams],
-        gaps_s=[b - a for arrivals in streams for a, b in pairwise(arrivals)],
+        tokens_per_s=sum(counts) / took_s,
+        cpu_ms_per_token=1000 * (door.cpu_s - started_cpu_s) / sum(counts),
+        first_token_s=[arrivals[0] for arrivals, _ in streams],
+        gaps_s=[b - a for arrivals, _ in streams for a, b in pairwise(arrivals)],
+        n_tokens=counts,
     )
 
 
-async def _arrivals(url: str, seed: int) -> list[float]:
-    """When each token of one stream arrived, in seconds since it was asked for. logprobs has every token told, also one
-    that adds no character.
+async def _arrivals(url: str, seed: int, n_tokens: int) -> tuple[list[float], int]:
+    """When each piece of text of one stream arrived, in seconds since it was asked for; and how many tokens it had, by
+    the usage that ends it: a token that adds no text has no piece of its own.
     """
-    asked = {"model": "demo", "prompt": PROMPT, "max_tokens": TURN_TOKENS, "stream": True, "seed": seed, "logprobs": 0}
+    asked = {
+        "model": NAME, "prompt": PROMPT, "max_tokens": n_tokens, "stream": True, "seed": seed,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    arrived: list[float] = []
+    usage = b""
     started_s = time.perf_counter()
-    arrived = [time.perf_counter() - started_s async for line in _lines(url, asked) if b'"finish_reason":null' in line]
-    if not arrived:
-        raise RuntimeError(f"{url} streamed no token")
-    return arrived
+    async for line in _lines(url, asked):
+        if b'"finish_reason":null' in line:
+            arrived.append(time.perf_counter() - started_s)
+        elif b'"completion_tokens":' in line:
+            usage = line
+    n_told = re.search(rb'"completion_tokens":(\d+)', usage)
+    if not arrived or n_told is None:
+        raise RuntimeError(f"{url} did not stream an answer")
+    return arrived, int(n_told[1])
 
 
 async def _lines(url: str, asked: dict[str, object]) -> AsyncIterator[bytes]:
