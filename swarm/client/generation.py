@@ -117,12 +117,14 @@ class TokenLoop:
         )
         async with RouteSession(self._dialer, opening) as session:
             n_cached = len(journal.ids)
-            result = await session.step(self._replay_chunks(route), 0, self._allowed())
+            allowed = await self._allowed()
+            result = await session.step(self._replay_chunks(route), 0, allowed)
             while True:
-                yield self._take(result, route)
+                yield self._take(result, route, allowed)
                 if self._finish_reason is not None:
                     return
-                result = await session.step([journal.ids[n_cached:]], n_cached, self._allowed())
+                allowed = await self._allowed()
+                result = await session.step([journal.ids[n_cached:]], n_cached, allowed)
                 n_cached = len(journal.ids)
 
     def _replay_chunks(self, route: Route) -> list[list[int]]:
@@ -136,9 +138,9 @@ class TokenLoop:
         chunks = [chunked[i : i + CHUNK_TOKENS] for i in range(0, len(chunked), CHUNK_TOKENS)]
         return chunks + [[token_id] for token_id in ids[len(chunked) :]]
 
-    def _take(self, result: Result, route: Route) -> TokenEvent:
+    def _take(self, result: Result, route: Route, allowed: bytes) -> TokenEvent:
         """Sample, journal, then show."""
-        journal, position, allowed = self._journal, len(self._journal.ids), self._allowed()
+        journal, position = self._journal, len(self._journal.ids)
         try:
             sampled = sample(
                 result.rows[0],
@@ -193,9 +195,11 @@ class TokenLoop:
             )
         self._constraint = await asyncio.to_thread(self._compiler.compile, grammar)
 
-    def _allowed(self) -> bytes:
-        """The mask of the next token; empty without a grammar."""
-        return b"" if self._constraint is None else self._constraint.mask()
+    async def _allowed(self) -> bytes:
+        """The mask of the next token; empty without a grammar. In a thread: some take many milliseconds, during which
+        other generations go on.
+        """
+        return b"" if self._constraint is None else await asyncio.to_thread(self._constraint.mask)
 
     def _take_in_resumed(self) -> None:
         """Bring the text up to what an earlier run had emitted; it may have been all."""

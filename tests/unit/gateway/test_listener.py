@@ -57,7 +57,7 @@ async def app() -> WaitingApp:
 
 @pytest.fixture
 async def port(app: WaitingApp) -> AsyncIterator[int]:
-    protocol: Any = partial(BoundedProtocol, head_timeout_s=60.0)
+    protocol: Any = partial(BoundedProtocol, head_timeout_s=60.0, max_connections=4)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -103,3 +103,18 @@ async def test_what_comes_early_is_bounded(app: WaitingApp, port: int) -> None:
         with contextlib.suppress(ConnectionResetError):  # which is an end as well
             assert await reader.read() == b""
     writer.close()
+
+
+async def test_connections_beyond_the_most_are_closed_and_the_others_served(app: WaitingApp, port: int) -> None:
+    kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+    async with asyncio.timeout(20):
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        app.may_answer.set()
+        for reader, writer in kept:
+            writer.write(REQUEST)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            writer.close()
