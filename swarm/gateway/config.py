@@ -65,9 +65,9 @@ class GatewayConfig:
         for name in ("default_max_tokens", "max_choices", "max_body_bytes", "max_json_depth", "max_connections"):
             if getattr(self, name) < 1:
                 raise BadArgument(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.max_reading_bytes < self.max_body_bytes:
+        if self.max_reading_bytes < 2 * self.max_body_bytes:
             raise BadArgument(
-                f"max_reading_bytes is {self.max_reading_bytes}; it must hold one body of {self.max_body_bytes} bytes"
+                f"max_reading_bytes is {self.max_reading_bytes}; it must hold two bodies of {self.max_body_bytes} bytes"
             )
         if self.drain_timeout_s < 0:
             raise BadArgument(f"drain_timeout_s is {self.drain_timeout_s}; it must not be negative")

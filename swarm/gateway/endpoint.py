@@ -47,7 +47,7 @@ class GenerateEndpoint:
         try:
             caller = await authenticated(scope, self._services)
             self._services.limits.arrive(caller)
-            asked = await self._asked(scope, receive, by_head, spoken)
+            asked = await self._asked(caller, scope, receive, by_head, spoken)
             note_fields(model=asked.model.name, key=caller.key_name, dialect=spoken[0].manner.name)
             await unless_gone(receive, self._answer(caller, asked, spoken[0], send))
         except ClientGone:
@@ -55,10 +55,12 @@ class GenerateEndpoint:
         except Exception as error:  # the top of a request: every failure becomes an answer here
             await answer_fault(send, spoken[0], error, self._services)
 
-    async def _asked(self, scope: Scope, receive: Receive, by_head: Dialect | None, spoken: list[Dialect]) -> Asked:
+    async def _asked(
+        self, caller: Caller, scope: Scope, receive: Receive, by_head: Dialect | None, spoken: list[Dialect]
+    ) -> Asked:
         """What the body asks for. spoken: its first is the dialect that errors are told in, once the body tells."""
         services, config = self._services, self._services.config
-        with services.reading.place() as take_room:
+        with services.reading.place(caller.key_name) as take_room:
             try:
                 async with asyncio.timeout(config.header_timeout_s):
                     raw = await read_body(scope, receive, config.max_body_bytes, take_room)
@@ -89,7 +91,8 @@ class GenerateEndpoint:
                     await self._send(generating, answer, asked, dialect, send)
                     reason = generating.finish_reason
                 except (asyncio.CancelledError, ClientGone):
-                    reason = "cancelled"
+                    # Whoever hangs up at a stream's [DONE] has had all of it.
+                    reason = generating.finish_reason if asked.is_streamed and generating.is_whole else "cancelled"
                     raise
                 finally:
                     usage = generating.usage
@@ -128,7 +131,9 @@ class GenerateEndpoint:
 async def events_of(
     generating: Generating, answer: Answer, asked: Asked, dialect: Dialect
 ) -> AsyncGenerator[bytes, None]:
-    """The stream of one request. What goes wrong after it began is its last event."""
+    """The stream of one request. What goes wrong after it began is its last event; its end comes as one with the last
+    chunk, since every message costs as much as a token.
+    """
     has_begun = False
     n_unfinished = len(asked.choices)
     try:
@@ -139,6 +144,9 @@ async def events_of(
                 else:
                     n_unfinished -= 1
                     event = _last_chunk(answer, piece, generating, dialect, is_last=n_unfinished == 0)
+                    if n_unfinished == 0:
+                        is_told_apart = asked.streams_usage and not dialect.manner.always_streams_usage
+                        event += (answer.usage_chunk(generating.usage) if is_told_apart else b"") + DONE
                 if event:
                     has_begun = True
                     yield event
@@ -148,12 +156,7 @@ async def events_of(
         generating.finish_reasons[0] = "error"  # whatever the first answer had come to
         fault = fault_of(error)
         _log_fault(fault, error)
-        yield event_bytes(dialect.error(fault)[1])
-        yield DONE
-        return
-    if asked.streams_usage and not dialect.manner.always_streams_usage:
-        yield answer.usage_chunk(generating.usage)
-    yield DONE
+        yield event_bytes(dialect.error(fault)[1]) + DONE
 
 
 def _last_chunk(answer: Answer, piece: Piece, generating: Generating, dialect: Dialect, *, is_last: bool) -> bytes:
@@ -164,7 +167,7 @@ def _last_chunk(answer: Answer, piece: Piece, generating: Generating, dialect: D
 async def authenticated(scope: Scope, services: Services) -> Caller:
     """Raises: KeyRefused, TooManyRequests."""
     given = header_values(scope, b"authorization")
-    return await services.keys.authenticate(given[0] if given else None)
+    return await services.keys.authenticate(given[0] if len(given) == 1 else None)  # of two, others may heed the other
 
 
 async def answer_fault(send: Send, dialect: Dialect, error: Exception, services: Services) -> None:

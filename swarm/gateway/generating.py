@@ -68,6 +68,11 @@ class Generating:
         """The first answer's; cancelled while it has none."""
         return self.finish_reasons.get(0, "cancelled")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every answer has come to its end."""
+        return len(self.finish_reasons) == len(self._asked.choices)
+
     def pieces(self) -> AsyncGenerator[Piece, None]:
         """Raises: SwarmError, whichever answer it is that cannot go on."""
         answers = [self._answer(i, prompt, params) for i, (prompt, params) in enumerate(self._asked.choices)]

@@ -77,6 +77,8 @@ async def test_who_shows_no_key_is_kept_out_of_all_but_pages_and_health(gateway:
             )
         assert (await http.post(CHAT, json=chat())).status_code == 401
         assert (await http.post(CHAT, json=chat(), headers={"Authorization": "Bearer wrong"})).status_code == 401
+        twice = [("Authorization", f"Bearer {KEY}"), ("Authorization", "Bearer wrong")]
+        assert (await http.get("/v1/models", headers=twice)).status_code == 401
         mistral = await http.post("/v1/fim/completions", json={})
         assert mistral.status_code == 401 and mistral.json()["object"] == "error"
         for path in ("/", "/swarm", "/health"):

@@ -99,6 +99,25 @@ async def test_who_leaves_pays_for_what_was_made(stream: bool, http: httpx.Async
     assert reason == "cancelled" and tokens_in > 0 and tokens_out < 480
 
 
+@pytest.mark.parametrize("n", [1, 3])
+async def test_who_hangs_up_at_the_end_of_a_stream_has_had_all_of_it(n: int, served: Any) -> None:
+    """As many clients do: they close the connection at [DONE], before the last of HTTP's own framing."""
+    body = json.dumps(asked(served, stream=True, n=n)).encode()
+    for turn in range(5):
+        request_id = f"hanging-up-{n}-{turn}"
+        head = (
+            f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"X-Request-ID: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.gateway.address.port)
+        writer.write(head.encode() + body)
+        async with asyncio.timeout(60):
+            await reader.readuntil(b"data: [DONE]")
+        writer.transport.abort()
+        reason, _, tokens_out, _ = await entry(served, request_id)
+        assert reason in ("length", "stop") and tokens_out <= 4 * n
+
+
 async def test_ready_once_every_layer_is_served(http: httpx.AsyncClient, served: Any) -> None:
     ready = await http.get("/ready")
     assert ready.status_code == 200 and "retry-after" not in ready.headers

@@ -11,6 +11,8 @@ import pytest
 from swarm.errors import TooManyRequests
 from swarm.gateway.reading import THREAD_FROM_BYTES, ReadingRoom
 
+FREE = THREAD_FROM_BYTES
+
 
 @pytest.fixture
 def room() -> Iterator[ReadingRoom]:
@@ -20,16 +22,28 @@ def room() -> Iterator[ReadingRoom]:
 
 
 def test_what_has_no_room_is_told_to_come_again(room: ReadingRoom) -> None:
-    with room.place() as first:
-        first(60)
-        with room.place() as second:
-            second(30)
+    with room.place("alice") as first, room.place("bob") as second:
+        first(FREE + 50)
+        second(FREE + 20)
+        second(20)
+        assert room.n_bytes == 90
+        with room.place("carol") as third:
+            third(FREE)  # a small body is always read
             with pytest.raises(TooManyRequests) as refused:
-                second(30)
+                third(11)
+        with room.place("carol") as third:
+            third(FREE + 10)
         assert refused.value.retry_after_s
-        assert room.n_bytes == 60
-        with room.place() as third:
-            third(40)
+    assert room.n_bytes == 0
+
+
+def test_one_caller_leaves_room_for_others(room: ReadingRoom) -> None:
+    with room.place("alice") as first, room.place("alice") as second:
+        first(FREE + 30)
+        with pytest.raises(TooManyRequests):
+            second(FREE + 30)
+        with room.place("bob") as third:
+            third(FREE + 50)
     assert room.n_bytes == 0
 
 
