@@ -1,7 +1,9 @@
 """gateway: what the HTTP front door costs, on the way of every token and on the way to the first.
 
 The peer is the Python client in the gateway's place: a process of its own with the same release, over the same nodes.
-Both stream the same prompts with the same seeds, 1, 8 and 32 at once, in short turns that alternate. What asks and
+Both stream the same prompts with the same seeds, 1, 8 and 32 at once, in short turns that alternate. In a turn all
+streams begin at one moment, which shows how a rush is taken; each then asks once more, at moments that are spread over
+the turn, which shows what somebody who joins the others waits for. What asks and
 counts lives in this process: it reads lines, server-sent events of the one and plain lines of the other
 (`gateway_peer`), and what it spends on the longer ones counts against the gateway. The release is the embedded one, a
 few milliseconds a token, so that what the gateway adds is not lost in the model's time: over a larger model the same
@@ -40,13 +42,21 @@ DEFAULT_ROUNDS = 8
 START_TIMEOUT_S = 120.0
 
 
+Arrivals = tuple[list[float], int]
+"""When each piece of an answer came, in seconds since it was asked for; and how many tokens it had."""
+
+
 @dataclass(slots=True)
 class Turn:
-    """What one turn of streams took. Seconds; gaps: between one stream's tokens. n_tokens: of each, by its seed."""
+    """What one turn of streams took. Seconds; gaps: between one stream's tokens. n_tokens: of each, by its seed.
+
+    first_token_s: of those that began together. joined_s: of those that joined the others.
+    """
 
     tokens_per_s: float
     cpu_ms_per_token: float
     first_token_s: list[float]
+    joined_s: list[float]
     gaps_s: list[float]
     n_tokens: list[int]
 
@@ -117,17 +127,24 @@ async def _measure(gateway: Door, peer: Door, n_rounds: int) -> list[Figure]:
 def _figures(n_streams: int, rounds: dict[str, list[float]], turns: dict[str, list[Turn]]) -> list[Figure]:
     case = f"{n_streams} stream{'s' if n_streams > 1 else ''}"
     ours, peers = turns[BENCH], turns[PEER]
-    added_ms = statistics.median(
-        1000 * (statistics.median(a.first_token_s) - statistics.median(b.first_token_s))
-        for a, b in zip(ours, peers, strict=True)
-    )
     return [
         faster(BENCH, case, "tok/s", rounds[BENCH], PEER, rounds[PEER]),
-        Figure(BENCH, f"first token added, {case}", added_ms, "ms"),
         *_cpu(case, ours, peers),
-        _latency(f"first token, {case}", [t.first_token_s for t in ours], [t.first_token_s for t in peers], 0.5),
+        *_first_token(f"joining, {case}", [t.joined_s for t in ours], [t.joined_s for t in peers]),
+        *_first_token(f"together, {case}", [t.first_token_s for t in ours], [t.first_token_s for t in peers]),
         _latency(f"between tokens p50, {case}", [t.gaps_s for t in ours], [t.gaps_s for t in peers], 0.5),
         _latency(f"between tokens p99, {case}", [t.gaps_s for t in ours], [t.gaps_s for t in peers], 0.99),
+    ]
+
+
+def _first_token(case: str, ours: Sequence[list[float]], peers: Sequence[list[float]]) -> list[Figure]:
+    """What is added is the median over the turns of the difference of their medians: load drifts between them."""
+    added_ms = statistics.median(
+        1000 * (statistics.median(a) - statistics.median(b)) for a, b in zip(ours, peers, strict=True)
+    )
+    return [
+        Figure(BENCH, f"first token added, {case}", added_ms, "ms"),
+        _latency(f"first token, {case}", ours, peers, 0.5),
     ]
 
 
@@ -152,22 +169,28 @@ def _quantile(values: list[float], share: float) -> float:
 
 async def _turn(door: Door, n_streams: int, n_tokens: int) -> Turn:
     started_s, started_cpu_s = time.perf_counter(), door.cpu_s
-    streams = await asyncio.gather(*(_arrivals(door.url, seed, n_tokens) for seed in range(n_streams)))
+    streams = await asyncio.gather(*(_two_answers(door.url, i, n_streams, n_tokens) for i in range(n_streams)))
     took_s = time.perf_counter() - started_s
-    counts = [n for _, n in streams]
+    counts = [n for first, second in streams for n in (first[1], second[1])]
     return Turn(
         tokens_per_s=sum(counts) / took_s,
         cpu_ms_per_token=1000 * (door.cpu_s - started_cpu_s) / sum(counts),
-        first_token_s=[arrivals[0] for arrivals, _ in streams],
-        gaps_s=[b - a for arrivals, _ in streams for a, b in pairwise(arrivals)],
+        first_token_s=[first[0][0] for first, _ in streams],
+        joined_s=[second[0][0] for _, second in streams],
+        gaps_s=[b - a for pair in streams for arrivals, _ in pair for a, b in pairwise(arrivals)],
         n_tokens=counts,
     )
 
 
-async def _arrivals(url: str, seed: int, n_tokens: int) -> tuple[list[float], int]:
-    """When each piece of text of one stream arrived, in seconds since it was asked for; and how many tokens it had, by
-    the usage that ends it: a token that adds no text has no piece of its own.
-    """
+async def _two_answers(url: str, stream_idx: int, n_streams: int, n_tokens: int) -> tuple[Arrivals, Arrivals]:
+    """One after the other, of n_tokens together: the first the longer the later its stream is in the row."""
+    n_first = round(n_tokens * (0.25 + 0.5 * (stream_idx + 0.5) / n_streams))
+    first = await _arrivals(url, stream_idx, n_first)
+    return first, await _arrivals(url, n_streams + stream_idx, n_tokens - n_first)
+
+
+async def _arrivals(url: str, seed: int, n_tokens: int) -> Arrivals:
+    """Tokens are counted by the usage that ends the stream: one that adds no text has no piece of its own."""
     asked = {
         "model": NAME, "prompt": PROMPT, "max_tokens": n_tokens, "stream": True, "seed": seed,
         "stream_options": {"include_usage": True},

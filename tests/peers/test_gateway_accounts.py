@@ -118,6 +118,17 @@ async def test_who_hangs_up_at_the_end_of_a_stream_has_had_all_of_it(n: int, ser
         assert reason in ("length", "stop") and tokens_out <= 4 * n
 
 
+async def test_n_answers_take_n_places(http: httpx.AsyncClient, served: Any) -> None:
+    body = asked(served, stream=True, n=3, max_tokens=200, temperature=1.5)
+    async with http.stream("POST", CHAT, json=body) as answer:
+        async for _ in answer.aiter_lines():
+            assert served.gateway.services.limits.n_running == 3
+            break
+    async with asyncio.timeout(60):
+        while served.gateway.services.limits.n_running:
+            await asyncio.sleep(0.01)
+
+
 async def test_ready_once_every_layer_is_served(http: httpx.AsyncClient, served: Any) -> None:
     ready = await http.get("/ready")
     assert ready.status_code == 200 and "retry-after" not in ready.headers

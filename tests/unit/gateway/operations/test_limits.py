@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swarm.errors import BadArgument, TooManyRequests
 from swarm.gateway.operations.keys import Caller
@@ -215,6 +218,41 @@ async def test_more_answers_than_there_are_places_get_all_of_them() -> None:
     async with requests(limits, (ALICE, 16), BOB, ALICE) as (large, other, more):
         assert large.is_in.is_set() and other.is_in.is_set() and not more.is_in.is_set()
         assert limits.n_running == 4
+
+
+@given(
+    max_concurrent=st.integers(1, 5),
+    per_key=st.none() | st.integers(1, 5),
+    asked=st.lists(st.tuples(st.sampled_from([ALICE, BOB, CAROL]), st.integers(1, 7)), max_size=12),
+    dice=st.randoms(use_true_random=False),
+)
+def test_whatever_is_asked_no_limit_is_passed_and_everybody_gets_in(
+    max_concurrent: int, per_key: int | None, asked: list[tuple[Caller, int]], dice: random.Random
+) -> None:
+    """Requests end, or give up, in any order."""
+    asyncio.run(_bounded_and_alive(LimitsConfig(None, None, per_key, max_concurrent), asked, dice))
+
+
+async def _bounded_and_alive(config: LimitsConfig, asked: list[tuple[Caller, int]], dice: random.Random) -> None:
+    limits = Limits(config)
+    async with requests(limits, *asked) as made:
+        names = [caller.key_name for caller, _ in asked]
+        most = min(config.max_concurrent, config.max_concurrent_per_key or config.max_concurrent)
+        places = [min(n, most) for _, n in asked]
+        left = set(range(len(made)))
+        while left:
+            inside = {i for i in left if made[i].is_in.is_set()}
+            assert inside, "while there is room for any request, one is at work"
+            assert limits.n_running == sum(places[i] for i in inside) <= config.max_concurrent
+            for name in set(names):
+                assert sum(places[i] for i in inside if names[i] == name) <= most
+            chosen = dice.choice(sorted(left))
+            if chosen in inside:
+                await made[chosen].leave()
+            else:
+                made[chosen].task.cancel()
+            await settled()
+            left.remove(chosen)
 
 
 async def test_the_key_with_the_fewest_at_work_is_next() -> None:
