@@ -123,7 +123,7 @@ class Generating:
 async def _side_by_side(answers: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:
     """The pieces of all as they come. The first failure ends them all.
 
-    Also of one alone: its next token is asked for before this one is on its way out, and not after.
+    Also of one alone, for some 3 us a token: its next token is asked for before this one is on its way out, not after.
     """
     arrived: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue(MAX_PIECES_WAITING * len(answers))
 
