@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -76,7 +77,7 @@ class Door:
 
 
 def run(work_dir: Path, n_rounds: int) -> list[Figure]:
-    folder = release_folder()
+    folder = Path(shutil.copytree(release_folder(), work_dir / NAME))  # seeding leaves a .torrent beside it
     spans = [str(span) for span in split_layers(read_folder_layout(folder).args.n_layers, N_NODES)]
     with Processes(work_dir) as processes:
         _, magnet = processes.seed(folder)
