@@ -39,7 +39,7 @@ LOADS = ((1, 64, 3), (8, 32, 1), (32, 24, 1))
 """(streams at once, tokens of each, turns to a round): a turn of one stream is short, and takes more of them."""
 N_NODES = 3
 PROMPT = "Tell me a story about a fox."
-DEFAULT_ROUNDS = 8
+DEFAULT_ROUNDS = 6
 START_TIMEOUT_S = 120.0
 
 
