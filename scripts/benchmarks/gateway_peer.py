@@ -1,7 +1,8 @@
 """The Python client behind a bare socket: the gateway's peer. `python -m benchmarks.gateway_peer MAGNET FOLDER`.
 
-Reads one request off each connection, runs AsyncClient.stream for it and writes one line a token. It checks and
-accounts for nothing: what a program that embeds the client would do, with a line written where it would use the token.
+Reads one request off each connection, runs AsyncClient.stream for it and writes one line for each token that has text,
+then the usage. It checks and accounts for nothing: what a program that embeds the client would do, with a line written
+where it would use the token.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ async def main(magnet: str, data_dir: Path) -> None:
                 int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length")
             )
             asked = json.loads(await reader.readexactly(n_bytes))
-            params = SamplingParams(max_tokens=asked["max_tokens"], temperature=1.0, seed=asked["seed"], logprobs=0)
+            params = SamplingParams(max_tokens=asked["max_tokens"], temperature=1.0, seed=asked["seed"])
             async with client.stream(asked["prompt"], params) as generation:
-                async for _ in generation:
-                    writer.write(b'{"finish_reason":null}\n')
+                async for token in generation:
+                    if token.text:
+                        writer.write(b'{"finish_reason":null}\n')
+            usage = {"completion_tokens": generation.result.usage.completion_tokens}
+            writer.write(json.dumps(usage, separators=(",", ":")).encode() + b"\n")
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)

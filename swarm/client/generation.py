@@ -126,12 +126,14 @@ class TokenLoop:
             if len(journal.emitted) == self._n_resumed:
                 self._prompt_tokens_cached = min(n_found, len(journal.prompt_ids))
             n_cached = len(journal.ids)
-            result = await session.step(self._replay_chunks(route, n_found), n_found, self._allowed())
+            allowed = await self._allowed()
+            result = await session.step(self._replay_chunks(route, n_found), n_found, allowed)
             while True:
-                yield self._take(result, route)
+                yield self._take(result, route, allowed)
                 if self._finish_reason is not None:
                     return
-                result = await session.step([journal.ids[n_cached:]], n_cached, self._allowed())
+                allowed = await self._allowed()
+                result = await session.step([journal.ids[n_cached:]], n_cached, allowed)
                 n_cached = len(journal.ids)
 
     def _replay_chunks(self, route: Route, n_found: int) -> list[list[int]]:
@@ -146,9 +148,9 @@ class TokenLoop:
         chunks = [chunked[i : i + CHUNK_TOKENS] for i in range(n_found, len(chunked), CHUNK_TOKENS)]
         return chunks + [[token_id] for token_id in ids[len(chunked) :]]
 
-    def _take(self, result: Result, route: Route) -> TokenEvent:
+    def _take(self, result: Result, route: Route, allowed: bytes) -> TokenEvent:
         """Sample, journal, then show."""
-        journal, position, allowed = self._journal, len(self._journal.ids), self._allowed()
+        journal, position = self._journal, len(self._journal.ids)
         try:
             sampled = sample(
                 result.rows[0],
@@ -203,9 +205,11 @@ class TokenLoop:
             )
         self._constraint = await asyncio.to_thread(self._compiler.compile, grammar)
 
-    def _allowed(self) -> bytes:
-        """The mask of the next token; empty without a grammar."""
-        return b"" if self._constraint is None else self._constraint.mask()
+    async def _allowed(self) -> bytes:
+        """The mask of the next token; empty without a grammar. In a thread: some take many milliseconds, during which
+        other generations go on.
+        """
+        return b"" if self._constraint is None else await asyncio.to_thread(self._constraint.mask)
 
     def _take_in_resumed(self) -> None:
         """Bring the text up to what an earlier run had emitted; it may have been all."""

@@ -4,9 +4,9 @@ Promises OpenAI's and Mistral's dialects of one API on one port, each with its o
 leaves ends its session on every stage; and that nothing is served to a page or a caller that was not let in. Knows the
 client library and nothing below it of how tokens are made: does NOT hold weights, sample, or find routes.
 
-A request's way: `server.py` listens, `app.py` routes, `endpoint.py` lets it in; `chat_request.py` or
-`completion_requests.py` make an `Asked` of its body, by the dialect's rules (`dialects/`); `generating.py` runs it, and
-`answers.py` writes what both SDKs read.
+A request's way: `server.py` listens, `app.py` routes, `endpoint.py` lets it in; in the room of `reading.py`,
+`chat_request.py` or `completion_requests.py` make an `Asked` of its body, by the dialect's rules (`dialects/`);
+`generating.py` runs it, and `answers.py` writes what both SDKs read.
 """
 
 from swarm.gateway.config import GatewayConfig

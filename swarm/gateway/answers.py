@@ -106,7 +106,7 @@ class Answer:
         fields: dict[str, Any] = {"index": piece.choice_idx}
         if self._asked.is_chat:
             delta: dict[str, Any] = {} if choice.has_begun else {"role": "assistant"}
-            if text or not (piece.calls or piece.finish_reason):
+            if text or self._manner.always_has_content or not (piece.calls or piece.finish_reason):
                 delta["content"] = text
             if piece.calls:
                 delta["tool_calls"] = [

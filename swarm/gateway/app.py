@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from swarm.errors import KeyRefused, TooManyRequests
 from swarm.gateway import pages
 from swarm.gateway.chat_request import CHAT_PATH, chat_request
 from swarm.gateway.completion_requests import COMPLETIONS_PATH, FIM_PATH, completion_request, fim_request
@@ -95,12 +96,14 @@ class Operations:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """200 once every layer of every model has a host."""
+        """200 once every layer of every model has a host. What is served, and what is missing, is for callers with a
+        key: a probe shows none, and needs the status alone.
+        """
         seen = await self._services.registry.readiness()
         is_ready = all(one.is_ready for one in seen)
-        body = {
-            "ready": is_ready,
-            "models": [
+        body: dict[str, Any] = {"ready": is_ready}
+        if await self._is_known(request.scope):
+            body["models"] = [
                 {
                     "name": one.name,
                     "ready": one.is_ready,
@@ -109,10 +112,17 @@ class Operations:
                     "missing_layers": [] if one.status is None else list(one.status.missing_layers),
                 }
                 for one in seen
-            ],
-        }
+            ]
         headers = {} if is_ready else {"Retry-After": str(int(RETRY_AFTER_S))}
         return JSONResponse(body, 200 if is_ready else 503, headers={**headers, "Cache-Control": "no-store"})
+
+    async def _is_known(self, scope: Scope) -> bool:
+        """Whether the caller shows a key, where there are keys. A wrong one is as good as none."""
+        try:
+            await authenticated(scope, self._services)
+        except (KeyRefused, TooManyRequests):
+            return False
+        return True
 
     async def metrics(self, request: Request) -> Response:
         registry, metrics = self._services.registry, self._services.metrics

@@ -25,6 +25,8 @@ class GatewayConfig:
     default_max_tokens: of an answer whose request names no limit; every stage sets memory aside for all of them.
     max_choices: answers to one request (n, times its prompts): each is a session on every stage.
     max_body_bytes: of one request; a body is held in memory as a whole. max_json_depth: of nesting within it.
+    max_reading_bytes: of all bodies that are being read; more lets more large requests come at a time.
+    max_connections: at a time, each a file descriptor; those beyond are closed at once.
     header_timeout_s: how long a connection may take over one request's head. drain_timeout_s: how long running answers
     may go on once the gateway was told to stop.
     network, bootstrap, peers, data_dir, timeout_s: as for the client (`swarm.client.connect_async`).
@@ -42,6 +44,8 @@ class GatewayConfig:
     max_choices: int = 16
     max_body_bytes: int = 4 << 20
     max_json_depth: int = 64
+    max_reading_bytes: int = 64 << 20
+    max_connections: int = 512
     header_timeout_s: float = 15.0
     drain_timeout_s: float = 30.0
     network: str | None = None
@@ -58,9 +62,13 @@ class GatewayConfig:
                 f"--listen {self.listen} lets anyone in who reaches this machine; ask for a key (--api-key KEY or "
                 "--keys FILE), or listen on 127.0.0.1"
             )
-        for name in ("default_max_tokens", "max_choices", "max_body_bytes", "max_json_depth"):
+        for name in ("default_max_tokens", "max_choices", "max_body_bytes", "max_json_depth", "max_connections"):
             if getattr(self, name) < 1:
                 raise BadArgument(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.max_reading_bytes < 2 * self.max_body_bytes:
+            raise BadArgument(
+                f"max_reading_bytes is {self.max_reading_bytes}; it must hold two bodies of {self.max_body_bytes} bytes"
+            )
         if self.drain_timeout_s < 0:
             raise BadArgument(f"drain_timeout_s is {self.drain_timeout_s}; it must not be negative")
         for name in ("header_timeout_s", "timeout_s"):

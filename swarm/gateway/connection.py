@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
+from types import TracebackType
 from typing import Any
 
 from starlette.types import Message, Receive, Send
@@ -29,8 +30,9 @@ async def send_json(send: Send, status: int, body: Mapping[str, Any], headers: M
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
     """A whole JSON answer. Raises: ClientGone."""
     described = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
-    await _sent(send, {"type": "http.response.start", "status": status, "headers": [*described, *headers]})
-    await _sent(send, {"type": "http.response.body", "body": body})
+    async with Reader(send) as reader:
+        await reader.send({"type": "http.response.start", "status": status, "headers": [*described, *headers]})
+        await reader.send({"type": "http.response.body", "body": body})
 
 
 async def send_events(send: Send, events: AsyncGenerator[bytes, None], headers: Headers = ()) -> None:
@@ -40,14 +42,60 @@ async def send_events(send: Send, events: AsyncGenerator[bytes, None], headers: 
         (b"cache-control", b"no-cache"),
         (b"x-accel-buffering", b"no"),
     )
-    async with aclosing(events):
+    async with Reader(send) as reader, aclosing(events):
         has_begun = False
         async for event in events:
             if not has_begun:
-                await _sent(send, {"type": "http.response.start", "status": 200, "headers": [*described, *headers]})
+                await reader.send({"type": "http.response.start", "status": 200, "headers": [*described, *headers]})
                 has_begun = True
-            await _sent(send, {"type": "http.response.body", "body": event, "more_body": True})
-        await _sent(send, {"type": "http.response.body", "body": b""})
+            await reader.send({"type": "http.response.body", "body": event, "more_body": True})
+        await reader.send({"type": "http.response.body", "body": b""})
+
+
+class Reader:
+    """Whoever takes an answer: every message waits until those before it were taken, and who takes none is given up.
+
+    Async context manager around one answer. One timer looks after all of its messages, since there is one for every
+    token: a reader is given up after SEND_TIMEOUT_S, and half as long again at most.
+    Raises: ClientGone, from the context.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._since_s: float | None = None  # when the message that is being sent was begun
+        self._timeout = asyncio.timeout(None)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def send(self, message: Message) -> None:
+        self._since_s = self._loop.time()
+        await self._send(message)
+        self._since_s = None
+
+    async def __aenter__(self) -> Reader:
+        await self._timeout.__aenter__()
+        self._look_again()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise ClientGone from None
+
+    def _look_again(self) -> None:
+        self._timer = self._loop.call_later(SEND_TIMEOUT_S / 2, self._look)
+
+    def _look(self) -> None:
+        now_s = self._loop.time()
+        if self._since_s is not None and now_s - self._since_s >= SEND_TIMEOUT_S:
+            self._timeout.reschedule(now_s)
+        else:
+            self._look_again()
 
 
 async def unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) -> None:
@@ -70,15 +118,6 @@ async def unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) ->
 
 def header_pairs(headers: Mapping[str, str]) -> Headers:
     return tuple((name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items())
-
-
-async def _sent(send: Send, message: Message) -> None:
-    """Every message waits for the reader to have taken the ones before it. Raises: ClientGone when it takes none."""
-    try:
-        async with asyncio.timeout(SEND_TIMEOUT_S):
-            await send(message)
-    except TimeoutError:
-        raise ClientGone from None
 
 
 async def _left(receive: Receive) -> None:

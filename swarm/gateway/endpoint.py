@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from swarm.gateway.answers import DONE, Answer, event_bytes
 from swarm.gateway.asked import Asked
-from swarm.gateway.bodies import THREAD_FROM_BYTES, ClientGone, read_json
+from swarm.gateway.bodies import ClientGone, parse_json, read_body
 from swarm.gateway.config import GatewayConfig
 from swarm.gateway.connection import Headers, send_bytes, send_events, send_json, unless_gone
 from swarm.gateway.dialects import OPENAI, Dialect, dialect_of_body, dialect_of_head
@@ -46,9 +46,8 @@ class GenerateEndpoint:
         spoken = [by_head or OPENAI]
         try:
             caller = await authenticated(scope, self._services)
-            body = await self._body(scope, receive)
-            spoken[0] = by_head or dialect_of_body(body)
-            asked = await self._asked(scope, body, spoken[0])
+            self._services.limits.arrive(caller)
+            asked = await self._asked(caller, scope, receive, by_head, spoken)
             note_fields(model=asked.model.name, key=caller.key_name, dialect=spoken[0].manner.name)
             await unless_gone(receive, self._answer(caller, asked, spoken[0], send))
         except ClientGone:
@@ -56,23 +55,25 @@ class GenerateEndpoint:
         except Exception as error:  # the top of a request: every failure becomes an answer here
             await answer_fault(send, spoken[0], error, self._services)
 
-    async def _body(self, scope: Scope, receive: Receive) -> dict[str, Any]:
-        config = self._services.config
-        try:
-            async with asyncio.timeout(config.header_timeout_s):
-                return await read_json(scope, receive, max_bytes=config.max_body_bytes, max_depth=config.max_json_depth)
-        except TimeoutError:
-            message = f"the request's body did not arrive within {config.header_timeout_s:g} s"
-            raise Refused(Fault(408, message, code="timeout")) from None
+    async def _asked(
+        self, caller: Caller, scope: Scope, receive: Receive, by_head: Dialect | None, spoken: list[Dialect]
+    ) -> Asked:
+        """What the body asks for. spoken: its first is the dialect that errors are told in, once the body tells."""
+        services, config = self._services, self._services.config
+        with services.reading.place(caller.key_name) as take_room:
+            try:
+                async with asyncio.timeout(config.header_timeout_s):
+                    raw = await read_body(scope, receive, config.max_body_bytes, take_room)
+            except TimeoutError:
+                message = f"the request's body did not arrive within {config.header_timeout_s:g} s"
+                raise Refused(Fault(408, message, code="timeout")) from None
 
-    async def _asked(self, scope: Scope, body: dict[str, Any], dialect: Dialect) -> Asked:
-        services = self._services
-        headers = dict(scope["headers"])
-        declared = headers.get(b"content-length", b"")
-        is_told = declared.isdigit() and b"transfer-encoding" not in headers  # which overrides what is declared
-        if is_told and int(declared) < THREAD_FROM_BYTES:
-            return self._read_request(body, dialect, services.registry, services.config)
-        return await asyncio.to_thread(self._read_request, body, dialect, services.registry, services.config)
+            def reading() -> Asked:
+                body = parse_json(raw, config.max_json_depth)
+                spoken[0] = by_head or dialect_of_body(body)
+                return self._read_request(body, spoken[0], services.registry, config)
+
+            return await services.reading.read(len(raw), reading)
 
     async def _answer(self, caller: Caller, asked: Asked, dialect: Dialect, send: Send) -> None:
         services = self._services
@@ -80,7 +81,7 @@ class GenerateEndpoint:
         prefix = "chatcmpl-" if asked.is_chat else "cmpl-"
         answer_id = prefix + secrets.token_hex(12)
         with services.metrics.begin(asked.model.name) as meter:
-            async with services.limits.admit(caller, asked.most_tokens) as admission:
+            async with services.limits.admit(caller, asked.most_tokens, len(asked.choices)) as admission:
                 meter.admitted()
                 texts = services.token_texts(asked.model) if asked.params.logprobs is not None else None
                 answer = Answer(asked, dialect, answer_id, int(started_s), texts)
@@ -90,7 +91,8 @@ class GenerateEndpoint:
                     await self._send(generating, answer, asked, dialect, send)
                     reason = generating.finish_reason
                 except (asyncio.CancelledError, ClientGone):
-                    reason = "cancelled"
+                    # Whoever hangs up at a stream's [DONE] has had all of it.
+                    reason = generating.finish_reason if asked.is_streamed and generating.is_whole else "cancelled"
                     raise
                 finally:
                     usage = generating.usage
@@ -129,7 +131,9 @@ class GenerateEndpoint:
 async def events_of(
     generating: Generating, answer: Answer, asked: Asked, dialect: Dialect
 ) -> AsyncGenerator[bytes, None]:
-    """The stream of one request. What goes wrong after it began is its last event."""
+    """The stream of one request. What goes wrong after it began is its last event; its end comes as one with the last
+    chunk, since every message costs as much as a token.
+    """
     has_begun = False
     n_unfinished = len(asked.choices)
     try:
@@ -140,6 +144,9 @@ async def events_of(
                 else:
                     n_unfinished -= 1
                     event = _last_chunk(answer, piece, generating, dialect, is_last=n_unfinished == 0)
+                    if n_unfinished == 0:
+                        is_told_apart = asked.streams_usage and not dialect.manner.always_streams_usage
+                        event += (answer.usage_chunk(generating.usage) if is_told_apart else b"") + DONE
                 if event:
                     has_begun = True
                     yield event
@@ -149,12 +156,7 @@ async def events_of(
         generating.finish_reasons[0] = "error"  # whatever the first answer had come to
         fault = fault_of(error)
         _log_fault(fault, error)
-        yield event_bytes(dialect.error(fault)[1])
-        yield DONE
-        return
-    if asked.streams_usage and not dialect.manner.always_streams_usage:
-        yield answer.usage_chunk(generating.usage)
-    yield DONE
+        yield event_bytes(dialect.error(fault)[1]) + DONE
 
 
 def _last_chunk(answer: Answer, piece: Piece, generating: Generating, dialect: Dialect, *, is_last: bool) -> bytes:
@@ -165,7 +167,7 @@ def _last_chunk(answer: Answer, piece: Piece, generating: Generating, dialect: D
 async def authenticated(scope: Scope, services: Services) -> Caller:
     """Raises: KeyRefused, TooManyRequests."""
     given = header_values(scope, b"authorization")
-    return await services.keys.authenticate(given[0] if given else None)
+    return await services.keys.authenticate(given[0] if len(given) == 1 else None)  # of two, others may heed the other
 
 
 async def answer_fault(send: Send, dialect: Dialect, error: Exception, services: Services) -> None:

@@ -16,8 +16,10 @@ from swarm.gateway.route_book import RouteBook
 from swarm.gateway.tool_calls import ToolCall, ToolCallReader
 from swarm.sampling import SamplingParams
 
-MAX_PIECES_WAITING = 64
-"""Of answers made side by side: what they may run ahead of a connection that takes them slowly."""
+MAX_PIECES_WAITING = 8
+"""Of each answer: what it may run ahead of a connection that takes it slowly. More is made, and charged, for nothing
+when the caller leaves.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,16 @@ class Generating:
         """The first answer's; cancelled while it has none."""
         return self.finish_reasons.get(0, "cancelled")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every answer has come to its end."""
+        return len(self.finish_reasons) == len(self._asked.choices)
+
     def pieces(self) -> AsyncGenerator[Piece, None]:
         """Raises: SwarmError, whichever answer it is that cannot go on."""
-        answers = [self._answer(i, prompt, params) for i, (prompt, params) in enumerate(self._asked.choices)]
-        return answers[0] if len(answers) == 1 else _side_by_side(answers)
+        return _side_by_side(
+            [self._answer(i, prompt, params) for i, (prompt, params) in enumerate(self._asked.choices)]
+        )
 
     async def _answer(self, choice_idx: int, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Piece, None]:
         asked = self._asked
@@ -117,8 +125,11 @@ class Generating:
 
 
 async def _side_by_side(answers: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:
-    """The pieces of all as they come. The first failure ends them all."""
-    arrived: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue(MAX_PIECES_WAITING)
+    """The pieces of all as they come. The first failure ends them all.
+
+    Also of one alone, for some 3 us a token: its next token is asked for before this one is on its way out, not after.
+    """
+    arrived: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue(MAX_PIECES_WAITING * len(answers))
 
     async def pump(answer: AsyncGenerator[Piece, None]) -> None:
         try:

@@ -38,7 +38,9 @@ class Gateway:
         self._services = Services.make(config)
         app, self.drain = make_app(self._services)
         self._config = config
-        protocol: Any = partial(BoundedProtocol, head_timeout_s=config.header_timeout_s)
+        protocol: Any = partial(
+            BoundedProtocol, head_timeout_s=config.header_timeout_s, max_connections=config.max_connections
+        )
         self._server = _Server(
             uvicorn.Config(
                 app,

@@ -11,6 +11,7 @@ from swarm.gateway.operations.keys import KeyStore
 from swarm.gateway.operations.ledger import Ledger, UsageEntry
 from swarm.gateway.operations.limits import Limits
 from swarm.gateway.operations.metrics import Metrics
+from swarm.gateway.reading import ReadingRoom
 from swarm.gateway.route_book import RouteBook
 from swarm.gateway.token_texts import TokenTexts
 
@@ -25,6 +26,7 @@ class Services:
     limits: Limits
     metrics: Metrics
     book: RouteBook
+    reading: ReadingRoom
     ledger: Ledger | None = None
     _texts: dict[str, TokenTexts] = field(default_factory=dict)
 
@@ -37,11 +39,13 @@ class Services:
         if ledger is not None:
             metrics.watch_ledger(lambda: ledger.n_lost)
         keys = KeyStore(config.keys_file, config.api_keys)
-        return cls(config, registry, keys, Limits(config.limits), metrics, RouteBook(), ledger)
+        reading = ReadingRoom(config.max_reading_bytes)
+        return cls(config, registry, keys, Limits(config.limits), metrics, RouteBook(), reading, ledger)
 
     async def close(self) -> None:
         """Have the ledger on disk. The registry closes by itself: it is a context of its own."""
         self.keys.close()
+        self.reading.close()
         if self.ledger is not None:
             await asyncio.to_thread(self.ledger.close)
 

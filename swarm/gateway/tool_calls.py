@@ -120,17 +120,28 @@ def is_accepted(arguments: dict[str, Any], schema: dict[str, Any]) -> bool:
     not run, since one of them may take for ever.
     """
     from jsonschema.exceptions import ValidationError
-    from jsonschema.validators import Draft202012Validator
     from referencing import Registry
 
     try:
-        Draft202012Validator.check_schema(schema)
-        _bounded_validator()(schema, registry=Registry()).validate(arguments)
+        _bounded_validator()(_without_dialects(schema), registry=Registry()).validate(arguments)
     except ValidationError:
         return False
     except Exception:  # of a schema that anybody may send: what the checker makes of it is no verdict on the call
         return True
     return True
+
+
+def _without_dialects(schema: Any) -> Any:
+    """The schema less every $schema in it: at each, jsonschema goes on with a checker of its own, without bounds."""
+    if isinstance(schema, list):
+        return [_without_dialects(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: _without_dialects(part)
+        for name, part in schema.items()
+        if name != "$schema" or not isinstance(part, str)  # else it describes a property of that name
+    }
 
 
 class _TooManyChecks(Exception):

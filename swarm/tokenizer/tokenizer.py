@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,11 +62,12 @@ class Tokenizer:
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Plain text, no template. Text that looks like a special token stays text.
 
-        Raises: BadArgument for text that is not Unicode (lone surrogates); CorruptRelease when the file's own pattern
+        Raises: BadArgument for text that is not Unicode (lone surrogates) or has runs that are too long for the
+        tokenizer's pattern (a million spaces); CorruptRelease when the file's own pattern
         turns out to be broken on this text.
         """
         _check_text(text)
-        with no_panics():
+        with no_panics(), _readable():
             return self._raw.encode(text, bos=bos, eos=False)
 
     def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
@@ -156,7 +158,7 @@ class Tokenizer:
             )
         _check_text(prefix)
         _check_text(suffix)
-        with no_panics():
+        with no_panics(), _readable():
             return list(self._templates.encode_fim(FIMRequest(prompt=prefix, suffix=suffix)).tokens)
 
     def _can_fill_in(self) -> bool:
@@ -185,6 +187,15 @@ def _sentencepiece_pieces(raw: SentencePieceTokenizer | Tekkenizer) -> list[str 
         else:
             pieces.append(piece)
     return pieces
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Raises: BadArgument where tiktoken's pattern runs out of its stack."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadArgument(f"the tokenizer cannot read this text: {str(error)[:200]}; break up its long runs") from error
 
 
 def _check_text(text: str) -> None:

@@ -77,10 +77,21 @@ async def test_who_shows_no_key_is_kept_out_of_all_but_pages_and_health(gateway:
             )
         assert (await http.post(CHAT, json=chat())).status_code == 401
         assert (await http.post(CHAT, json=chat(), headers={"Authorization": "Bearer wrong"})).status_code == 401
+        twice = [("Authorization", f"Bearer {KEY}"), ("Authorization", "Bearer wrong")]
+        assert (await http.get("/v1/models", headers=twice)).status_code == 401
         mistral = await http.post("/v1/fim/completions", json={})
         assert mistral.status_code == 401 and mistral.json()["object"] == "error"
         for path in ("/", "/swarm", "/health"):
             assert (path, (await http.get(path)).status_code) == (path, 200)
+
+
+async def test_a_probe_without_a_key_learns_whether_it_is_ready_and_no_more(gateway: Any, http: Any) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as probe:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "nonsense"}):
+            ready = await probe.get("/ready", headers=headers)
+            assert ready.status_code == 503 and int(ready.headers["retry-after"]) >= 1
+            assert ready.json() == {"ready": False}
+    assert "speaking" in (await http.get("/ready")).text
 
 
 async def test_models_and_metrics_with_the_key(http: httpx.AsyncClient) -> None:

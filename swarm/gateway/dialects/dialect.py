@@ -15,8 +15,9 @@ class Manner:
 
     seed_field: the name of the seed. default_temperature: where the request names none. full_context: the finish reason
     of an answer that filled the context. echoes_prefix: the answer to an assistant message with prefix begins with it.
-    always_streams_usage: in the last chunk, asked for or not. foreign_fields: the other dialect's, which this one does
-    not know although the endpoints do.
+    always_streams_usage: in the last chunk, asked for or not. always_has_content: every chunk of a chat has content, ""
+    where it adds none: Continue's reader of Mistral's streams takes it unseen. foreign_fields: the other dialect's,
+    which this one does not know although the endpoints do.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Manner:
     full_context: str
     echoes_prefix: bool
     always_streams_usage: bool
+    always_has_content: bool
     foreign_fields: frozenset[str] = frozenset()
 
 

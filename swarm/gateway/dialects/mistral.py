@@ -23,6 +23,7 @@ class MistralDialect:
         full_context="model_length",
         echoes_prefix=True,
         always_streams_usage=True,
+        always_has_content=True,
         foreign_fields=frozenset(
             [
                 "seed",

@@ -19,6 +19,7 @@ class OpenAIDialect:
         full_context="length",
         echoes_prefix=False,
         always_streams_usage=False,
+        always_has_content=False,
     )
 
     def unknown_fields(self, names: Sequence[str]) -> tuple[str, ...]:

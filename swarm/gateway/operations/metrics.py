@@ -171,6 +171,8 @@ class RequestMeter:
         self._last_s: dict[int, float] = {}
         self._n_tokens = 0
         self._duration_s: float | None = None
+        self._inter_token = metrics.inter_token.labels(model_name)  # found once: looking for them costs at every token
+        self._generated = metrics.generation_tokens.labels(model_name)
         metrics.waiting.labels(model_name).inc()
 
     def __enter__(self) -> Self:
@@ -210,10 +212,10 @@ class RequestMeter:
             if self._admitted_s is not None:
                 self._metrics.prefill_time.labels(self._name).observe(now_s - self._admitted_s)
         if choice_idx in self._last_s:
-            self._metrics.inter_token.labels(self._name).observe(now_s - self._last_s[choice_idx])
+            self._inter_token.observe(now_s - self._last_s[choice_idx])
         self._last_s[choice_idx] = now_s
         self._n_tokens += 1
-        self._metrics.generation_tokens.labels(self._name).inc()
+        self._generated.inc()
 
     def finish(self, finished_reason: str, n_prompt_tokens: int = 0, n_replays: int = 0) -> None:
         """It is over. finished_reason: a finish_reason of the API; what is none of FINISHED_REASONS counts as one."""

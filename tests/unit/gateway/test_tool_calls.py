@@ -145,6 +145,18 @@ def test_a_schema_that_asks_for_a_billion_checks_is_left_alone() -> None:
     assert is_accepted({}, doubling(30))
 
 
+DRAFTS = ("2020-12/schema", "2019-09/schema", "draft-07/schema#")
+
+
+@pytest.mark.parametrize("draft", [f"https://json-schema.org/{draft}" for draft in DRAFTS])
+def test_a_schema_within_a_schema_is_bounded_too(draft: str) -> None:
+    """Wherever a schema names its dialect, jsonschema would take another checker: one that runs patterns for ever."""
+    evil = {"$schema": draft, "pattern": "^(a+)+$"}
+    assert is_accepted({"x": "a" * 40 + "!"}, {"properties": {"x": evil}})
+    assert is_accepted({}, {"properties": {}, "allOf": [{"$schema": draft, **doubling(30)}]})
+    assert not is_accepted({"x": 1}, {"$schema": draft, "properties": {"x": {"$schema": draft, "type": "string"}}})
+
+
 @pytest.mark.parametrize(
     "schema",
     [

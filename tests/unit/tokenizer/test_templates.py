@@ -10,8 +10,9 @@ from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMe
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.protocol.instruct.tool_calls import Function, FunctionCall, Tool, ToolCall
 
+from swarm.embedded import release_folder
 from swarm.errors import BadArgument
-from swarm.tokenizer import Tokenizer
+from swarm.tokenizer import Tokenizer, load_tokenizer
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 HI, HELLO, BYE = (
@@ -175,3 +176,11 @@ def test_without_templates_there_is_only_plain_text(case: Any) -> None:
         plain.encode_chat([HI])
     with pytest.raises(BadArgument, match="no fill-in-the-middle"):
         plain.encode_fim("a", "b")
+
+
+def test_a_text_that_the_tokenizer_s_pattern_cannot_take_is_refused() -> None:
+    """Millions of spaces use up the stack of tiktoken's regular expressions."""
+    tokenizer = load_tokenizer(release_folder() / "tekken.json")
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_fim(text, "")):
+        with pytest.raises(BadArgument, match="break up its long runs"):
+            encode(" " * 4_000_000)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swarm.errors import BadArgument, TooManyRequests
 from swarm.gateway.operations.keys import Caller
@@ -19,13 +22,14 @@ ALICE, BOB, CAROL = Caller("alice"), Caller("bob"), Caller("carol")
 class Request:
     """One request in a task of its own, held until it is told to leave."""
 
-    def __init__(self, limits: Limits, caller: Caller, n_tokens: int = 1) -> None:
+    def __init__(self, limits: Limits, caller: Caller, n_places: int = 1) -> None:
         self.is_in = asyncio.Event()
         self._may_leave = asyncio.Event()
-        self.task = asyncio.ensure_future(self._run(limits, caller, n_tokens))
+        self.task = asyncio.ensure_future(self._run(limits, caller, n_places))
 
-    async def _run(self, limits: Limits, caller: Caller, n_tokens: int) -> None:
-        async with limits.admit(caller, n_tokens):
+    async def _run(self, limits: Limits, caller: Caller, n_places: int) -> None:
+        limits.arrive(caller)
+        async with limits.admit(caller, 1, n_places):
             self.is_in.set()
             await self._may_leave.wait()
 
@@ -41,10 +45,11 @@ async def settled() -> None:
 
 
 @contextlib.asynccontextmanager
-async def requests(limits: Limits, *callers: Caller) -> AsyncIterator[list[Request]]:
+async def requests(limits: Limits, *asked: Caller | tuple[Caller, int]) -> AsyncIterator[list[Request]]:
+    """One after another, each a caller's, or (a caller's, for so many answers)."""
     made = []
-    for caller in callers:
-        made.append(Request(limits, caller))
+    for one in asked:
+        made.append(Request(limits, *one) if isinstance(one, tuple) else Request(limits, one))
         await settled()
     try:
         yield made
@@ -56,6 +61,7 @@ async def requests(limits: Limits, *callers: Caller) -> AsyncIterator[list[Reque
 
 
 async def use(limits: Limits, caller: Caller, n_tokens: int = 1, *, took: int | None = None) -> None:
+    limits.arrive(caller)
     async with limits.admit(caller, n_tokens) as admission:
         if took is not None:
             admission.settle(took)
@@ -138,6 +144,29 @@ async def test_a_token_refusal_does_not_use_up_a_request(clock: Any) -> None:
     await use(limits, ALICE, 1)
 
 
+async def test_a_request_counts_from_its_arrival_whatever_becomes_of_it(clock: Any) -> None:
+    """Reading what it asks for is work: a flood of requests that ask for nonsense, or for too much, ends here."""
+    limits = Limits(LimitsConfig(requests_per_min=3, tokens_per_min=100), clock=clock)
+    await use(limits, ALICE, 50)
+    limits.arrive(ALICE)  # and is found to be no JSON
+    with pytest.raises(TooManyRequests, match="tokens"):
+        await use(limits, ALICE, 60)
+    with pytest.raises(TooManyRequests, match="3 requests a minute"):
+        limits.arrive(ALICE)
+    limits.arrive(BOB)
+
+
+async def test_who_has_nothing_left_is_refused_before_anything_is_read(clock: Any) -> None:
+    limits = Limits(LimitsConfig(tokens_per_min=100, max_concurrent=1, max_queued=0), clock=clock)
+    await use(limits, ALICE, 100)
+    with pytest.raises(TooManyRequests, match="100 tokens"):
+        limits.arrive(ALICE)
+    async with requests(limits, BOB):
+        with pytest.raises(TooManyRequests, match="the queue is full"):
+            limits.arrive(CAROL)
+    limits.arrive(CAROL)
+
+
 # -- places and the queue --------------------------------------------------------------------------------------------
 
 
@@ -149,6 +178,81 @@ async def test_what_finds_no_place_waits_and_is_let_in_in_order() -> None:
         await settled()
         assert third.is_in.is_set() and not fourth.is_in.is_set()
         assert (limits.n_running, limits.n_waiting) == (2, 1)
+
+
+async def test_a_request_for_n_answers_takes_n_places() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=4))
+    async with requests(limits, (ALICE, 3), (BOB, 2), CAROL) as (first, second, third):
+        assert first.is_in.is_set() and not second.is_in.is_set() and limits.n_running == 3
+        assert not third.is_in.is_set(), "nobody overtakes a request that waits for several places"
+        await first.leave()
+        await settled()
+        assert second.is_in.is_set() and third.is_in.is_set() and limits.n_running == 3
+
+
+async def test_many_small_requests_do_not_starve_a_large_one() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=2))
+    async with requests(limits, ALICE, ALICE, (BOB, 2), CAROL, CAROL) as (first, second, large, *small):
+        await first.leave()
+        await settled()
+        assert not any(request.is_in.is_set() for request in (large, *small))
+        await second.leave()
+        await settled()
+        assert large.is_in.is_set() and not any(request.is_in.is_set() for request in small)
+        await large.leave()
+        await settled()
+        assert all(request.is_in.is_set() for request in small)
+
+
+async def test_a_large_request_that_gives_up_lets_others_in() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=2))
+    async with requests(limits, ALICE, (BOB, 2), CAROL) as (_, large, small):
+        assert not small.is_in.is_set()
+        large.task.cancel()
+        await settled()
+        assert small.is_in.is_set()
+
+
+async def test_more_answers_than_there_are_places_get_all_of_them() -> None:
+    limits = Limits(LimitsConfig(max_concurrent=4, max_concurrent_per_key=3))
+    async with requests(limits, (ALICE, 16), BOB, ALICE) as (large, other, more):
+        assert large.is_in.is_set() and other.is_in.is_set() and not more.is_in.is_set()
+        assert limits.n_running == 4
+
+
+@given(
+    max_concurrent=st.integers(1, 5),
+    per_key=st.none() | st.integers(1, 5),
+    asked=st.lists(st.tuples(st.sampled_from([ALICE, BOB, CAROL]), st.integers(1, 7)), max_size=12),
+    dice=st.randoms(use_true_random=False),
+)
+def test_whatever_is_asked_no_limit_is_passed_and_everybody_gets_in(
+    max_concurrent: int, per_key: int | None, asked: list[tuple[Caller, int]], dice: random.Random
+) -> None:
+    """Requests end, or give up, in any order."""
+    asyncio.run(_bounded_and_alive(LimitsConfig(None, None, per_key, max_concurrent), asked, dice))
+
+
+async def _bounded_and_alive(config: LimitsConfig, asked: list[tuple[Caller, int]], dice: random.Random) -> None:
+    limits = Limits(config)
+    async with requests(limits, *asked) as made:
+        names = [caller.key_name for caller, _ in asked]
+        most = min(config.max_concurrent, config.max_concurrent_per_key or config.max_concurrent)
+        places = [min(n, most) for _, n in asked]
+        left = set(range(len(made)))
+        while left:
+            inside = {i for i in left if made[i].is_in.is_set()}
+            assert inside, "while there is room for any request, one is at work"
+            assert limits.n_running == sum(places[i] for i in inside) <= config.max_concurrent
+            for name in set(names):
+                assert sum(places[i] for i in inside if names[i] == name) <= most
+            chosen = dice.choice(sorted(left))
+            if chosen in inside:
+                await made[chosen].leave()
+            else:
+                made[chosen].task.cancel()
+            await settled()
+            left.remove(chosen)
 
 
 async def test_the_key_with_the_fewest_at_work_is_next() -> None:
