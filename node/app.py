@@ -28,7 +28,7 @@ from node.hosting import (
 )
 from node.model import SpanModel
 from node.server import FactsHandler, SessionHandler
-from node.stage import DTYPES, Stage, StageConfig
+from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
 from swarm.client.release import fetch_metadata, read_admitted_layout
@@ -63,7 +63,6 @@ class NodeApp:
         self.network = self.network.with_torrent_settings(config.torrent_settings)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
-        self.dtype = DTYPES[config.profile.dtype]
         self._node: _Node | None = None
 
     @property
@@ -246,7 +245,8 @@ class _Node:
                 for layer_idx in span:
                     hosts[layer_idx] += 1
         memory = free_memory_bytes(self._app.device)
-        return (choose_span(args, hosts, memory, self._app.dtype.itemsize),)
+        numerics = numerics_of(self._profile)
+        return (choose_span(args, hosts, memory, numerics.dtype.itemsize, numerics.layer_bytes_per_value),)
 
     async def _fetch(self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel]) -> None:
         await host(
