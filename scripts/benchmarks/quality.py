@@ -99,6 +99,10 @@ def figures_of(name: str, measured: Mapping[str, Quality], n_questions: int) -> 
             reference.perplexity / ours.perplexity,
         ),
         Figure(
+            BENCH, f"{name}, loss", 1e3 * math.log(ours.perplexity), "mnat/token", REFERENCE,
+            1e3 * math.log(reference.perplexity), math.log(reference.perplexity) / math.log(ours.perplexity),
+        ),
+        Figure(
             BENCH, f"{name}, {n_questions} questions answered exactly", exact, "", REFERENCE, reference_exact,
             exact / reference_exact,
         ),

@@ -18,12 +18,11 @@ from swarm.errors import BadArgument
 _linear = torch.ops.onednn.qlinear_pointwise.default
 
 _LEVELS = 127
-_ZERO = 128
-"""Rows are unsigned bytes around 128: oneDNN has fast kernels for them on every CPU with VNNI, but for signed ones only
-where there is AMX (elsewhere they took 500 times as long)."""
+_OFFSET = 128
+"""Of unsigned rows, see _multiply."""
 
 _MAX_IN = 1 << 16
-"""255 * 127 * 2^16 is still below 2^31."""
+"""Unsigned rows of 255 times 127, 2^16 of them, are still below 2^31."""
 
 _SLAB_VALUES = 1 << 18
 """Values of a weight that are quantised at a time: their fp32 form stays in a core's cache."""
@@ -54,14 +53,14 @@ class Int8:
 
 
 def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (T, in) bf16 -> uint8 (T, in) around 128, and scales (T, 1) bf16: x is about (values - 128) * scales.
+    """x (T, in) bf16 -> int8 (T, in) and scales (T, 1) bf16: x is about values * scales.
 
     A row that is not finite gets a scale that is not finite.
     """
     scales = x.abs().amax(1, keepdim=True).float().div_(_LEVELS).clamp_min_(torch.finfo(torch.bfloat16).tiny)
     # Rounded to bf16 a scale may be too small by 2^-9: 127.25 at most, and that rounds to 127.
     scales = scales.bfloat16()
-    return x.float().div_(scales).round_().add_(_ZERO).to(torch.uint8), scales
+    return x.float().div_(scales).round_().to(torch.int8).contiguous(), scales
 
 
 def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,19 +77,31 @@ def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def require_int8() -> None:
-    """Raises: BadArgument when a product of the largest values comes out wrong, as where pairs of them saturate."""
-    n_in = 256
+    """Raises: BadArgument when large sums come out wrong, as where a CPU adds pairs of products in 16 bits."""
+    n_in = 4096
     weight = torch.full((64, n_in), _LEVELS, dtype=torch.int8)
     weight[1::2] = -_LEVELS
-    rows = torch.full((3, n_in), _ZERO + _LEVELS, dtype=torch.uint8)
-    rows[1] = _ZERO - _LEVELS
+    rows = torch.full((3, n_in), _LEVELS, dtype=torch.int8)
+    rows[1] = -_LEVELS
+    rows[2, ::2], rows[2, -1] = -_LEVELS, 1  # a small sum of large products
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    # n_in times a square, in bf16: too coarse to see a unit, but saturation loses half.
-    product = _multiply(rows, packed, torch.ones(64), torch.zeros(64, dtype=torch.int32))
-    expected = (rows.float() - _ZERO) @ weight.float().T
-    if not torch.equal(product, expected.bfloat16()):
+    product = _multiply(rows, packed, torch.ones(64), torch.zeros(64, dtype=torch.int32), torch.float32)
+    expected = rows.double() @ weight.double().T
+    if not torch.equal(product, expected.float()):
         raise BadArgument("this CPU has no exact int8 products (VNNI or AMX); leave --quantize away, or take int4")
 
 
-def _multiply(rows: Tensor, packed: Tensor, scales: Tensor, offsets: Tensor) -> Tensor:
-    return _linear(rows.contiguous(), 1.0, _ZERO, packed, scales, offsets, None, 1.0, 0, torch.bfloat16, "none", [], "")
+def _multiply(
+    rows: Tensor, packed: Tensor, scales: Tensor, offsets: Tensor, dtype: torch.dtype = torch.bfloat16
+) -> Tensor:
+    """rows int8 (T, in) -> their sums times scales, (T, out)."""
+    offset = 0
+    if not _has_amx():
+        # Without AMX oneDNN is fast for unsigned rows only; with it, what it takes off again for their offset is fp32.
+        rows, offset = rows.view(torch.uint8).bitwise_xor(_OFFSET), _OFFSET
+    return _linear(rows, 1.0, offset, packed, scales, offsets, None, 1.0, 0, dtype, "none", [], "")
+
+
+@cache
+def _has_amx() -> bool:
+    return torch.cpu._is_amx_tile_supported()
