@@ -29,7 +29,7 @@ _SLAB_VALUES = 1 << 18
 
 
 class Int8:
-    """weight (out, in) bf16, in below 2^16 -> a Multiply of bf16 rows. Raises: BadArgument where a CPU cannot."""
+    """weight (out, in) bf16, in at most 2^16 -> a Multiply of bf16 rows. Raises: BadArgument where a CPU cannot."""
 
     __slots__ = ("_offsets", "_packed", "_scales")
 
