@@ -1,10 +1,12 @@
 """int4 weights and bf16 rows, on CPUs: for models that would not fit otherwise.
 
-Every 32 values of an output channel share a scale and a middle. Decoding reads 5 bits a value; many rows are slower
-than in bf16, since each row unpacks the weight anew.
+Every 32 values of an output channel share a scale and a middle. Few rows go through torch's kernel, which reads 5 bits
+a value but unpacks the weight anew for every few rows; for many rows the weight becomes bf16 first, part by part.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,12 @@ _TILE_OUT = 64
 
 _SLAB_VALUES = 1 << 18
 """Values packed at a time: they take 8 bytes each meanwhile, and those stay in a core's cache."""
+
+_MANY_ROWS = 64
+"""From here on unpacking once costs less (14336 x 4096: 128 rows in 0.5 of the time, 512 in 0.2)."""
+
+_TILES_AT_A_TIME = 4
+"""Unpacked parts of 256 output channels stay in a core's cache."""
 
 _pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu.default
 _multiply = torch.ops.aten._weight_int4pack_mm_for_cpu.default
@@ -44,7 +52,10 @@ class Int4:
     def __call__(self, x: Tensor) -> Tensor:
         if self._n_padding:
             x = F.pad(x, (0, self._n_padding))
-        out = _multiply(x.contiguous(), self._packed, GROUP, self._scales)
+        if x.shape[0] >= _MANY_ROWS and _knows_layout():
+            out = self._by_parts(x)
+        else:
+            out = _multiply(x.contiguous(), self._packed, GROUP, self._scales)
         return out if out.shape[1] == self._n_out else out[:, : self._n_out].contiguous()
 
     def silu(self, x: Tensor) -> Tensor:
@@ -52,6 +63,36 @@ class Int4:
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
         return self(x).mul_(other)
+
+    def _by_parts(self, x: Tensor) -> Tensor:
+        out = x.new_empty(x.shape[0], self._packed.shape[0])
+        height = _TILES_AT_A_TIME * _TILE_OUT
+        for column in range(0, out.shape[1], height):
+            columns = slice(column, column + height)
+            values = unpack(self._packed[columns]).unflatten(0, (-1, GROUP)).bfloat16()  # (G, GROUP, n)
+            scale, middle = (part.contiguous() for part in self._scales[:, columns].unsqueeze(1).unbind(-1))
+            weight = torch.addcmul(middle, values, scale)  # (G, GROUP, n), rounded once
+            out[:, columns] = x @ weight.flatten(0, 1)
+        return out
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """uint8 (n, in / 2) as the kernel packs it on CPUs with AVX512, whole tiles -> int8 (in, n) in -8..7.
+
+    A tile has 32 bytes per input: the first 32 channels in the lower halves, the others in the upper.
+    """
+    tiles = packed.view(-1, 2 * packed.shape[1], _TILE_OUT // 2).transpose(0, 1)  # (n, in / 2) -> (in, tiles, 32)
+    values = torch.empty(*tiles.shape[:2], 2, _TILE_OUT // 2, dtype=torch.uint8)
+    torch.bitwise_and(tiles, 15, out=values[:, :, 0])
+    torch.bitwise_right_shift(tiles, 4, out=values[:, :, 1])
+    return values.view(torch.int8).sub_(_MIDDLE).flatten(1)
+
+
+@cache
+def _knows_layout() -> bool:
+    """Whether this CPU's packed form is the one that unpack knows."""
+    values = torch.randint(0, 16, (2 * _TILE_OUT, GROUP), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
+    return torch.equal(unpack(_pack(values, 1)), (values - _MIDDLE).to(torch.int8).T)
 
 
 def quantise_groups(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from node.model import KVCache, Numerics, SpanModel
-from node.model.ops import int8, linear
+from node.model.ops import int4, int8, linear
 from node.model.ops.int4 import Int4
 from node.model.ops.int8 import Int8, quantise_channels, quantise_rows
 from node.weights import PRESETS
@@ -150,6 +150,20 @@ def test_a_cpu_whose_sums_saturate_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(int8, "_multiply", lambda *args: real(*args).clamp(-(1 << 25), 1 << 25))
     with pytest.raises(BadArgument, match="leave --quantize away"):
         int8.require_int8.__wrapped__()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_int4_unpacked_for_many_rows_is_what_its_kernel_multiplies_by(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, x = Int4(random(*shape, seed=1)), random(300, shape[1], seed=2)
+    if not int4._knows_layout():
+        pytest.skip("this CPU packs int4 in another way: many rows go through the kernel too")
+    by_parts = packed(x).double()
+    monkeypatch.setattr(int4, "_knows_layout", lambda: False)
+    by_kernel = packed(x).double()
+    assert not torch.equal(by_parts, by_kernel)  # another order of sums: both ways were taken
+    assert (by_parts - by_kernel).norm() < 0.004 * by_kernel.norm()
 
 
 @pytest.mark.parametrize(
