@@ -263,10 +263,9 @@ class _Node:
 
     def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> dict[Span, SpanModel]:
         """The stage, open for sessions on what of its models is loaded: at first on nothing."""
-        dtype, device = self._app.dtype, self._app.device
-        numerics = numerics_of(self._profile)
+        device, numerics = self._app.device, numerics_of(self._profile)
         models = {span: SpanModel(args, span, numerics, device=device) for span in self._spans}
-        to_come = sum(map(len, self._spans)) * args.n_layer_params * dtype.itemsize
+        to_come = sum(map(len, self._spans)) * int(args.n_layer_params * numerics.layer_bytes_per_value)
         budget = self._config.cache_budget_bytes or max(1, free_memory_bytes(device) - to_come) // 4
         stage_config = StageConfig(cache_budget_bytes=max(1, budget), max_sessions=self._config.max_sessions)
         self._stage = Stage(args, models, stage_config, device)
