@@ -28,7 +28,7 @@ from node.hosting import (
 )
 from node.model import SpanModel
 from node.server import FactsHandler, SessionHandler
-from node.stage import DTYPES, Stage, StageConfig
+from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
 from swarm.client.release import fetch_metadata, read_admitted_layout
@@ -63,7 +63,6 @@ class NodeApp:
         self.network = self.network.with_torrent_settings(config.torrent_settings)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
-        self.dtype = DTYPES[config.profile.dtype]
         self._node: _Node | None = None
 
     @property
@@ -246,7 +245,8 @@ class _Node:
                 for layer_idx in span:
                     hosts[layer_idx] += 1
         memory = free_memory_bytes(self._app.device)
-        return (choose_span(args, hosts, memory, self._app.dtype.itemsize),)
+        numerics = numerics_of(self._profile)
+        return (choose_span(args, hosts, memory, numerics.dtype.itemsize, numerics.layer_bytes_per_value),)
 
     async def _fetch(self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel]) -> None:
         await host(
@@ -263,10 +263,9 @@ class _Node:
 
     def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> dict[Span, SpanModel]:
         """The stage, open for sessions on what of its models is loaded: at first on nothing."""
-        dtype, device = self._app.dtype, self._app.device
-        numerics = numerics_of(self._profile)
+        device, numerics = self._app.device, numerics_of(self._profile)
         models = {span: SpanModel(args, span, numerics, device=device) for span in self._spans}
-        to_come = sum(map(len, self._spans)) * args.n_layer_params * dtype.itemsize
+        to_come = sum(map(len, self._spans)) * int(args.n_layer_params * numerics.layer_bytes_per_value)
         budget = self._config.cache_budget_bytes or max(1, free_memory_bytes(device) - to_come) // 4
         stage_config = StageConfig(cache_budget_bytes=max(1, budget), max_sessions=self._config.max_sessions)
         self._stage = Stage(args, models, stage_config, device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from node.model import Numerics, fingerprint, instruction_set
+from node.model import Numerics, fingerprint, instruction_set, require_int8
 from node.weights import TORCH_DTYPES
 from swarm.errors import BadArgument
 from swarm.release import ModelArgs
@@ -17,29 +17,35 @@ def settle_profile(profile: Profile, wants_exact: bool | None, args: ModelArgs, 
 
     wants_exact: None takes exactness wherever this device has it. Takes about a second for real dimensions: the
     fingerprint is of products of the model's own shapes.
-    Raises: BadArgument where exactness is demanded and cannot be had.
+    Raises: BadArgument where exactness is demanded and cannot be had, or the quantisation does not run here.
     """
-    can = profile.dtype == "bf16" and not profile.quantisation and device.type == "cpu"
+    if profile.quantisation and device.type != "cpu":
+        raise BadArgument(f"--quantize is for CPUs, not for {device.type}; leave it away, or take --device cpu")
+    if profile.quantisation == "int8":
+        require_int8()
+    can = profile.dtype == "bf16" and profile.quantisation != "int4" and device.type == "cpu"
     if wants_exact and not can:
         raise BadArgument(
             f"the exact profile is for bf16 on CPUs, not for {profile} on {device.type}; leave --profile away"
         )
     if not can or wants_exact is False:
         return profile
-    return Profile(profile.dtype, exactness=f"{instruction_set()}-{fingerprint(matrix_shapes(args))}")
+    bits = f"{instruction_set()}-{fingerprint(bf16_shapes(args, profile.quantisation))}"
+    return Profile(profile.dtype, profile.quantisation, bits)
 
 
 def numerics_of(profile: Profile) -> Numerics:
     return Numerics(TORCH_DTYPES[profile.dtype], profile.quantisation, bool(profile.exactness))
 
 
-def matrix_shapes(args: ModelArgs) -> set[tuple[int, int]]:
-    """(out, in) of every matrix that rows are multiplied by."""
-    shapes = {
+def bf16_shapes(args: ModelArgs, quantisation: str) -> set[tuple[int, int]]:
+    """(out, in) of every matrix whose products are summed in floating point: all, or the router and the head."""
+    ends = {(args.vocab_size, args.dim)} | ({(args.n_experts, args.dim)} if args.is_moe else set())
+    if quantisation:
+        return ends
+    return ends | {
         ((args.n_heads + 2 * args.n_kv_heads) * args.head_dim, args.dim),
         (args.dim, args.n_heads * args.head_dim),
         (args.hidden_dim, args.dim),
         (args.dim, args.hidden_dim),
-        (args.vocab_size, args.dim),
     }
-    return shapes | {(args.n_experts, args.dim)} if args.is_moe else shapes

@@ -7,8 +7,18 @@ know files, neighbours, sessions, sampling or the wire, and does no IO.
 
 from node.model.batch import Chunk
 from node.model.cache import KVCache
-from node.model.ops import Numerics, fingerprint, instruction_set
+from node.model.ops import Numerics, fingerprint, instruction_set, require_int8
 from node.model.pages import PAGE, PagePool
 from node.model.transformer import SpanModel
 
-__all__ = ["PAGE", "Chunk", "KVCache", "Numerics", "PagePool", "SpanModel", "fingerprint", "instruction_set"]
+__all__ = [
+    "PAGE",
+    "Chunk",
+    "KVCache",
+    "Numerics",
+    "PagePool",
+    "SpanModel",
+    "fingerprint",
+    "instruction_set",
+    "require_int8",
+]

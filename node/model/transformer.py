@@ -86,7 +86,8 @@ class SpanModel:
         """norm: (D,). output: (V, D), the embeddings' own tensor in a model whose ends are tied."""
         take = _Taker({"norm.weight": norm, "output.weight": output}, self.dtype, self.device)
         self._norm = RMSNorm(take("norm.weight", self.args.dim), self.args.norm_eps)
-        self._output = Linear(take("output.weight", self.args.vocab_size, self.args.dim), self.numerics)
+        output = take("output.weight", self.args.vocab_size, self.args.dim)
+        self._output = Linear(output, self.numerics.without_quantisation)
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -154,7 +155,8 @@ class SpanModel:
         return Attention(wqkv, Linear(wo, numerics), args.n_heads, args.n_kv_heads, args.head_dim)
 
     def _moe(self, take: _Taker) -> MoE:
-        gate = Linear(take("feed_forward.gate.weight", self.args.n_experts, self.args.dim), self.numerics)
+        weight = take("feed_forward.gate.weight", self.args.n_experts, self.args.dim)
+        gate = Linear(weight, self.numerics.without_quantisation)
         experts = [self._feed_forward(take, f"feed_forward.experts.{e}") for e in range(self.args.n_experts)]
         return MoE(gate, experts, self.args.n_experts_per_tok)
 

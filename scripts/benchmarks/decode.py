@@ -15,7 +15,7 @@ from benchmarks.engine import Layer
 from benchmarks.figures import Figure, Measure
 from benchmarks.memory_read import MemoryRead
 from benchmarks.models import LAYER_8X7B, MIXTRAL_1B5, layer_bytes, layer_tensors, prompts_of, step_bytes
-from benchmarks.racing import EXACT, FAST, LIMIT, LLAMA_CPP, TRANSFORMERS, Racers, race, racers
+from benchmarks.racing import EXACT, FAST, LIMIT, LLAMA_CPP, QUANTISED, TRANSFORMERS, Racers, race, racers
 from benchmarks.transformers_batch import TransformersLayer
 from node.model import Numerics
 
@@ -38,6 +38,7 @@ async def _layer(n_rounds: int) -> list[Figure]:
     memory = MemoryRead()
     tensors = layer_tensors(LAYER_8X7B)
     ours = {name: Layer(LAYER_8X7B, tensors, Numerics(is_exact=name == EXACT)) for name in (EXACT, FAST)}
+    ours |= {name: Layer(LAYER_8X7B, tensors, Numerics(quantisation=name)) for name in QUANTISED}
     figures: list[Figure] = []
     for n_cached in N_CACHED:
         theirs = TransformersLayer(LAYER_8X7B, tensors, n_cached)

@@ -24,10 +24,10 @@ GREEDY = SamplingParams(temperature=0.0, ignore_eos=True)
 class OneProcess:
     """A whole release in one Stage of this process; close() ends its compute thread."""
 
-    def __init__(self, folder: Path, dtype: str, *, is_exact: bool = False) -> None:
+    def __init__(self, folder: Path, dtype: str, quantisation: str = "", *, is_exact: bool = False) -> None:
         layout = read_folder_layout(folder)
         self.args = layout.args
-        self.model = load_model(folder, dtype, is_exact=is_exact)
+        self.model = load_model(folder, dtype, quantisation, is_exact=is_exact)
         config = StageConfig(cache_budget_bytes=1 << 30)
         self._stage = Stage(layout.args, {self.model.span: self.model}, config, torch.device("cpu"))
         self._numbers = itertools.count()
@@ -73,11 +73,11 @@ class OneProcess:
         return rows[0]
 
 
-def load_model(folder: Path, dtype: str, *, is_exact: bool = False) -> SpanModel:
-    """Every layer of the release in folder, in dtype 'fp32' or 'bf16'."""
+def load_model(folder: Path, dtype: str, quantisation: str = "", *, is_exact: bool = False) -> SpanModel:
+    """Every layer of the release in folder, in dtype 'fp32' or 'bf16'; the latter may be quantised."""
     layout = read_folder_layout(folder)
     span = Span(0, layout.args.n_layers)
-    model = SpanModel(layout.args, span, Numerics(DTYPES[dtype], is_exact=is_exact), device="cpu")
+    model = SpanModel(layout.args, span, Numerics(DTYPES[dtype], quantisation, is_exact), device="cpu")
     for part in ("embeddings", *span, "head"):
         load_part(part, layout, {span: model}, folder)
     return model

@@ -23,6 +23,7 @@ TRANSFORMERS = "transformers"
 LLAMA_CPP = NAME
 LIMIT = "memory read"
 OURS = (EXACT, FAST)
+QUANTISED = ("int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +57,22 @@ def racers(work_dir: Path) -> Iterator[Racers]:
 
 
 async def race(bench: str, case: str, unit: str, contestants: Mapping[str, Measure], n_rounds: int) -> list[Figure]:
-    """One figure of each of ours against each other contestant, and of exact against fast."""
+    """One figure of each of ours against each other contestant, of exact against fast, and of quantised against fast.
+
+    What is quantised does not race the limit, which is of bf16's bytes.
+    """
     rounds = await take_turns(contestants, n_rounds)
     figures = []
     for name in OURS:
         if name not in rounds:
             continue
         for peer, scores in rounds.items():
-            if peer not in OURS or (name, peer) == (EXACT, FAST):
+            if peer not in (*OURS, *QUANTISED) or (name, peer) == (EXACT, FAST):
                 figures.append(faster(bench, f"{case}, {name}", unit, rounds[name], peer, scores))
         if len(rounds) == 1:
             figures.append(Figure(bench, f"{case}, {name}", statistics.median(rounds[name]), unit))
+    for name in QUANTISED:
+        for peer in (TRANSFORMERS, FAST):
+            if name in rounds and peer in rounds:
+                figures.append(faster(bench, f"{case}, {name}", unit, rounds[name], peer, rounds[peer]))
     return figures

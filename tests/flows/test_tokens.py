@@ -67,6 +67,25 @@ async def test_one_two_and_three_nodes_say_what_transformers_says(
     assert len(seeded) == 1, "the same prompt and seed gave different tokens over different splits"
 
 
+async def test_int8_nodes_say_the_same_over_any_split(
+    release: Callable[..., Path], local_swarm: Callable[[Path], Any]
+) -> None:
+    from swarm.terms import Profile
+
+    said = set()
+    for split in (("0:6",), ("0:2", "2:6")):
+        swarm = local_swarm(release("tiny-mixtral"))
+        await swarm.publish()
+        await asyncio.gather(*(swarm.start(span, profile=Profile("bf16", "int8")) for span in split))
+        async with swarm.client() as client:
+            generation = await client.generate(PROMPT, SEEDED)
+        assert [str(hop.span) for hop in generation.route.hops] == list(split)
+        assert str(generation.route.profile).startswith("bf16-int8-exact-")
+        said.add(generation.ids)
+        await swarm.close()
+    assert len(said) == 1
+
+
 async def test_bf16_agrees_with_fp32_in_most_tokens(
     release: Callable[..., Path], local_swarm: Callable[[Path], Any], record_property: Callable[[str, object], None]
 ) -> None:

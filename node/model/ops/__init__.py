@@ -5,7 +5,8 @@ Which kernel serves a weight is chosen here, by device, dtype and Numerics, and 
 """
 
 from node.model.ops.exact import fingerprint
+from node.model.ops.int8 import require_int8
 from node.model.ops.linear import Linear
 from node.model.ops.numerics import Numerics, instruction_set
 
-__all__ = ["Linear", "Numerics", "fingerprint", "instruction_set"]
+__all__ = ["Linear", "Numerics", "fingerprint", "instruction_set", "require_int8"]

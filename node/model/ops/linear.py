@@ -6,10 +6,12 @@ each layout.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
-from node.model.ops import exact, onednn, plain
+from node.model.ops import exact, int4, int8, onednn, plain
 from node.model.ops.multiply import Multiply
 from node.model.ops.numerics import Numerics
 
@@ -37,8 +39,13 @@ class Linear:
         return self._multiply.times(x, other)
 
 
+_QUANTISED: Mapping[str, Callable[[Tensor], Multiply]] = {"int8": int8.Int8, "int4": int4.Int4}
+
+
 def pack(weight: Tensor, numerics: Numerics) -> Multiply:
     """weight (out, in) in the layout of the kernel that suits it."""
+    if numerics.quantisation:
+        return _QUANTISED[numerics.quantisation](weight)
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return plain.Plain(weight)
     if numerics.is_exact:

@@ -46,6 +46,11 @@ def test_wider_numbers_leave_room_for_fewer_layers() -> None:
     assert len(choose_span(ARGS, [0] * 8, memory_for(4), 4)) < 3
 
 
+@pytest.mark.parametrize(("bytes_per_value", "n_taken"), [(1.0, 6), (0.625, 8)])
+def test_quantised_layers_leave_room_for_more_of_them(bytes_per_value: float, n_taken: int) -> None:
+    assert len(choose_span(ARGS, [0] * 8, memory_for(3), ITEMSIZE, bytes_per_value)) == n_taken
+
+
 @pytest.mark.parametrize(
     ("hosts", "span"),
     [

@@ -20,17 +20,18 @@ from swarm.terms import Span
 N_IDS = 2 * PAGE + 60
 
 
-@pytest.fixture(scope="module", params=["tiny-mixtral", "tiny-mistral", "wide-mixtral"])
+@pytest.fixture(scope="module", params=["tiny-mixtral", "tiny-mistral", "wide-mixtral", "int8-mixtral"])
 def model(request: pytest.FixtureRequest) -> SpanModel:
     """wide: matrices for which this CPU's library is known to sum many rows in another order than few."""
     wide = request.param == "wide-mixtral"
-    args = PRESETS["tiny-mixtral" if wide else request.param].args
+    quantisation = "int8" if request.param == "int8-mixtral" else ""
+    args = PRESETS["tiny-mixtral" if wide or quantisation else request.param].args
     changes = {"n_layers": 2, "windows": args.windows[:2]} if not wide else {}
     if wide:
         changes = {"n_layers": 1, "windows": (None,), "dim": 1024, "hidden_dim": 1792, "n_heads": 8, "head_dim": 64}
     args = dataclasses.replace(args, **changes)
     tensors = dict(random_tensors(args, seed=11))
-    model = SpanModel(args, Span(0, args.n_layers), Numerics(is_exact=True))
+    model = SpanModel(args, Span(0, args.n_layers), Numerics(quantisation=quantisation, is_exact=True))
     for idx in model.span:
         prefix = f"layers.{idx}."
         model.load_layer(idx, {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
