@@ -51,8 +51,8 @@ def plan_route(
     counts as the median of what is. A hop may use a part of a node's span. Of equal routes: fewer hops, then the
     smaller node ids.
     profile: None takes the profile whose best route is the fastest (ties: by name), where one that cannot promise the
-    same tokens after a loss counts as half as slow again. Nodes of different exact profiles make up a route of the
-    profile without its promise.
+    same tokens after a loss counts as half as slow again, and quantised ones come last: a client gets the release as it
+    was published wherever it can. Nodes of different exact profiles make up a route of the profile without its promise.
     Raises: LayersUncovered, naming the layers of the profile that lacks the fewest, and why other hosts do not count.
     """
     if n_layers < 1:
@@ -60,7 +60,7 @@ def plan_route(
     known = newest(facts)
     costs = _costs(known, rtt_s or {})
     profiles: Sequence[Profile | None] = [profile] if profile else _candidates(known)
-    found: list[tuple[int, str, Route]] = []
+    found: list[tuple[tuple[bool, int, str], Route]] = []
     gaps: list[tuple[tuple[int, ...], dict[NodeId, str]]] = []
     for candidate in profiles or [None]:
         reasons = {f.node_id: unavailable(f, n_layers, now_s, candidate, exclude) for f in known}
@@ -72,9 +72,10 @@ def plan_route(
             assert candidate is not None
             route = Route(_shortest(usable, n_layers, costs), candidate)
             weight = 2 if candidate.is_chunk_invariant else 3
-            found.append((weight * _cost_ns(route, costs), str(candidate), route))
+            rank = (bool(candidate.quantisation), weight * _cost_ns(route, costs), str(candidate))
+            found.append((rank, route))
     if found:
-        return min(found, key=lambda entry: entry[:2])[2]
+        return min(found, key=lambda entry: entry[0])[1]
     missing, reasons_of_gap = min(gaps, key=lambda gap: len(gap[0]))
     raise LayersUncovered(describe_gap(missing, known, reasons_of_gap, n_layers), missing)
 

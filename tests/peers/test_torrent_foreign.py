@@ -146,7 +146,7 @@ async def transmission_leeches(tmp_path: Path, folder: Path) -> None:
     async with session() as seeder:
         seed = await seeder.seed(torrent, folder.parent)
         with running(*transmission(tmp_path / "leech-config", out, port), str(torrent.magnet())):
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 150
             while not same(folder, out / "model"):
                 assert time.monotonic() < deadline, seed.status()
                 seed.add_peers([Address("127.0.0.1", port)])  # it refuses to dial loopback addresses: we dial it

@@ -203,6 +203,14 @@ def test_a_promise_of_the_same_tokens_is_worth_half_the_time_again() -> None:
     assert plan(fast, dataclasses.replace(exact, layer_time_s=0.017)) == ["b 0:8"]
 
 
+def test_quantised_nodes_serve_where_no_others_can_or_where_they_are_asked_for() -> None:
+    int8 = Profile("bf16", "int8", "amx-0123ab")
+    plain, quick = fact("b", "0:8", layer_time_s=0.010), fact("c", "0:8", profile=int8, layer_time_s=0.001)
+    assert plan(plain, quick) == ["b 0:8"]
+    assert plan(quick) == ["c 0:8"]
+    assert plan(plain, quick, profile=int8) == ["c 0:8"]
+
+
 def test_nodes_of_different_exact_profiles_make_a_route_that_promises_less() -> None:
     facts = [fact("b", "0:4", profile=EXACT), fact("c", "4:8", profile=Profile("bf16", "", "avx512bf16-000000"))]
     route = plan_route(facts, n_layers=8, now_s=NOW_S)
