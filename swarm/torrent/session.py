@@ -384,12 +384,11 @@ class TorrentSession:
             endpoints += resolved
         if self._rendezvous is None or download.transfer.failure is not None:
             return
-        # A peer of ours listens for the DHT on the same port number; a follower of another's download meets there too.
+        # A peer of ours listens for the DHT on the same port number; followers meet there too.
         if self.config.dht:
             self._rendezvous.add_nodes(endpoints)
-        if download not in self._followed:
-            for endpoint in endpoints:
-                download.transfer.handle.connect_peer(endpoint)
+        for endpoint in endpoints if download not in self._followed else ():
+            download.transfer.handle.connect_peer(endpoint)
 
     async def _meet_dht(self) -> None:
         """On loopback, ask around from the configured nodes: libtorrent bootstraps from none on this machine."""
