@@ -16,6 +16,7 @@ import click
 
 from swarm import __version__
 from swarm.cli.errors import EXIT_FAILURE, is_ours, missing_extra, report_error, wants_json
+from swarm.cli.huge_pages import restart_with_huge_pages
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
@@ -150,4 +151,6 @@ def main() -> NoReturn:
     """The console script `swarm`."""
     # gRPC's own log lines are not for the person at the terminal: what fails reaches them as an error with a mend.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if sys.argv[1:3] == ["node", "start"]:
+        restart_with_huge_pages()
     cli.main()
