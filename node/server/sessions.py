@@ -59,6 +59,7 @@ class SessionHandler:
             opening.max_positions,
             opening.n_top,
             Prefix(prefix_scope(opening), opening.page_hashes),
+            len(opening.hops),
         )
         call: RunCall | None = None
         outbox: _Outbox | None = None

@@ -40,8 +40,10 @@ class BatchConfig:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One step that waits or runs. session: whose; at most one slice of a session is in a batch. group: only jobs of
-    one group are computed together. n_done: rows that earlier batches computed; outputs: theirs. answer: of the whole.
+    """One step that waits or runs.
+
+    session: whose; at most one slice of a session is in a batch. group: only jobs of one group are computed together.
+    n_hops: of its route. n_done: rows that earlier batches computed; outputs: theirs. answer: of the whole.
     """
 
     session: Hashable
@@ -50,6 +52,7 @@ class Job:
     work: Any
     done: Callable[[Job], None]
     queued_s: float
+    n_hops: int = 1
     started_s: float = 0.0
     n_done: int = 0
     compute_s: float = 0.0
@@ -74,11 +77,12 @@ class Slice:
     n_rows: int
 
 
-def next_batch(waiting: Sequence[Job], config: BatchConfig) -> list[Slice]:
+def next_batch(waiting: Sequence[Job], config: BatchConfig, max_decoding: int | None = None) -> list[Slice]:
     """The slices of the next batch, from jobs in order of arrival; not empty unless waiting is.
 
-    The oldest job names the group. Decode rows come first, up to max_rows; prompts share what is left of max_rows, or
-    prompt_rows beside decode rows, oldest first. A session's second job waits for its first.
+    The oldest job names the group. Decode rows come first, up to max_rows, of max_decoding sessions at most; prompts
+    share what is left of max_rows, or prompt_rows beside decode rows, oldest first. A session's second job waits for its
+    first.
     """
     if not waiting:
         return []
@@ -91,6 +95,8 @@ def next_batch(waiting: Sequence[Job], config: BatchConfig) -> list[Slice]:
     slices: list[Slice] = []
     n_rows = 0
     for job in mine:
+        if len(slices) == max_decoding:
+            break
         if job.is_decode and n_rows + job.n_left <= config.max_rows:
             slices.append(Slice(job, job.n_left))
             n_rows += job.n_left
@@ -116,12 +122,13 @@ class ComputeThread:
         self._compute = compute
         self._config = config
         self._waiting: deque[Job] = deque()
+        self._recent: deque[set[Hashable]] = deque(maxlen=1)  # who decoded in the last batches
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
-    async def run(self, session: Hashable, group: Hashable, n_rows: int, work: Any) -> Job:
+    async def run(self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1) -> Job:
         """The job, done. Raises: what its computation raised; SessionLost when the thread is closed."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
@@ -137,7 +144,7 @@ class ComputeThread:
         def done(job: Job) -> None:
             loop.call_soon_threadsafe(settle, job)
 
-        job = Job(session, group, n_rows, work, done, time.perf_counter())
+        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops)
         with self._wake:
             if self._closed:
                 raise SessionLost("the stage is shutting down")
@@ -170,7 +177,7 @@ class ComputeThread:
                     waiting = list(self._waiting)
                     self._waiting.clear()
                     break
-                batch = next_batch(self._waiting, self._config)
+                batch = next_batch(self._waiting, self._config, self._share_of_pipeline())
             started_s = time.perf_counter()
             for part in batch:
                 part.job.started_s = part.job.started_s or started_s
@@ -181,6 +188,7 @@ class ComputeThread:
                 for part in batch:
                     part.job.error = error
             last, last_s = batch, time.perf_counter() - started_s
+            self._remember(batch)
             self._settle(batch, last_s)
         for job in waiting:
             job.error = SessionLost("the stage is shutting down")
@@ -188,7 +196,7 @@ class ComputeThread:
 
     def _linger(self, last: list[Slice], last_s: float) -> None:
         """Wait a little for the sessions that decoded together last time: apart they would read the weights twice."""
-        expected = {part.job.session for part in last if part.job.is_decode}
+        expected = {part.job.session for part in last if part.job.is_decode and part.job.n_hops == 1}
         if len(expected) < 2:
             return
         deadline_s = time.perf_counter() + last_s * self._config.linger_share
@@ -200,6 +208,22 @@ class ComputeThread:
             left_s = deadline_s - time.perf_counter()
             if left_s <= 0 or not self._wake.wait(left_s):
                 return
+
+    def _share_of_pipeline(self) -> int | None:
+        """How many sessions may decode in one batch: on a route of n hops an n-th of those that do, so that the other
+        hops have work while this one computes. All of them where the oldest job's route ends here.
+        """
+        n_hops = self._waiting[0].n_hops
+        if n_hops == 1:
+            return None
+        decoding = {job.session for job in self._waiting if job.is_decode}.union(*self._recent)
+        return max(1, -(-len(decoding) // n_hops))
+
+    def _remember(self, batch: list[Slice]) -> None:
+        n_hops = max(part.job.n_hops for part in batch)
+        if self._recent.maxlen != n_hops:
+            self._recent = deque(self._recent, maxlen=n_hops)
+        self._recent.append({part.job.session for part in batch if part.job.is_decode})
 
     def _settle(self, batch: list[Slice], took_s: float) -> None:
         finished = []

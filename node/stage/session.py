@@ -17,7 +17,7 @@ serve two hops of one route.
 
 @dataclass(slots=True, eq=False)
 class StageSession:
-    """closed: no step begins on it any more. scope: of the pages that it shares; empty: it shares none.
+    """n_hops: of its whole route. closed: no step begins on it any more. scope: of the pages that it shares; empty: none.
 
     cached_positions: found cached when it opened. Whoever of the two threads is the last to need the cache gives its
     pages back: closing in the middle of a batch leaves that to the batch's end.
@@ -31,6 +31,7 @@ class StageSession:
     max_positions: int
     n_top: int
     reserved_bytes: int
+    n_hops: int = 1
     scope: bytes = b""
     cached_positions: int = 0
     closed: bool = False

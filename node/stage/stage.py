@@ -100,9 +100,18 @@ class Stage:
         return max(0, min(self.config.max_sessions - len(self._sessions), by_memory))
 
     def open(
-        self, key: SessionKey, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix | None = None
+        self,
+        key: SessionKey,
+        epoch: int,
+        span: Span,
+        max_positions: int,
+        n_top: int,
+        prefix: Prefix | None = None,
+        n_hops: int = 1,
     ) -> StageSession:
         """Admit a session, reserving its cache; a newer epoch of a known session replaces the older one.
+
+        n_hops: of its whole route.
 
         Raises: StaleEpoch; StageFull; RemoteProtocolError (layers not hosted here, or more positions than the model
         has).
@@ -136,7 +145,7 @@ class Stage:
         cache = KVCache(
             self.args, span, dtype=model.dtype, device=self._device, max_positions=max_positions, pool=self._pool
         )
-        session = StageSession(key, epoch, span, model, cache, max_positions, n_top, reserved_bytes)
+        session = StageSession(key, epoch, span, model, cache, max_positions, n_top, reserved_bytes, n_hops)
         if prefix is not None:
             session.scope = prefix.scope
             session.cached_positions = self._find_pages(session, prefix)
@@ -165,7 +174,9 @@ class Stage:
         """
         self._check(session, step)
         try:
-            job = await self._compute.run(session, (id(session.model), session.span), step.n_rows, (session, step))
+            job = await self._compute.run(
+                session, (id(session.model), session.span), step.n_rows, (session, step), session.n_hops
+            )
         except torch.OutOfMemoryError:
             self.close(session)
             raise StageFull("the device ran out of memory in this step; try another node", retry_after_s=10.0) from None

@@ -1,5 +1,6 @@
 """stages: two stages of one thread each against one process of one thread, with four sequences in flight, on a Mixtral
-as wide as real ones begin to be. One process computes the four as a batch; the stages compute two each at a time.
+as wide as real ones begin to be. One process computes the four as one batch; the stages compute two each at a time, so
+that both are at work, and read their weights twice for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.figures import Figure, faster, take_turns
-from benchmarks.one_process import OneProcess, prompt_of
+from benchmarks.models import prompts_of
+from benchmarks.one_process import OneProcess
 from benchmarks.pipeline import PEER, PROMPT_TOKENS, TURN_TOKENS, Guest, Team
 from benchmarks.processes import Processes, serving
 from node.weights import PRESETS, write_release
@@ -54,17 +56,17 @@ async def _measure(guest: Guest, peer: OneProcess, n_rounds: int) -> list[Figure
 
 async def _decode(guest: Guest, peer: OneProcess, n_sequences: int, n_rounds: int) -> Figure:
     """Raises: AssertionError when a token differs between the stages and the one process."""
-    prompt = prompt_of(PROMPT_TOKENS, ARGS.vocab_size)
+    prompts = prompts_of(n_sequences, PROMPT_TOKENS, ARGS.vocab_size)
     n_tokens = TURN_TOKENS * (n_rounds + 1) + 1
     told: dict[str, list[list[int]]] = {"ours": [], "peer": []}
-    stages = Team([_kept(guest.generate(prompt, n_tokens, 2), told["ours"]) for _ in range(n_sequences)])
-    one = Team([_kept(peer.generate(prompt, n_tokens), told["peer"]) for _ in range(n_sequences)])
+    stages = Team([_kept(guest.generate(prompt, n_tokens, 2), told["ours"]) for prompt in prompts])
+    one = Team([_kept(peer.generate(prompt, n_tokens), told["peer"]) for prompt in prompts])
     try:
         rounds = await take_turns({"ours": stages.turn, PEER: one.turn}, n_rounds)
     finally:
         await stages.close()
         await one.close()
-    assert all(ids == told["peer"][0] for ids in (*told["ours"], *told["peer"])), "the tokens differ"
+    assert told["ours"] == told["peer"], "the tokens differ"
     return faster(BENCH, f"decode, 2 stages, {n_sequences} in flight", "tok/s", rounds["ours"], PEER, rounds[PEER])
 
 

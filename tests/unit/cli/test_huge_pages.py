@@ -12,7 +12,7 @@ from swarm.cli.huge_pages import SETTING, VARIABLE
 
 PROGRAM = (
     "import json, os, sys\nfrom swarm.cli.huge_pages import restart_with_huge_pages\n"
-    "before = os.environ.get('BEFORE')\nos.environ['BEFORE'] = f'{before or \"\"}{os.getpid()} '\nrestart_with_huge_pages()\n"
+    "os.environ['BEFORE'] = f\"{os.environ.get('BEFORE', '')} {os.getpid()}\"\nrestart_with_huge_pages()\n"
     f"print(json.dumps([os.environ['BEFORE'].split(), os.environ.get('{VARIABLE}'), sys.argv[1:]]))\n"
 )
 

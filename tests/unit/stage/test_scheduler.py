@@ -41,6 +41,38 @@ def test_a_sessions_next_step_waits_for_its_first() -> None:
     assert names(next_batch([job("a", 20), job("a", 1), job("b", 1)], CONFIG)) == [("b", 1), ("a", 16)]
 
 
+def test_on_a_longer_route_only_a_share_of_the_sessions_decodes_at_once() -> None:
+    waiting = [job(name, 1) for name in "abcd"]
+    assert names(next_batch(waiting, CONFIG, 2)) == [("a", 1), ("b", 1)]
+    assert names(next_batch([*waiting, job("long", 50)], CONFIG, 2)) == [("a", 1), ("b", 1), ("long", 16)]
+
+
+async def test_two_halves_of_the_sessions_take_turns_on_a_route_of_two_hops() -> None:
+    batches: list[set[object]] = []
+    running, go_on = threading.Event(), threading.Event()
+
+    def compute(slices: list[Slice]) -> None:
+        batches.append({part.job.session for part in slices})
+        running.set()
+        go_on.wait(30)
+
+    thread = ComputeThread(compute, CONFIG)
+
+    async def decode(name: str) -> None:
+        for _ in range(5):
+            await thread.run(name, "g", 1, None, n_hops=2)
+
+    first = asyncio.create_task(decode("a"))
+    await asyncio.to_thread(running.wait, 30)
+    others = [asyncio.create_task(decode(name)) for name in "bcd"]
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(first, *others)
+    thread.close()
+    assert all(len(batch) <= 2 for batch in batches)
+    assert max(map(len, batches)) == 2
+
+
 def test_the_oldest_job_names_the_group() -> None:
     waiting = [job("a", 1, "layers 0:4"), job("b", 1, "layers 4:8"), job("c", 1, "layers 0:4")]
     assert names(next_batch(waiting, CONFIG)) == [("a", 1), ("c", 1)]
