@@ -81,8 +81,8 @@ def next_batch(waiting: Sequence[Job], config: BatchConfig, max_decoding: int | 
     """The slices of the next batch, from jobs in order of arrival; not empty unless waiting is.
 
     The oldest job names the group. Decode rows come first, up to max_rows, of max_decoding sessions at most; prompts
-    share what is left of max_rows, or prompt_rows beside decode rows, oldest first. A session's second job waits for its
-    first.
+    share what is left of max_rows, or prompt_rows beside decode rows, oldest first. A session's second job waits for
+    its first.
     """
     if not waiting:
         return []

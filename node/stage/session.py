@@ -17,7 +17,7 @@ serve two hops of one route.
 
 @dataclass(slots=True, eq=False)
 class StageSession:
-    """n_hops: of its whole route. closed: no step begins on it any more. scope: of the pages that it shares; empty: none.
+    """n_hops: of its whole route. closed: no step begins on it any more. scope: of the pages that it shares, if any.
 
     cached_positions: found cached when it opened. Whoever of the two threads is the last to need the cache gives its
     pages back: closing in the middle of a batch leaves that to the batch's end.
