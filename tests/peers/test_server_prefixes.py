@@ -37,7 +37,7 @@ class HeldPages:
     n_open: int = 0
 
     def open(
-        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix
+        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, n_hops: int
     ) -> SimpleNamespace:
         self.asked.append(prefix)
         self.n_open += 1
