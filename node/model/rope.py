@@ -12,6 +12,11 @@ from torch import Tensor
 
 _FIRST_TABLE_POSITIONS = 2048
 
+_WHOLE_PAIRS = 1 << 15
+"""More pairs at once torch shares out among its threads, and cuts a head's pairs wherever that comes out even. What is
+left at a cut is not computed by vector instructions, and may differ in the last bit.
+"""
+
 
 class RopeTable:
     """The rotations of positions 0, 1, 2, …: built on demand, by doubling, so that a context nobody uses costs nothing.
@@ -42,8 +47,12 @@ class RopeTable:
 def rotate(x: Tensor, rotations: Tensor) -> Tensor:
     """Turn x (T, n, head_dim) fp32 by rotations (T, 1, head_dim/2) complex64, to (T, n, head_dim) fp32.
 
+    A row's bits depend neither on the number of rows nor on the number of threads.
     Source: Su et al. 2021 (RoFormer), section 3.4.2.
     """
+    most = max(1, 2 * _WHOLE_PAIRS // (x.shape[1] * x.shape[2]))
+    if x.shape[0] > most:
+        return torch.cat([rotate(*tile) for tile in zip(x.split(most), rotations.split(most), strict=True)])
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))  # (T, n, hd) -> (T, n, hd/2) complex
     return torch.view_as_real(pairs * rotations).flatten(-2)  # -> (T, n, hd)
 

@@ -13,11 +13,13 @@ from swarm.messages import TopLogits
 def top_logits(logits: Tensor, n_top: int) -> tuple[TopLogits, ...]:
     """fp32 (T, vocab) -> for each row the n_top largest, largest first, equal ones by id, and the log-sum-exp of all.
 
-    Two rows of equal logits give equal answers on any device: torch.topk alone leaves the order of ties open.
+    Two rows of equal logits give equal answers on any device: torch.topk alone leaves the order of ties open. On a CPU
+    the answer has the same bits whatever rows stand beside it, on any number of threads.
     """
     n_top = min(n_top, logits.shape[-1])
     best = logits.amax(-1, keepdim=True)  # (T, 1)
-    log_sum_exps = (logits - best).exp_().sum(-1).log_().add_(best[:, 0]).tolist()
+    # log_softmax goes over a row in one order; a plain sum of one long row is shared out among the threads.
+    log_sum_exps = (best[:, 0] - logits.log_softmax(-1).amax(-1)).tolist()
     rows = logits.cpu().numpy()
     if n_top == 1:  # greedy: numpy's argmax is the first maximum, and takes a twentieth of torch's time
         ids = rows.argmax(-1).tolist()

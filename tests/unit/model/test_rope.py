@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from node.model.rope import RopeTable, halves_to_interleaved, rotate
@@ -51,3 +52,19 @@ def test_the_two_stored_layouts_are_each_others_inverse() -> None:
     assert torch.equal(halves_to_interleaved(halves, 10), weight)
     assert torch.equal(halves[1], weight[2])  # pair 1's first value
     assert torch.equal(halves[5 + 1], weight[3])  # and its second
+
+
+@pytest.mark.parametrize(("n_heads", "head_dim"), [(32, 128), (40, 80)])
+def test_a_row_has_the_same_bits_however_many_stand_beside_it_and_on_any_number_of_threads(
+    n_heads: int, head_dim: int
+) -> None:
+    rotations = RopeTable(head_dim, 1e6, "cpu").rotations(37, 77)
+    x = torch.randn(77, n_heads, head_dim, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([rotate(x[i : i + 1], rotations[i : i + 1]) for i in range(77)])
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (1, 2, 3, 5):  # what 3 and 5 share out falls into the middle of a head
+            torch.set_num_threads(n_threads)
+            assert torch.equal(rotate(x, rotations), alone), n_threads
+    finally:
+        torch.set_num_threads(before)

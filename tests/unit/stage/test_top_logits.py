@@ -27,6 +27,20 @@ def test_each_row_is_on_its_own() -> None:
     assert [row.ids for row in rows] == [(1, 2), (0, 2)]
 
 
+def test_a_long_row_has_the_same_bits_alone_and_among_others_on_any_number_of_threads() -> None:
+    logits = torch.randn(24, 131072, generator=torch.Generator().manual_seed(0)) * 3
+    before = torch.get_num_threads()
+    seen = set()
+    try:
+        for n_threads in (1, 3, 4):
+            torch.set_num_threads(n_threads)
+            seen.add(tuple(row.log_sum_exp for row in top_logits(logits, 1)))
+            seen.add(tuple(top_logits(row, 1)[0].log_sum_exp for row in logits.split(1)))
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 1
+
+
 @given(st.binary(min_size=1, max_size=9), st.data())
 def test_a_mask_names_its_ids_lowest_bit_first(mask: bytes, data: st.DataObject) -> None:
     vocab_size = data.draw(st.integers(1, 8 * len(mask)))
