@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +25,7 @@ def load_tensors(
     be sparse: no byte outside of the ranges is read.
     Bytes are read, not mapped: a file that shrinks under a running node is an error here, never a bus error in
     the middle of a product, and a later write to it cannot change weights that were verified.
-    Raises: CorruptRelease when a file is missing or ends within a range.
+    Raises: CorruptRelease when a file is missing, ends within a range, or has other bytes than were signed.
     """
     tensors: dict[str, Tensor] = {}
     in_file_order = sorted(ranges.items(), key=lambda item: (item[1].file, item[1].offset))
@@ -63,5 +64,10 @@ def _read(file: BinaryIO, name: str, where: TensorRange) -> Tensor:
                 f"{filled} are there; fetch the release again"
             )
         filled += n_read
+    if where.sha256 and hashlib.sha256(view).hexdigest() != where.sha256:
+        raise CorruptRelease(
+            f"{name} in {where.file} is not what the release's publisher signed, though its pieces match the torrent; "
+            "get the magnet link from the publisher again"
+        )
     stored = raw.view(TORCH_DTYPES[where.dtype]).view(where.stored_shape)
     return stored.T.contiguous() if where.is_transposed else stored

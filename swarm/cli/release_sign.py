@@ -34,7 +34,7 @@ CHUNK_BYTES = 1 << 20
 @keys_dir_option
 @json_option
 def sign(folder: Path, key_name: str, version: str, base_model: str, keys_dir: Path | None, as_json: bool) -> None:
-    """Write manifest.json and manifest.sig into DIR: every file's SHA-256, every tensor's place, signed.
+    """Write manifest.json and manifest.sig into DIR: every file's and every tensor's SHA-256 and place, signed.
 
     They belong to the release from then on: create its torrent afterwards. DIR's name is signed with it.
     """
@@ -47,7 +47,8 @@ def sign(folder: Path, key_name: str, version: str, base_model: str, keys_dir: P
     refuse_links(folder)
     refuse_foreign_manifest(folder / MANIFEST_FILE)
     layout = read_folder_layout(folder)
-    manifest = manifest_of(layout, folder.name, digest_folder(folder), version=version, base_model=base_model)
+    files, tensors = digest_folder(folder), digest_tensors(folder, layout)
+    manifest = manifest_of(layout, folder.name, files, tensors, version=version, base_model=base_model)
     data = manifest.to_bytes()
     (folder / SIGNATURE_FILE).unlink(missing_ok=True)  # never an old signature beside a new manifest
     write_atomically(folder / MANIFEST_FILE, data)
@@ -155,4 +156,24 @@ def digest_folder(folder: Path) -> dict[str, FileDigest]:
                     meter.update(done + n_read)
             done += n_read
             digests[path] = FileDigest(n_read, digest.hexdigest())
+    return digests
+
+
+def digest_tensors(folder: Path, layout: ReleaseLayout) -> dict[str, str]:
+    """SHA-256 of every tensor's bytes as they lie in the files."""
+    digests: dict[str, str] = {}
+    done = 0
+    with ProgressMeter(f"hashing {folder.name}'s tensors", sum(t.size_bytes for t in layout.tensors.values())) as meter:
+        for name, tensor in layout.tensors.items():
+            digest, left = hashlib.sha256(), tensor.size_bytes
+            with open(folder / tensor.file, "rb") as file:
+                file.seek(tensor.offset)
+                while chunk := file.read(min(CHUNK_BYTES, left)):
+                    digest.update(chunk)
+                    left -= len(chunk)
+            if left:
+                raise CorruptRelease(f"{folder / tensor.file} shrank while it was read; try again once it is at rest")
+            done += tensor.size_bytes
+            meter.update(done)
+            digests[name] = digest.hexdigest()
     return digests

@@ -29,11 +29,14 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """signer: whose signature was verified, None for a release that is known by its infohash alone."""
+    """signer: whose signature was verified, None for a release that is known by its infohash alone. manifest: what they
+    signed.
+    """
 
     signer: NodeId | None
     licence: str | None
     words: str
+    manifest: Manifest | None = field(default=None, repr=False)
 
 
 def admit(
@@ -66,7 +69,8 @@ def admit(
     if admission.hosts:
         for licence in licences:
             check_licence(licence, admission.accepted_licences, "this release")
-    return Provenance(signer, licences[0] if licences else None, _words(signer, infohash, admission))
+    words = _words(signer, manifest, infohash, admission)
+    return Provenance(signer, licences[0] if licences else None, words, manifest)
 
 
 def paper_names(sizes: Mapping[str, int]) -> list[str]:
@@ -107,8 +111,11 @@ def _check_publisher(signer: NodeId | None, admission: Admission) -> None:
     )
 
 
-def _words(signer: NodeId | None, infohash: str, admission: Admission) -> str:
-    if signer is None:
+def _words(signer: NodeId | None, manifest: Manifest | None, infohash: str, admission: Admission) -> str:
+    """Also under which name it was signed: a torrent may give another or an old release of theirs any name."""
+    if signer is None or manifest is None:
         return "unsigned: known by its infohash alone" if infohash else "unsigned"
     name = admission.trusted.get(signer)
-    return f"signed by {name} ({short_id(signer)})" if name else f"signed by {signer}, whom you have not said to trust"
+    what = " ".join(filter(None, (manifest.name, manifest.version)))
+    by = f"{name} ({short_id(signer)})" if name else f"{signer}, whom you have not said to trust,"
+    return f"signed by {by} as {what}"

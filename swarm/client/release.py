@@ -79,6 +79,8 @@ async def read_admitted_layout(
 ) -> tuple[ReleaseLayout, Provenance]:
     """read_remote_layout, then what its publisher signed held against it: before any weight is fetched or loaded.
 
+    The weights' own bytes are not here yet: the layout says what was signed of them, and loading checks it.
+
     Raises: CorruptRelease for a release that is not what was signed, or not by whom was asked for; LicenceNotAccepted;
     ReleaseError, TransferError.
     """
@@ -94,7 +96,8 @@ async def read_admitted_layout(
             size_bytes = min(HASHED_AT_ONCE_BYTES, sizes[name] - offset)
             digest.update(await download.fetch(name, offset, size_bytes, stall_timeout_s=stall_timeout_s))
         digests[name] = digest.hexdigest()
-    return layout, await asyncio.to_thread(admit, layout, sizes, torrent.infohash, papers, admission, digests)
+    provenance = await asyncio.to_thread(admit, layout, sizes, torrent.infohash, papers, admission, digests)
+    return layout if provenance.manifest is None else provenance.manifest.bind(layout), provenance
 
 
 def piece_map(torrent: Torrent) -> PieceMap:

@@ -6,6 +6,7 @@ and believes nothing: a manifest counts only once its signature was verified ove
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ SIGNATURE_FILE = "manifest.sig"
 MANIFEST_DOMAIN = b"swarm release manifest v1\n"
 """What a manifest's signature is made over: these bytes, then manifest.json's."""
 
-MAX_MANIFEST_BYTES = 8 << 20  # 40,000 tensors of 200 bytes, and files
+MAX_MANIFEST_BYTES = 12 << 20  # 40,000 tensors of 280 bytes, and files
 MAX_FILES = 10_000
 SCHEMA = "swarm.manifest/1"
 
@@ -42,7 +43,8 @@ class FileDigest:
 class Manifest:
     """name: the release folder's. version, licence, base_model: "" where the publisher states none.
 
-    files: path -> digest of every file but the manifest and its signature. tensors: canonical name -> place.
+    files: path -> digest of every file but the manifest and its signature. tensors: canonical name -> place and
+    SHA-256, since a node that hosts some layers has whole tensors, and no whole file to hold a digest against.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Manifest:
                 "file": t.file,
                 "offset": t.offset,
                 "transposed": t.is_transposed,
+                "sha256": t.sha256,
             }
             for name, t in self.tensors.items()
         }
@@ -96,6 +99,7 @@ class Manifest:
             files={_check_path(path): _parse_digest(path, entry) for path, entry in files.items()},
             tensors={check_name(name, MANIFEST_FILE): _parse_tensor(name, entry) for name, entry in tensors.items()},
         )
+        del value, files, tensors  # a manifest of 40,000 tensors is not held three times over
         try:
             is_canonical = manifest.to_bytes() == data
         except LocalProtocolError:
@@ -130,12 +134,23 @@ class Manifest:
             if self.tensors[name] != tensor:
                 raise _wrong(f"gives {name} another dtype or place than {tensor.file} does")
 
+    def bind(self, layout: ReleaseLayout) -> ReleaseLayout:
+        """The layout with what was signed of its tensors' bytes. It must have passed check_layout."""
+        return dataclasses.replace(layout, tensors={name: self.tensors[name] for name in layout.tensors})
+
 
 def manifest_of(
-    layout: ReleaseLayout, name: str, files: Mapping[str, FileDigest], *, version: str = "", base_model: str = ""
+    layout: ReleaseLayout,
+    name: str,
+    files: Mapping[str, FileDigest],
+    tensors: Mapping[str, str],
+    *,
+    version: str = "",
+    base_model: str = "",
 ) -> Manifest:
-    """layout: of the whole model. files: without manifest.json and manifest.sig."""
-    return Manifest(name, version, layout.licence or "", base_model, layout.format, files, layout.tensors)
+    """layout: of the whole model. files: without manifest.json and manifest.sig. tensors: name -> SHA-256."""
+    signed = {name: dataclasses.replace(tensor, sha256=tensors[name]) for name, tensor in layout.tensors.items()}
+    return Manifest(name, version, layout.licence or "", base_model, layout.format, files, signed)
 
 
 def _wrong(what: str) -> CorruptRelease:
@@ -170,8 +185,9 @@ def _parse_tensor(name: str, entry: Any) -> TensorRange:
             "file": str(file),
             "offset": int(offset),
             "transposed": bool(turned),
+            "sha256": str(sha256),
             **rest,
-        } if not rest and dtype in STORED_DTYPES and len(shape) <= 8:
+        } if not rest and dtype in STORED_DTYPES and len(shape) <= 8 and _SHA256.fullmatch(sha256):
             if all(type(n) is int and 0 <= n < 1 << 48 for n in (offset, *shape)):
-                return TensorRange(_check_path(file), offset, dtype, tuple(shape), turned)
-    raise _wrong(f"has no dtype, shape and place for {show(name)}")
+                return TensorRange(_check_path(file), offset, dtype, tuple(shape), turned, sha256)
+    raise _wrong(f"has no dtype, shape, place and SHA-256 for {show(name)}")

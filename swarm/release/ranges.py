@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from swarm.release.args import STORED_DTYPES
 
@@ -26,6 +26,7 @@ class TensorRange:
     """A tensor's bytes: row-major, little-endian, contiguous from offset. dtype: 'bf16', 'fp16' or 'fp32'.
 
     is_transposed: the bytes are those of the matrix's transpose; shape is the tensor's own, as the model wants it.
+    sha256: what a publisher signed these bytes to be, checked by whoever loads them; "" where nobody did.
     """
 
     file: str
@@ -33,6 +34,7 @@ class TensorRange:
     dtype: str
     shape: tuple[int, ...]
     is_transposed: bool = False
+    sha256: str = field(default="", compare=False)
 
     @property
     def stored_shape(self) -> tuple[int, ...]:

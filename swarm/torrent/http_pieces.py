@@ -2,12 +2,15 @@
 
 Each read starts at the seed's own address and follows its redirects anew, so no signed address is ever too old. A
 piece that lies in two files is read from both: once redirected, libtorrent knows no server that has all of it.
-Verifies nothing: libtorrent hashes what it is given.
+What an address outside of this network redirects to inside of it is not asked: a link must not make us its errand boy.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import http.client
+import ipaddress
 import time
 import urllib.error
 import urllib.request
@@ -19,8 +22,11 @@ from swarm.errors import TransferError
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.recheck import slices_of
 from swarm.torrent.transfer import Transfer
+from swarm.torrent.web_seeds import WebSeedRenewal
 
 _TIMEOUT_S = 20.0
+_PIECE_TIMEOUT_S = 60.0
+_CHUNK_BYTES = 256 << 10
 _N_PIECES = 4
 
 
@@ -34,16 +40,33 @@ class WebSeedBusy(TransferError):
 
 
 async def read_missing(transfer: Transfer, allows: Callable[[str], bool]) -> None:
-    """Read a few of the wanted pieces that do not come, those wanted most first, and have libtorrent verify them."""
+    """Read a few of the wanted pieces that do not come, those wanted most first, and have libtorrent verify them.
+
+    Does nothing while another call reads for this torrent: slow servers must not pile up threads.
+    """
     torrent, renewal = transfer.torrent, transfer.renewal
-    if torrent is None or renewal is None:
+    if torrent is None or renewal is None or renewal.is_reading:
         return
+    renewal.is_reading = True
+    try:
+        await _read_missing(transfer, torrent, renewal, allows)
+    finally:
+        renewal.is_reading = False
+
+
+async def _read_missing(
+    transfer: Transfer, torrent: Torrent, renewal: WebSeedRenewal, allows: Callable[[str], bool]
+) -> None:
     missing = [piece for piece in transfer.wanted if piece not in transfer.have]
     missing.sort(key=lambda piece: (-transfer.wanted[piece], piece))
     for url in renewal.urls:
         try:
             for piece in missing[:_N_PIECES]:
                 data = await asyncio.to_thread(read_web_piece, torrent, url, piece, allows)
+                expected = torrent.piece_hash(piece)
+                if expected is not None and hashlib.sha1(data, usedforsecurity=False).digest() != expected:
+                    renewal.banned(url)
+                    raise TransferError("banned: it sent data that fails its hash")
                 if piece not in transfer.have and transfer.failure is None:
                     transfer.handle.add_piece(piece, data, 0)
             return
@@ -55,17 +78,18 @@ async def read_missing(transfer: Transfer, allows: Callable[[str], bool]) -> Non
 
 
 def read_web_piece(torrent: Torrent, url: str, piece: int, allows: Callable[[str], bool]) -> bytes:
-    """The bytes of a piece, pads included. allows: whether an address, redirected to or not, may be asked. Blocks.
+    """The bytes of a piece, pads included. allows: whether an address, redirected to or not, may be asked. Blocks, for
+    _PIECE_TIMEOUT_S at most and what one silence takes.
 
     Raises: WebSeedBusy, TransferError.
     """
-    opener = urllib.request.build_opener(_Redirects(allows))
+    opener, deadline_s = _opener(allows), time.monotonic() + _PIECE_TIMEOUT_S
     parts = []
     for entry, offset, size_bytes in slices_of(torrent, piece):
         if entry.is_pad:
             parts.append(bytes(size_bytes))
         else:
-            parts.append(_read(opener, _address(torrent, url, entry.path), offset, size_bytes))
+            parts.append(_read(opener, _address(torrent, url, entry.path), offset, size_bytes, deadline_s))
     return b"".join(parts)
 
 
@@ -75,22 +99,94 @@ def _address(torrent: Torrent, url: str, file: str) -> str:
     return f"{url.rstrip('/')}/{quote(torrent.name)}/{quote(file)}"
 
 
-def _read(opener: urllib.request.OpenerDirector, address: str, offset: int, size_bytes: int) -> bytes:
+def _opener(allows: Callable[[str], bool]) -> urllib.request.OpenerDirector:
+    """HTTP and HTTPS alone: no files, no FTP, and no proxy that the environment names."""
+    fence = _Fence()
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        _Http(fence),
+        _Https(fence),
+        _Redirects(allows),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _read(
+    opener: urllib.request.OpenerDirector, address: str, offset: int, size_bytes: int, deadline_s: float
+) -> bytes:
     request = urllib.request.Request(address, headers={"Range": f"bytes={offset}-{offset + size_bytes - 1}"})
     try:
         with opener.open(request, timeout=_TIMEOUT_S) as reply:
             if reply.status != 206:
                 raise TransferError(f"{address} does not serve ranges of bytes; it is no use as a web seed")
-            data: bytes = reply.read(size_bytes + 1)
+            data = bytearray()
+            while len(data) <= size_bytes and (chunk := reply.read1(min(_CHUNK_BYTES, size_bytes + 1 - len(data)))):
+                data += chunk
+                if time.monotonic() > deadline_s:
+                    raise TransferError(f"{address} is too slow: no whole piece came in {_PIECE_TIMEOUT_S:g} s")
     except urllib.error.HTTPError as error:
         after = error.headers.get("Retry-After", "")
         retry_after_s = float(after) if after.isdecimal() else 0.0
         raise WebSeedBusy(f"{address} answered {error.code} {error.reason}", error.code, retry_after_s) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise TransferError(f"{address} cannot be read: {error}") from error
     if len(data) != size_bytes:
         raise TransferError(f"{address} sent {len(data)} bytes where {size_bytes} were asked for")
-    return data
+    return bytes(data)
+
+
+class _Fence:
+    """Whether the first server that was reached is on the internet; then no private address may be asked after it.
+
+    Decided by the address that a connection really leads to, so that no name can stand for another one.
+    """
+
+    def __init__(self) -> None:
+        self._is_outside = False
+
+    def check(self, host: str) -> None:
+        """host: a numeric address. Raises: OSError."""
+        is_global = ipaddress.ip_address(host.partition("%")[0]).is_global
+        if self._is_outside and not is_global:
+            raise OSError(f"it redirects to {host}, which lies inside of this network")
+        self._is_outside = self._is_outside or is_global
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, fence: _Fence) -> None:
+        super().__init__()
+        self._fence = fence
+
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(_fenced(http.client.HTTPConnection, self._fence), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, fence: _Fence) -> None:
+        super().__init__()
+        self._fence = fence
+
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(_fenced(http.client.HTTPSConnection, self._fence), req)
+
+
+def _fenced(kind: type[http.client.HTTPConnection], fence: _Fence) -> Any:
+    """Connections of this kind that send no request to where the fence does not let them."""
+
+    class Fenced(kind):  # type: ignore[valid-type,misc]
+        def connect(self) -> None:
+            super().connect()
+            try:
+                fence.check(self.sock.getpeername()[0])
+            except OSError:
+                self.close()
+                raise
+
+    return Fenced
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

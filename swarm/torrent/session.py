@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import libtorrent as lt
 
-from swarm.errors import BadArgument, LocalProtocolError, TransferError, VerificationError
+from swarm.errors import BadArgument, LocalProtocolError, SwarmError, TransferError, VerificationError
 from swarm.terms import Address, Infohash
 from swarm.torrent.attempts import Attempts
 from swarm.torrent.background import Background
@@ -20,7 +20,7 @@ from swarm.torrent.download import Download
 from swarm.torrent.engine import Listening, kinds_of_sockets, make_engine
 from swarm.torrent.holes import punch
 from swarm.torrent.http_pieces import read_missing
-from swarm.torrent.local import check_sizes, files_with, make_folder
+from swarm.torrent.local import check_sizes, disk_error, files_with, make_folder
 from swarm.torrent.lonely import Loneliness
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
@@ -184,6 +184,13 @@ class TorrentSession:
             return
         resume_data = await transfer.start_save()
         async with self._adding:
+            if (keeper := self._keepers.get(download)) is not None:
+                try:
+                    wanted = keeper.withdraw(transfer, dropped)
+                except OSError as error:
+                    raise disk_error(download.save_dir, error.strerror, error.errno) from error
+                transfer.note_wanted(wanted)
+                dropped -= wanted.keys()
             del self._downloads[transfer.handle]
             self._session.remove_torrent(transfer.handle)
             try:
@@ -277,7 +284,9 @@ class TorrentSession:
     async def _share(self) -> None:
         """Tell other processes what is here, want what they want, and take over where a keeper has gone."""
         for download, keeper in self._keepers.items():
-            if download.transfer.failure is None and (wanted := keeper.sync(download.transfer)):
+            if download.transfer.failure is not None or download.transfer.handle not in self._downloads:
+                continue  # closed, or between two handles: drop() puts it back
+            if wanted := keeper.sync(download.transfer):
                 download.transfer.want(wanted)
         for download in tuple(self._followed):
             magnet, followed = download.magnet, download.transfer
@@ -287,10 +296,17 @@ class TorrentSession:
             if lock is None:
                 continue
             async with self._adding:
-                made = await self._continue(magnet, followed.torrent, download.save_dir)
-                self._downloads[made.transfer.handle] = download
-                self._keepers[download] = Keeper(lock, download.save_dir, magnet.infohash)
                 self._followed.remove(download)
+                try:
+                    made = await self._continue(magnet, followed.torrent, download.save_dir)
+                    self._keepers[download] = Keeper(lock, download.save_dir, magnet.infohash)
+                except (SwarmError, OSError) as error:  # told to who waits; the session's other torrents go on
+                    lock.release()
+                    reason = getattr(error, "message", str(error))
+                    followed.close(TransferError(f"torrent {magnet.infohash} cannot be taken over: {reason}"))
+                    followed.end()
+                    continue
+                self._downloads[made.transfer.handle] = download
                 download.take_over(made.transfer, resume_path(download.save_dir, magnet.infohash))
             followed.end()
             self._dial(download, (*download.peers, *magnet.peers))

@@ -74,10 +74,26 @@ class Keeper:
             if len(transfer.arrivals) != self._n_told:
                 _replace(_note(self._save_dir, self._infohash, "have"), _bitmap(transfer.have, torrent.n_pieces))
                 self._n_told = len(transfer.arrivals)
-        wanted: dict[int, int] = {}  # what is wanted more than before
+        return self.sync_wants(transfer, torrent.n_pieces)
+
+    def sync_wants(self, transfer: Transfer, n_pieces: int) -> dict[int, int]:
+        """What followers want more than before."""
+        wanted: dict[int, int] = {}
         for path in self._save_dir.glob(f".{self._infohash}.want-*"):
-            wanted |= self._take_wants(path, torrent.n_pieces)
+            wanted |= self._take_wants(path, n_pieces)
         return {piece: p for piece, p in wanted.items() if p > transfer.wanted.get(piece, 0)}
+
+    def withdraw(self, transfer: Transfer, pieces: set[int]) -> dict[int, int]:
+        """Tell followers that these pieces are going, and return what they want by now: none of that may go.
+
+        A follower says what it wants before it looks whether that is here: one of the two sees the other.
+        Raises: OSError, and nothing may go then.
+        """
+        assert transfer.torrent is not None
+        path = _note(self._save_dir, self._infohash, "have")
+        _replace(path, _bitmap(transfer.have - pieces, transfer.torrent.n_pieces))
+        self._n_told = -1
+        return self.sync_wants(transfer, transfer.torrent.n_pieces)
 
     def release(self) -> None:
         self._lock.release()
@@ -94,7 +110,7 @@ class Keeper:
                     return {}
                 pairs = json.loads(file.read(_MAX_BYTES) or b"[]")
                 wants = {int(piece): int(priority) for piece, priority in pairs}
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, ArithmeticError, RecursionError):
             return {}  # being written now, or no list of ours
         self._read[path] = stamp
         return {piece: p for piece, p in wants.items() if 0 <= piece < n_pieces and 1 <= p <= 7}
@@ -138,14 +154,17 @@ class FollowedTransfer(Transfer):
         for piece in range(self.torrent.n_pieces):
             if bitmap[piece >> 3] >> (piece & 7) & 1:
                 self._arrived(piece)
+            else:
+                self._lost(piece)
         self.prepared = True
-        self.useful_bytes += len(self.have) - before  # that somebody makes progress
+        self.useful_bytes += max(0, len(self.have) - before)  # that somebody makes progress
         self.wake()
 
     def want(self, priorities: dict[int, int]) -> None:
         self.note_wanted(priorities)
         text = json.dumps(list(self.wanted.items())).encode()
         os.pwrite(self._wants_file.fileno(), text, 0)  # it only grows
+        self.poll()  # what the keeper gave up before it could read this is no longer here
 
     def ask_status(self) -> None:
         self.n_status_updates += 1

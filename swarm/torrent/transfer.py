@@ -248,6 +248,15 @@ class Transfer:
         if piece in self.wanted:
             self.n_wanted_missing -= 1
 
+    def _lost(self, piece: int) -> None:
+        """It is on disk no longer."""
+        if piece not in self.have or self.torrent is None:
+            return
+        self.have.discard(piece)
+        self.have_bytes -= self.torrent.piece_bytes(piece)
+        if piece in self.wanted:
+            self.n_wanted_missing += 1
+
     def _piece_read(self, alert: Any) -> None:
         error, piece = alert.error, alert.piece
         buffer = b"" if error.value() else bytes(alert.buffer)

@@ -20,6 +20,7 @@ class WebSeedRenewal:
 
     def __init__(self, urls: tuple[str, ...], patience_s: float) -> None:
         self.urls = urls
+        self.is_reading = False  # somebody reads pieces from them at this moment
         self._patience_s = patience_s
         self._pause_s = patience_s
         self._progress = -1

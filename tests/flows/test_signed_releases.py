@@ -55,6 +55,7 @@ async def test_a_signed_release_is_served_and_used(
     assert said["signer"] == alice
     assert said["licence"] == "apache-2.0"
     assert "alice" in str(said["words"])
+    assert str(said["words"]).endswith("as signed-mixtral"), "a torrent may be named otherwise"
     async with swarm.client(publishers=[alice]) as client:
         assert len((await client.generate(PROMPT, GREEDY)).ids) == 8
     with pytest.raises(CorruptRelease, match="--publisher asks for"):
@@ -104,6 +105,15 @@ def swap_tensors(folder: Path) -> None:
     shard.write_bytes(data[:8] + written + data[8 + size :])
 
 
+def change_weights(folder: Path) -> None:
+    """Other values in the same places."""
+    shard = sorted(folder.glob("model-*.safetensors"))[0]
+    data = bytearray(shard.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    data[start:] = bytes(byte ^ 1 for byte in data[start:])
+    shard.write_bytes(data)
+
+
 def add_a_file(folder: Path) -> None:
     (folder / "tekken.json").write_text("{}")
 
@@ -139,6 +149,20 @@ async def test_what_was_changed_after_signing_is_refused_before_a_weight_is_fetc
     with pytest.raises(CorruptRelease, match=message):
         await node.event("ready")
     assert "progress" not in node.events, "no layer was asked for"
+
+
+async def test_weights_that_were_changed_after_signing_are_never_served(
+    signed: Path, keyring: Keyring, local_swarm: Callable[[Path], Any]
+) -> None:
+    """Heads, sizes and small files stay as they were signed; the forger's own torrent hashes the other weights."""
+    change_weights(signed)
+    swarm = local_swarm(signed)
+    await swarm.publish(16 << 10)
+    admission = Admission(publishers=frozenset({keyring.find("alice")}), trusted=keyring.known())
+    node = await swarm.start("0:6", wait=False, admission=admission)
+    with pytest.raises(CorruptRelease, match="not what the release's publisher signed"):
+        await node.event("ready")
+    assert "serving" not in node.events
 
 
 async def test_a_client_refuses_a_changed_config_too(

@@ -28,9 +28,11 @@ def empty_tensors(n: int) -> bytes:
 
 def manifest_of(n_tensors: int) -> bytes:
     tensors = {
-        f"layers.{i}.w": {"dtype": "bf16", "shape": [1, 1], "file": "f", "offset": i, "transposed": False}
+        f"layers.{i}.w": {
+            "dtype": "bf16", "shape": [1, 1], "file": "f", "offset": i, "transposed": False, "sha256": f"{i:064x}"
+        }
         for i in range(n_tensors)
-    }
+    }  # fmt: skip
     texts = {"name": "m", "version": "", "licence": "", "base_model": "", "format": "hf", "schema": "swarm.manifest/1"}
     return canonical_bytes({**texts, "files": {}, "tensors": tensors})
 

@@ -32,7 +32,7 @@ ALLOWED = ("as many tensors as are allowed", "as many signed tensors as are allo
 REFUSALS = (CorruptRelease, UnsupportedArchitecture)
 GOOD = Manifest(
     "m", "1", "apache-2.0", "", "hf", {"model.safetensors": FileDigest(10, "0" * 64)},
-    {"norm.weight": TensorRange("model.safetensors", 4, "bf16", (2,))},
+    {"norm.weight": TensorRange("model.safetensors", 4, "bf16", (2,), False, "1" * 64)},
 )  # fmt: skip
 
 
@@ -173,6 +173,7 @@ def test_a_manifest_cannot_name_a_path_outside_of_the_release(path: str) -> None
         GOOD.to_bytes().replace(b'"transposed":false', b'"transposed":0'),
         GOOD.to_bytes().replace(b'"offset":4', b'"offset":-4'),
         GOOD.to_bytes().replace(b"bf16", b"fp8!"),
+        GOOD.to_bytes().replace(b"1" * 64, b""),
         GOOD.to_bytes().replace(b'"version":"1"', b'"version":1'),
         json.dumps(json.loads(GOOD.to_bytes()), sort_keys=False).encode(),
     ],

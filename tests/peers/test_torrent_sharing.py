@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -84,9 +85,33 @@ async def test_notes_of_the_dead_and_of_strangers_are_not_believed(tmp_path: Pat
         first = await keeper.add(torrent, out)
         second = await follower.add(torrent, out)
         wants = next(path for path in out.iterdir() if ".want-" in path.name and not path.name.endswith("dead"))
-        wants.write_bytes(b'[["x", 7], [1, 99]]')
+        for spoilt in (b'[["x", 7], [1, 99]]', b"[[1, Infinity]]", b"[" * 100_000):
+            wants.write_bytes(spoilt)
+            await second.refresh()
+            n_updates = first.transfer.n_status_updates
+            async with asyncio.timeout(20):  # the session still keeps up
+                while first.transfer.n_status_updates < n_updates + 3:
+                    await first.transfer.changed(1.0)
         await second.checked()
         assert not any(second.has(piece) for piece in range(N_PIECES))
         while (out / f".{torrent.infohash}.want-1-dead").exists():
             await first.transfer.changed(1.0)
         assert first.transfer.wanted == {}
+
+
+async def test_what_a_keeper_gave_up_is_fetched_again_for_a_follower(tmp_path: Path, torrent: Torrent) -> None:
+    """The follower has seen those pieces here: it must not load the holes that they have become."""
+    async with session() as seeder, session() as keeper, session() as follower:
+        await seeder.seed(torrent, tmp_path / "seed")
+        magnet = torrent.magnet([Address("127.0.0.1", seeder.port)])
+        first = await keeper.add(torrent, tmp_path / "out", peers=magnet.peers)
+        await first.fetch("w.bin", 0, PIECE)
+        second = await follower.add(magnet, tmp_path / "out")
+        await second.metadata(20)
+        await second.checked()
+        assert second.has(0)
+        first.transfer.wanted.clear()  # as a node that starts again with other layers
+        await keeper.drop(first, [0])
+        await second.want({0: 7})
+        await second.wait_for([0], stall_timeout_s=20)
+        assert (tmp_path / "out" / "model" / "w.bin").read_bytes()[:PIECE] == data(tmp_path)[:PIECE]

@@ -23,7 +23,9 @@ def signed(tiny_params: dict[str, Any]) -> tuple[Any, Manifest, dict[str, int]]:
     release = hollow_release(args_from_params(tiny_params), "hf", shard_bytes=20_000)
     layout = release.layout()
     files = {path: FileDigest(size, "ab" * 32) for path, size in release.sizes.items()}
-    return release, manifest_of(layout, "tiny", files, version="2", base_model="mistralai/x"), dict(release.sizes)
+    tensors = dict.fromkeys(layout.tensors, "cd" * 32)
+    manifest = manifest_of(layout, "tiny", files, tensors, version="2", base_model="mistralai/x")
+    return release, manifest, dict(release.sizes)
 
 
 def test_canonical_json_has_one_spelling() -> None:
@@ -46,6 +48,7 @@ def test_a_manifest_survives_its_bytes(signed: Any) -> None:
     assert found == manifest
     found.check_files(sizes, "it")
     found.check_layout(release.layout())
+    assert {tensor.sha256 for tensor in found.bind(release.layout()).tensors.values()} == {"cd" * 32}
 
 
 def test_other_files_than_the_signed_ones_are_refused(signed: Any) -> None:
