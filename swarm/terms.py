@@ -22,7 +22,7 @@ SessionId = NewType("SessionId", str)
 
 _INFOHASH = re.compile(r"[0-9a-f]{40}")
 _NODE_ID = re.compile(r"[a-z2-7]{52}")
-_PROFILE = re.compile(r"(fp32|bf16(-int8|-int4)?(-exact-[a-z0-9]{1,16}-[0-9a-f]{6})?)")
+_PROFILE = re.compile(r"(fp32|bf16-int4|bf16(-int8)?(-exact-[a-z0-9]{1,16}-[0-9a-f]{6})?)")
 
 WIRE_DTYPES = ("fp32", "bf16")
 """The dtypes that hidden state may travel in."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.hosting.memory import give_back_freed_memory
 from node.hosting.room import choose_evictions
 from node.model import SpanModel
 from node.weights import LazyTensors
@@ -160,6 +161,7 @@ def load_part(
             tensors = load(layout.head_tensors())
             output = "output.weight" if "output.weight" in tensors else "tok_embeddings.weight"
             model.load_head(tensors["norm.weight"], tensors[output])
+    give_back_freed_memory()
 
 
 async def _report(say: Callable[[], None]) -> None:

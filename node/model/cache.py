@@ -182,7 +182,6 @@ class KVCache:
             for group, page in zip(self._groups, found, strict=True):
                 group.pages.append(page)
         self._length = len(pages) * PAGE
-        self.advance(0)
 
     def file(self, page_idx: int, key: Hashable) -> None:
         """Let others find the page of positions [page_idx * PAGE, (page_idx + 1) * PAGE), if it is whole and kept."""

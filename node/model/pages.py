@@ -58,7 +58,7 @@ class PagePool:
         self._lock = threading.Lock()
         self._free: dict[Shape, list[Page]] = {}
         self._filed: dict[Hashable, tuple[Page, ...]] = {}
-        self._idle: OrderedDict[Hashable, None] = OrderedDict()  # filed and held by nobody, the least lately used first
+        self._idle: OrderedDict[Hashable, None] = OrderedDict()  # filed, some page held by nobody; oldest first
         self._size_bytes = 0
 
     @property
@@ -98,7 +98,7 @@ class PagePool:
             key = page.filed_as
             if key is None:
                 self._drop(page)
-            elif all(p.n_holders == 0 for p in self._filed[key]):
+            else:
                 self._idle[key] = None
 
     def own(self, page: Page) -> Page:
@@ -138,8 +138,9 @@ class PagePool:
 
     def _hold(self, page: Page) -> None:
         page.n_holders += 1
-        if page.filed_as is not None:
-            self._idle.pop(page.filed_as, None)
+        key = page.filed_as
+        if key is not None and all(p.n_holders for p in self._filed[key]):
+            self._idle.pop(key, None)
 
     def _make_room(self, size_bytes: int) -> None:
         if self._budget_bytes is None:
@@ -149,20 +150,20 @@ class PagePool:
             if stock is not None:
                 self._size_bytes -= stock.pop().size_bytes
             elif self._idle:
-                for page in self._unfile(next(iter(self._idle))):
-                    self._size_bytes -= page.size_bytes
+                self._unfile(next(iter(self._idle)))
             else:
                 raise StageFull(
                     f"the KV caches take {self._size_bytes} bytes of the {self._budget_bytes} they may: try later, "
                     "or raise the node's --cache-budget"
                 )
 
-    def _unfile(self, key: Hashable) -> tuple[Page, ...]:
-        pages = self._filed.pop(key)
+    def _unfile(self, key: Hashable) -> None:
+        """Nobody finds these pages any more, and those that nobody holds are gone."""
         self._idle.pop(key, None)
-        for page in pages:
+        for page in self._filed.pop(key):
             page.filed_as = None
-        return pages
+            if page.n_holders == 0:
+                self._size_bytes -= page.size_bytes
 
     def _drop(self, page: Page) -> None:
         free = self._free.setdefault(page.shape, [])

@@ -16,7 +16,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from swarm.errors import SessionLost
+from node.model.cache import MAX_PREPARED_ROWS
+from swarm.errors import BadArgument, SessionLost
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,12 @@ class BatchConfig:
     max_rows: int = 512
     prompt_rows: int = 128
     linger_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.prompt_rows <= self.max_rows - DECODE_ROWS or self.max_rows > MAX_PREPARED_ROWS:
+            raise BadArgument(
+                f"a batch has at most {MAX_PREPARED_ROWS} rows, and room for {DECODE_ROWS} beside those of prompts"
+            )
 
 
 @dataclass(slots=True, eq=False)
@@ -77,16 +84,18 @@ class Slice:
     n_rows: int
 
 
-def next_batch(waiting: Sequence[Job], config: BatchConfig, max_decoding: int | None = None) -> list[Slice]:
+def next_batch(
+    waiting: Sequence[Job], config: BatchConfig, max_decoding: int | None = None, group: Hashable = None
+) -> list[Slice]:
     """The slices of the next batch, from jobs in order of arrival; not empty unless waiting is.
 
-    The oldest job names the group. Decode rows come first, up to max_rows, of max_decoding sessions at most; prompts
-    share what is left of max_rows, or prompt_rows beside decode rows, oldest first. A session's second job waits for
-    its first.
+    group: whose jobs; by default the oldest job's. Decode rows come first, up to max_rows, of max_decoding sessions at
+    most; prompts share what is left of max_rows, or prompt_rows beside decode rows, oldest first. A session's second
+    job waits for its first.
     """
     if not waiting:
         return []
-    group = waiting[0].group
+    group = waiting[0].group if group is None else group
     firsts: dict[Hashable, Job] = {}
     for job in waiting:
         if job.session not in firsts:
@@ -94,17 +103,19 @@ def next_batch(waiting: Sequence[Job], config: BatchConfig, max_decoding: int | 
     mine = [job for job in firsts.values() if job.group == group]
     slices: list[Slice] = []
     n_rows = 0
+    prompts = [job for job in mine if not job.is_decode]
+    room = config.max_rows - min(config.prompt_rows, sum(job.n_left for job in prompts))
     for job in mine:
         if len(slices) == max_decoding:
             break
-        if job.is_decode and n_rows + job.n_left <= config.max_rows:
+        if job.is_decode and n_rows + job.n_left <= room:
             slices.append(Slice(job, job.n_left))
             n_rows += job.n_left
     left = config.max_rows - n_rows
     if slices:
         left = min(left, config.prompt_rows)
-    for job in mine:
-        if not job.is_decode and left > 0:
+    for job in prompts:
+        if left > 0:
             n = min(job.n_left, left)
             slices.append(Slice(job, n))
             left -= n
@@ -123,6 +134,8 @@ class ComputeThread:
         self._config = config
         self._waiting: deque[Job] = deque()
         self._recent: deque[set[Hashable]] = deque(maxlen=1)  # who decoded in the last batches
+        self._served: dict[Hashable, int] = {}  # the last batch of each group
+        self._n_batches = 0
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
@@ -177,7 +190,7 @@ class ComputeThread:
                     waiting = list(self._waiting)
                     self._waiting.clear()
                     break
-                batch = next_batch(self._waiting, self._config, self._share_of_pipeline())
+                batch = self._next_batch()
             started_s = time.perf_counter()
             for part in batch:
                 part.job.started_s = part.job.started_s or started_s
@@ -208,6 +221,15 @@ class ComputeThread:
             left_s = deadline_s - time.perf_counter()
             if left_s <= 0 or not self._wake.wait(left_s):
                 return
+
+    def _next_batch(self) -> list[Slice]:
+        """Of the group that was served least lately: a long prompt of one must not hold up another's tokens."""
+        groups = dict.fromkeys(job.group for job in self._waiting)
+        group = min(groups, key=lambda group: self._served.get(group, -1))
+        self._served = {g: n for g, n in self._served.items() if g in groups}
+        self._n_batches += 1
+        self._served[group] = self._n_batches
+        return next_batch(self._waiting, self._config, self._share_of_pipeline(), group)
 
     def _share_of_pipeline(self) -> int | None:
         """How many sessions may decode in one batch: on a route of n hops an n-th of those that do, so that the other

@@ -157,6 +157,7 @@ class Stage:
         """Begin with n_positions of those found cached, whole pages, and release the others."""
         assert 0 <= n_positions <= session.cached_positions and n_positions % PAGE == 0
         session.cache.truncate(n_positions)
+        session.cache.advance(0)  # only now: a truncation must not miss what a window would have given back
         session.cached_positions = n_positions
 
     def close(self, session: StageSession) -> None:

@@ -31,6 +31,9 @@ class LazyTensors(Mapping[str, Tensor]):
         ranges = {name: self._ranges[name]}
         return load_tensors(ranges, self._root, dtype=self._dtype, device=self._device)[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._ranges
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._ranges)
 

@@ -20,7 +20,7 @@ from swarm.torrent.download import Download
 from swarm.torrent.engine import Listening, kinds_of_sockets, make_engine
 from swarm.torrent.holes import punch
 from swarm.torrent.http_pieces import read_missing
-from swarm.torrent.local import check_sizes, disk_error, files_with, make_folder
+from swarm.torrent.local import check_sizes, files_with, make_folder
 from swarm.torrent.lonely import Loneliness
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
@@ -185,12 +185,7 @@ class TorrentSession:
         resume_data = await transfer.start_save()
         async with self._adding:
             if (keeper := self._keepers.get(download)) is not None:
-                try:
-                    wanted = keeper.withdraw(transfer, dropped)
-                except OSError as error:
-                    raise disk_error(download.save_dir, error.strerror, error.errno) from error
-                transfer.note_wanted(wanted)
-                dropped -= wanted.keys()
+                dropped -= keeper.withdraw(transfer, dropped).keys()
             del self._downloads[transfer.handle]
             self._session.remove_torrent(transfer.handle)
             try:
@@ -274,7 +269,10 @@ class TorrentSession:
             for handle, download in self._downloads.items():
                 if download.transfer.failure is None:
                     handle.post_status(0)
-                    self._help_lonely(handle, download, now_s)
+                    if self._lonely.setdefault(handle, Loneliness()).is_due(now_s, download.transfer.is_lonely):
+                        if self.config.dht:
+                            handle.force_dht_announce()
+                        self._dial(download, tuple(download.peers))
                     if download.transfer.renew_web_seeds(now_s) and self.config.proxy is None:
                         self._background.spawn(read_missing(download.transfer, self._allows_url))
             if now_s >= save_at_s:
@@ -292,8 +290,7 @@ class TorrentSession:
             magnet, followed = download.magnet, download.transfer
             assert isinstance(followed, FollowedTransfer)
             followed.poll()
-            lock = FolderLock.take(download.save_dir, magnet.infohash)
-            if lock is None:
+            if (lock := FolderLock.take(download.save_dir, magnet.infohash)) is None:
                 continue
             async with self._adding:
                 self._followed.remove(download)
@@ -302,9 +299,7 @@ class TorrentSession:
                     self._keepers[download] = Keeper(lock, download.save_dir, magnet.infohash)
                 except (SwarmError, OSError) as error:  # told to who waits; the session's other torrents go on
                     lock.release()
-                    reason = getattr(error, "message", str(error))
-                    followed.close(TransferError(f"torrent {magnet.infohash} cannot be taken over: {reason}"))
-                    followed.end()
+                    followed.give_up(error)
                     continue
                 self._downloads[made.transfer.handle] = download
                 download.take_over(made.transfer, resume_path(download.save_dir, magnet.infohash))
@@ -312,14 +307,6 @@ class TorrentSession:
             self._dial(download, (*download.peers, *magnet.peers))
             if followed.wanted:
                 self._background.spawn(download.want(followed.wanted))
-
-    def _help_lonely(self, handle: Any, download: Download, now_s: float) -> None:
-        transfer = download.transfer
-        is_lonely = (transfer.torrent is None or transfer.n_wanted_missing > 0) and transfer.n_peers == 0
-        if self._lonely.setdefault(handle, Loneliness()).is_due(now_s, is_lonely):
-            if self.config.dht:
-                handle.force_dht_announce()
-            self._dial(download, tuple(download.peers))
 
     # --- torrents
 
@@ -408,9 +395,6 @@ class TorrentSession:
 
     async def _meet_dht(self) -> None:
         """On loopback, ask around from the configured nodes: libtorrent bootstraps from none on this machine."""
-        if not self.config.loopback_only:
-            return
-        found = [await resolve(self.config, address) for address in self.config.dht_bootstrap]
-        endpoints = [endpoint for resolved, _ in found for endpoint in resolved]
-        if self.config.dht and self._rendezvous is not None and endpoints:
-            self._rendezvous.add_nodes(endpoints)
+        if self.config.loopback_only and self.config.dht and self._rendezvous is not None:
+            found = [await resolve(self.config, address) for address in self.config.dht_bootstrap]
+            self._rendezvous.add_nodes([endpoint for resolved, _ in found for endpoint in resolved])

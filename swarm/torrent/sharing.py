@@ -14,9 +14,10 @@ import os
 from pathlib import Path
 from typing import IO
 
-from swarm.errors import CorruptRelease
+from swarm.errors import CorruptRelease, TransferError
 from swarm.terms import Infohash
 from swarm.torrent.attempts import Attempts
+from swarm.torrent.local import disk_error
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.recheck import read_piece
 from swarm.torrent.transfer import Transfer
@@ -87,13 +88,18 @@ class Keeper:
         """Tell followers that these pieces are going, and return what they want by now: none of that may go.
 
         A follower says what it wants before it looks whether that is here: one of the two sees the other.
-        Raises: OSError, and nothing may go then.
+        Raises: TransferError, and nothing may go then.
         """
         assert transfer.torrent is not None
         path = _note(self._save_dir, self._infohash, "have")
-        _replace(path, _bitmap(transfer.have - pieces, transfer.torrent.n_pieces))
+        try:
+            _replace(path, _bitmap(transfer.have - pieces, transfer.torrent.n_pieces))
+        except OSError as error:
+            raise disk_error(self._save_dir, error.strerror, error.errno) from error
         self._n_told = -1
-        return self.sync_wants(transfer, transfer.torrent.n_pieces)
+        wanted = self.sync_wants(transfer, transfer.torrent.n_pieces)
+        transfer.note_wanted(wanted)
+        return wanted
 
     def release(self) -> None:
         self._lock.release()
@@ -173,6 +179,12 @@ class FollowedTransfer(Transfer):
     def start_read(self, piece: int) -> asyncio.Future[bytes]:
         assert self.torrent is not None
         return asyncio.get_running_loop().run_in_executor(None, read_piece, self.torrent, self._save_dir, piece)
+
+    def give_up(self, error: Exception) -> None:
+        """Nobody fetches it any more, and this process cannot either."""
+        reason = getattr(error, "message", str(error))
+        self.close(TransferError(f"torrent {self._infohash} cannot be taken over: {reason}"))
+        self.end()
 
     def end(self) -> None:
         """Follow no longer."""

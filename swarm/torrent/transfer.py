@@ -106,6 +106,11 @@ class Transfer:
         finally:
             self._wakers.discard(waker)
 
+    @property
+    def is_lonely(self) -> bool:
+        """Something is missing, and nobody is there to give it."""
+        return (self.torrent is None or self.n_wanted_missing > 0) and self.n_peers == 0
+
     def wake(self) -> None:
         for waker in self._wakers:
             if not waker.done():

@@ -185,3 +185,33 @@ def test_a_page_that_one_session_spoiled_is_clean_for_the_next() -> None:
     again.prepare(1)
     assert torch.equal(again.layer(0).keys(0), torch.zeros(2, PAGE, 16))
     assert torch.equal(again.layer(0).values(0), torch.zeros(2, PAGE, 16))
+
+
+def test_more_found_than_agreed_upon_is_given_back_whatever_the_windows() -> None:
+    pool = PagePool()
+    first = _cache(WINDOW, None, pool=pool)
+    for page in range(4):
+        _write(first, page * PAGE, PAGE)
+        first.file(page, page)
+    second = _cache(WINDOW, None, pool=pool)
+    found = [pool.find(page) for page in range(4)]
+    second.adopt([pages for pages in found if pages is not None])
+    second.truncate(PAGE)
+    second.advance(0)
+    assert second.length == PAGE
+    assert _positions(second, 0) == _positions(second, 1) == list(range(PAGE))
+
+
+def test_pages_that_only_a_window_gave_up_do_not_escape_the_budget() -> None:
+    window_bytes = full_bytes = 2 * 2 * PAGE * 16 * 4
+    pool = PagePool(6 * (window_bytes + full_bytes))
+    cache = _cache(WINDOW, None, pool=pool)
+    for page in range(5):
+        _write(cache, page * PAGE, PAGE)
+        cache.file(page, page)
+    before = pool.size_bytes
+    other = _cache(None, pool=pool)
+    _write(other, 0, 3 * PAGE)  # only what the window gave up can make room for all of it
+    assert pool.size_bytes <= 6 * (window_bytes + full_bytes)
+    assert before + 3 * full_bytes > 6 * (window_bytes + full_bytes)
+    assert _positions(cache, 1) == list(range(5 * PAGE))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.stage.scheduler import DECODE_ROWS, BatchConfig, ComputeThread, Job, Slice, next_batch
-from swarm.errors import SessionLost
+from swarm.errors import BadArgument, SessionLost
 
 CONFIG = BatchConfig(max_rows=64, prompt_rows=16)
 
@@ -96,9 +96,8 @@ def test_a_batch_is_bounded_and_leaves_nobody_out(jobs: list[tuple[str, int, str
         assert next(other for other in waiting if other.session == part.job.session) is part.job
     mine = [other for other in waiting if other.group == waiting[0].group]
     prompts = [other for other in mine if not other.is_decode]
-    decoding = sum(part.n_rows for part in batch if part.job.is_decode)
-    if prompts and decoding < CONFIG.max_rows and mine[0] is prompts[0]:
-        assert any(part.job is prompts[0] for part in batch), "a prompt is never left out while there is room"
+    if prompts and mine[0] is prompts[0]:
+        assert any(part.job is prompts[0] for part in batch), "a prompt is never left out"
 
 
 async def test_what_arrives_while_a_batch_runs_goes_into_the_next_one() -> None:
@@ -156,6 +155,35 @@ async def test_a_computation_that_raises_fails_its_batch_and_not_the_thread() ->
     thread.close()
     with pytest.raises(SessionLost, match="shutting down"):
         await thread.run("a", "g", 1, "good")
+
+
+async def test_a_long_prompt_of_one_group_does_not_hold_up_the_tokens_of_another() -> None:
+    order: list[object] = []
+    go_on = threading.Semaphore(0)
+
+    def compute(slices: list[Slice]) -> None:
+        go_on.acquire(timeout=30)
+        order.append(slices[0].job.session)
+
+    thread = ComputeThread(compute, CONFIG)
+    prompt = asyncio.create_task(thread.run("long", "layers 0:4", 640, None))
+    await asyncio.sleep(0)
+    token = asyncio.create_task(thread.run("a", "layers 4:8", 1, None))
+    await asyncio.sleep(0)
+    go_on.release()
+    go_on.release()
+    await token
+    assert not prompt.done()
+    go_on.release(100)
+    await prompt
+    thread.close()
+    assert order.index("a") <= 1
+
+
+@pytest.mark.parametrize("wrong", [{"max_rows": 8}, {"max_rows": 513}, {"prompt_rows": 0}, {"max_rows": 100}])
+def test_a_batch_that_could_stay_empty_or_outgrow_its_reservation_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(BadArgument):
+        BatchConfig(**wrong)
 
 
 async def test_closing_fails_what_waits() -> None:
