@@ -102,6 +102,8 @@ class SessionHandler:
         while True:
             result = await outbox.results.get()
             if result is None:
+                if not outbox.results.full():
+                    outbox.results.put_nowait(None)  # for whoever else reads this session's results
                 raise SessionLost("the session ended on the last stage")
             yield result
 
