@@ -129,7 +129,7 @@ def load_external(entry: metadata.EntryPoint) -> click.Command:
 @click.group(
     cls=VerbGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Example: swarm demo   (a seed, three nodes and a prompt, all on this machine)",
+    epilog="Example: swarm demo   (a seed, four nodes and a conversation, all on this machine)",
 )
 @click.version_option(__version__, prog_name="swarm", message="%(prog)s %(version)s")
 @click.option(

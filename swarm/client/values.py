@@ -94,7 +94,9 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class SwarmStatus:
-    """The swarm of a release as one client sees it. hosts_per_layer: serving nodes, by layer."""
+    """The swarm of a release as one client sees it. hosts_per_layer: serving nodes that one session
+    could use (of one profile), by layer.
+    """
 
     name: str
     infohash: Infohash

@@ -9,9 +9,24 @@ from swarm.terms import NodeId, Profile, Span, merge_spans, short_id
 
 
 def coverage(facts: Sequence[NodeFact], n_layers: int, now_s: float) -> tuple[int, ...]:
-    """For each layer the number of nodes that serve it now, of whatever profile, full or not."""
+    """For each layer the number of nodes that serve it now, full or not, to sessions of one profile.
+
+    A session stays within one profile: nodes of another do not fill its holes. Counted are those of the profile that
+    leaves the fewest layers out; of equal ones that which has the most hosts.
+    """
     serving = [f for f in newest(facts) if unfit(f, n_layers, now_s) is None]
-    return tuple(sum(any(idx in span for span in fact.served_spans) for fact in serving) for idx in range(n_layers))
+    best = (0,) * n_layers
+    for profile in profiles_of(serving):
+        mine = [f for f in serving if f.profile.satisfies(profile)]
+        hosts = tuple(sum(any(idx in span for span in f.served_spans) for f in mine) for idx in range(n_layers))
+        best = max(best, hosts, key=lambda counts: (sum(map(bool, counts)), sum(counts)))
+    return best
+
+
+def profiles_of(facts: Iterable[NodeFact]) -> list[Profile]:
+    """Every profile that some node has, and what they come to without their promises."""
+    profiles = {fact.profile for fact in facts}
+    return sorted(profiles | {profile.base for profile in profiles}, key=str)
 
 
 def newest(facts: Iterable[NodeFact]) -> list[NodeFact]:

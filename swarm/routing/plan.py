@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from swarm.errors import BadArgument, LayersUncovered
 from swarm.facts import Hop, NodeFact, Route
-from swarm.routing.coverage import describe_gap, newest, unavailable
+from swarm.routing.coverage import describe_gap, newest, profiles_of, unavailable
 from swarm.terms import NodeId, Profile, Span, merge_spans
 
 HOP_OVERHEAD_S = 0.002
@@ -59,7 +59,7 @@ def plan_route(
         raise BadArgument(f"a model of {n_layers} layers has no route")
     known = newest(facts)
     costs = _costs(known, rtt_s or {})
-    profiles: Sequence[Profile | None] = [profile] if profile else _candidates(known)
+    profiles: Sequence[Profile | None] = [profile] if profile else profiles_of(known)
     found: list[tuple[tuple[bool, int, str], Route]] = []
     gaps: list[tuple[tuple[int, ...], dict[NodeId, str]]] = []
     for candidate in profiles or [None]:
@@ -78,12 +78,6 @@ def plan_route(
         return min(found, key=lambda entry: entry[0])[1]
     missing, reasons_of_gap = min(gaps, key=lambda gap: len(gap[0]))
     raise LayersUncovered(describe_gap(missing, known, reasons_of_gap, n_layers), missing)
-
-
-def _candidates(known: Sequence[NodeFact]) -> list[Profile]:
-    """Every profile that some node has, and what they come to without their promises."""
-    profiles = {f.profile for f in known}
-    return sorted(profiles | {profile.base for profile in profiles}, key=str)
 
 
 def route_cost_s(route: Route, facts: Sequence[NodeFact], rtt_s: Mapping[NodeId, float] | None = None) -> float:

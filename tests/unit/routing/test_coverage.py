@@ -27,9 +27,11 @@ def other(letter: str, *spans: Span, **changes: object) -> NodeFact:
     return dataclasses.replace(FACT, node_id=NodeId(letter * 52), spans=spans, **changes)  # type: ignore[arg-type]
 
 
-def test_hosts_are_counted_per_layer_full_or_not_and_of_any_profile() -> None:
-    facts = [FACT, other("c", Span(2, 4), profile=Profile("fp32"))]
-    assert coverage(facts, 5, 120.0) == (1, 1, 2, 1, 0)
+def test_hosts_are_counted_per_layer_full_or_not_as_far_as_one_session_can_use_them() -> None:
+    exact = other("c", Span(2, 4), profile=Profile("bf16", "", "amx-0123ab"))
+    assert coverage([FACT, exact], 5, 120.0) == (1, 1, 2, 1, 0)
+    stranger = dataclasses.replace(exact, profile=Profile("fp32"))
+    assert coverage([FACT, stranger], 5, 120.0) == (1, 1, 1, 0, 0)
     assert coverage([], 3, 120.0) == (0, 0, 0)
 
 
