@@ -199,7 +199,9 @@ async def test_closing_fails_what_waits() -> None:
     second = asyncio.create_task(thread.run("a", "g", 1, None))
     await asyncio.sleep(0)
     closing = asyncio.create_task(asyncio.to_thread(thread.close))
-    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while not thread._closed:  # before the first batch ends, or the second would be computed
+            await asyncio.sleep(0)
     go_on.set()
     await closing
     assert (await first).n_done == 1
