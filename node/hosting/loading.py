@@ -59,7 +59,7 @@ async def host(
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
     """
     spans = tuple(models)
-    pieces = piece_map(torrent)
+    pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
     plan = plan_fetch(layout, pieces, spans)
     await download.checked()
     if disk_bytes and make_room is not None:
@@ -111,16 +111,6 @@ def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[int | str]
         return layer_idx in loaded and all(end is None or end in loaded for end in ends)
 
     return merge_spans([Span(idx, idx + 1) for span in spans for idx in span if is_whole(idx)])
-
-
-def piece_map(torrent: Torrent) -> PieceMap:
-    """Where the release's files lie among the torrent's pieces."""
-    entries = [entry for entry in torrent.files if not entry.is_pad]
-    return PieceMap(
-        torrent.piece_size,
-        {entry.path: entry.offset for entry in entries},
-        {entry.path: entry.size_bytes for entry in entries},
-    )
 
 
 def _priorities(plan: FetchPlan) -> dict[int, int]:

@@ -15,8 +15,8 @@ def settle_profile(profile: Profile, wants_exact: bool | None, args: ModelArgs, 
     """The profile that a node of this release has: profile with the promise of exactness, where that is wanted and can
     be kept.
 
-    wants_exact: None takes exactness wherever this device has it. Takes about a second for real dimensions: the
-    fingerprint is of products of the model's own shapes.
+    wants_exact: None takes exactness wherever this device has it. The fingerprint is of products of the model's
+    own shapes, each weighed up once: seconds for real dimensions.
     Raises: BadArgument where exactness is demanded and cannot be had, or the quantisation does not run here.
     """
     if profile.quantisation and device.type != "cpu":

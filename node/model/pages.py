@@ -84,11 +84,6 @@ class PagePool:
             self._size_bytes += page.size_bytes
             return page
 
-    def hold(self, page: Page) -> None:
-        """One more cache reads this page."""
-        with self._lock:
-            self._hold(page)
-
     def release(self, page: Page) -> None:
         """One cache less reads this page."""
         with self._lock:

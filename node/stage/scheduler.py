@@ -123,17 +123,17 @@ def next_batch(
 
 
 class ComputeThread:
-    """compute: takes the slices of a batch, puts each slice's output (or error) into its job; never raises.
-
-    submit() from the event loop; each job's `done` is called from the compute thread when it has no rows left or an
-    error.
+    """compute: takes the slices of a batch and puts each slice's output (or error) into its job; what it raises fails
+    the whole batch. run() from an event loop, close() from any thread.
     """
 
     def __init__(self, compute: Callable[[list[Slice]], None], config: BatchConfig) -> None:
         self._compute = compute
         self._config = config
         self._waiting: deque[Job] = deque()
-        self._recent: deque[set[Hashable]] = deque(maxlen=1)  # who decoded in the last batches
+        self._recent: deque[dict[Hashable, Hashable]] = deque(
+            maxlen=1
+        )  # who decoded in the last batches, and its group
         self._served: dict[Hashable, int] = {}  # the last batch of each group
         self._n_batches = 0
         self._wake = threading.Condition()
@@ -229,23 +229,24 @@ class ComputeThread:
         self._served = {g: n for g, n in self._served.items() if g in groups}
         self._n_batches += 1
         self._served[group] = self._n_batches
-        return next_batch(self._waiting, self._config, self._share_of_pipeline(), group)
+        return next_batch(self._waiting, self._config, self._share_of_pipeline(group), group)
 
-    def _share_of_pipeline(self) -> int | None:
-        """How many sessions may decode in one batch: on a route of n hops an n-th of those that do, so that the other
-        hops have work while this one computes. All of them where the oldest job's route ends here.
+    def _share_of_pipeline(self, group: Hashable) -> int | None:
+        """How many of a group's sessions may decode in one batch: on a route of n hops an n-th of those that do, so
+        that the other hops have work while this one computes. None for all of them, where the route is one hop.
         """
-        n_hops = self._waiting[0].n_hops
+        mine = [job for job in self._waiting if job.group == group]
+        n_hops = mine[0].n_hops
         if n_hops == 1:
             return None
-        decoding = {job.session for job in self._waiting if job.is_decode}.union(*self._recent)
-        return max(1, -(-len(decoding) // n_hops))
+        lately = {session for batch in self._recent for session, its_group in batch.items() if its_group == group}
+        return max(1, -(-len(lately.union(job.session for job in mine if job.is_decode)) // n_hops))
 
     def _remember(self, batch: list[Slice]) -> None:
         n_hops = max(part.job.n_hops for part in batch)
         if self._recent.maxlen != n_hops:
             self._recent = deque(self._recent, maxlen=n_hops)
-        self._recent.append({part.job.session for part in batch if part.job.is_decode})
+        self._recent.append({part.job.session: part.job.group for part in batch if part.job.is_decode})
 
     def _settle(self, batch: list[Slice], took_s: float) -> None:
         finished = []

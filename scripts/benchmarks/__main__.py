@@ -23,7 +23,6 @@ BENCHES = (
     "fetch",
     "distribute",
     "gateway",
-    "peers",
     "quality",
 )
 
@@ -49,7 +48,6 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     distribute  one seed of 20 MB/s and up to eight nodes; time to the first layer; what hashing and seeding cost
     quality   perplexity and right answers of the embedded release in fp32, bf16, int8 and int4
     fetch     how much a node of a quarter of the layers fetches; download rate against aria2c
-    peers     what others reach on a Mixtral of 1.5e9 parameters, against the limit that memory sets
     """
     bench = importlib.import_module(f"benchmarks.{name}")
     with interrupted_by_sigterm(), tempfile.TemporaryDirectory(prefix="swarm-bench-") as folder:

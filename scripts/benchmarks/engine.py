@@ -103,14 +103,6 @@ class Layer:
             elapsed_s += time.perf_counter() - started_s
         return n_tokens / elapsed_s
 
-    async def rows_per_s(self, n_rows: int) -> float:
-        """One turn: a prompt of n_rows into an empty cache."""
-        cache = KVCache(self._model.args, Span(0, 1), dtype=self._model.dtype, device="cpu")
-        h = self._rows[:, 0].repeat(-(-n_rows // 16), 1)[:n_rows]
-        started_s = time.perf_counter()
-        self._model.forward(h, cache, 0)
-        return n_rows / (time.perf_counter() - started_s)
-
     def _cache(self, n_cached: int) -> KVCache:
         if n_cached not in self._caches:
             args = self._model.args

@@ -20,7 +20,7 @@ from node.stage import DTYPES
 from node.weights.writers import hf_config, to_halves
 from swarm.release import ModelArgs
 
-# Its third way with experts, batched_mm, copies an expert's weights for every row: 0.3x of the others at one row.
+# Its third way with experts, batched_mm, copies an expert's weights for every row, and is slower from one row on.
 WAYS = [f"{attention}, {experts}" for attention in ("sdpa", "eager") for experts in ("eager", "grouped_mm")]
 N_TRIED_TOKENS = 3
 

@@ -184,8 +184,7 @@ def row_of(name: str, layout: ReleaseLayout, part: Part, pieces: Any) -> PlanRow
 
 def plan_source(source: str, part: Part, piece_sizes: Sequence[int], reach: Reach, timeout_s: float) -> list[PlanRow]:
     """Raises: BadArgument, ReleaseError, TransferError."""
-    from swarm.client.release import piece_map
-    from swarm.release import list_folder, read_folder_layout
+    from swarm.release import PieceMap, list_folder, read_folder_layout
     from swarm.torrent import Magnet, Torrent
 
     path = Path(source)
@@ -201,7 +200,7 @@ def plan_source(source: str, part: Part, piece_sizes: Sequence[int], reach: Reac
         torrent, layout = asyncio.run(read_remote(named, part, reach, timeout_s))
         name, sizes = torrent.name, torrent.sizes
     if torrent is not None and not piece_sizes:
-        return [row_of(name, layout, part, piece_map(torrent))]
+        return [row_of(name, layout, part, PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes))]
     return [plan_row(name, layout, part, sizes, piece_size) for piece_size in piece_sizes]
 
 

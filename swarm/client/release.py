@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from swarm.client.admission import Admission, Provenance, admit, paper_names
 from swarm.client.values import ClientRelease
 from swarm.errors import BadArgument
-from swarm.release import PieceMap, ReleaseLayout, companion_files, read_layout
+from swarm.release import ReleaseLayout, companion_files, read_layout
 from swarm.terms import ExpertId, Span
 from swarm.tokenizer import Tokenizer, load_tokenizer
 from swarm.torrent import Download, Magnet, Torrent
@@ -98,16 +98,6 @@ async def read_admitted_layout(
         digests[name] = digest.hexdigest()
     provenance = await asyncio.to_thread(admit, layout, sizes, torrent.infohash, papers, admission, digests)
     return layout if provenance.manifest is None else provenance.manifest.bind(layout), provenance
-
-
-def piece_map(torrent: Torrent) -> PieceMap:
-    """Where the release's files lie among the torrent's pieces."""
-    entries = [entry for entry in torrent.files if not entry.is_pad]
-    return PieceMap(
-        torrent.piece_size,
-        {entry.path: entry.offset for entry in entries},
-        {entry.path: entry.size_bytes for entry in entries},
-    )
 
 
 async def fetch_file(download: Download, torrent: Torrent, path: str) -> None:

@@ -80,6 +80,11 @@ class Torrent:
         return {path: entry.size_bytes for path, entry in self._by_path.items()}
 
     @property
+    def offsets(self) -> dict[str, int]:
+        """Path below the root -> where the file begins among the torrent's bytes, in torrent order, without pads."""
+        return {path: entry.offset for path, entry in self._by_path.items()}
+
+    @property
     def total_bytes(self) -> int:
         """The files' sizes together, without pads."""
         return sum(self.sizes.values())
