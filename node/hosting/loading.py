@@ -5,6 +5,7 @@ the first ones serve while the rest is on its way.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ class FetchProgress:
     n_peers: int
     pieces_here: int
     pieces_planned: int
+
+    def as_event(self) -> dict[str, int | float]:
+        return dataclasses.asdict(self)
 
 
 async def host(
