@@ -19,6 +19,8 @@ class Open:
     page_hashes: of the first pages (swarm/pages.py) of what will be fed; the client would rather find them cached than
     compute them. At least one position more is fed. A stage passes on those that it has itself, up to the first that
     it has not, so that what the last one finds is what all have.
+    known_positions: that the client has ids for and feeds at once, its prompt or what it replays; 0 when it does not
+    say. Stages admit by it, and a prompt longer than this may find no room.
     """
 
     session_id: SessionId
@@ -31,6 +33,7 @@ class Open:
     max_positions: int
     n_top: int
     page_hashes: tuple[bytes, ...] = ()
+    known_positions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

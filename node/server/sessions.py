@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from node.server.scope import prefix_scope
 from node.stage import Prefix, Stage, StageSession, StepOutput
@@ -60,6 +61,7 @@ class SessionHandler:
             opening.n_top,
             Prefix(prefix_scope(opening), opening.page_hashes),
             len(opening.hops),
+            opening.known_positions,
         )
         call: RunCall | None = None
         outbox: _Outbox | None = None
@@ -77,13 +79,15 @@ class SessionHandler:
                 yield first
                 if isinstance(first, Failure):
                     return
-                failure = await self._relay(opening, session, steps, call, replies)
+                failure = await self._until_evicted(
+                    opening, session, self._relay(opening, session, steps, call, replies)
+                )
             else:
                 outbox = await self._register(opening)
                 cached = session.cached_positions
                 self._stage.adopt(session, cached)
                 yield Opened(opening.epoch, cached)
-                failure = await self._deliver(opening, session, steps, outbox)
+                failure = await self._until_evicted(opening, session, self._deliver(opening, session, steps, outbox))
             if failure is not None:
                 yield failure
         finally:
@@ -108,6 +112,30 @@ class SessionHandler:
             yield result
 
     # -- one hop -------------------------------------------------------------------------------------------------
+
+    async def _until_evicted(
+        self, opening: Open, session: StageSession, serving: Coroutine[Any, Any, Failure | None]
+    ) -> Failure | None:
+        """What serving ends with; or, as soon as the stage sends the session away, why."""
+        loop = asyncio.get_running_loop()
+        evicted: asyncio.Future[SwarmError] = loop.create_future()
+
+        def settle(why: SwarmError) -> None:
+            if not evicted.done():
+                evicted.set_result(why)
+
+        def tell(why: SwarmError) -> None:
+            loop.call_soon_threadsafe(settle, why)
+
+        session.on_evicted(tell)
+        served = asyncio.create_task(serving)
+        try:
+            await asyncio.wait((served, evicted), return_when=asyncio.FIRST_COMPLETED)
+            return self._failure(opening, evicted.result()) if evicted.done() else served.result()
+        finally:
+            served.cancel()
+            evicted.cancel()
+            await asyncio.gather(served, return_exceptions=True)
 
     async def _relay(
         self,

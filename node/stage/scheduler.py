@@ -1,7 +1,7 @@
 """One thread that computes what has arrived, the waiting rows of all sessions together, while the loop moves bytes.
 
 Whatever came while the last batch ran goes into the next one. Decode rows go first and all at once; what room is left
-belongs to prompts, in slices, oldest first, so that a long prompt never makes the others wait for more than a slice of
+belongs to prompts, in slices, so that a long prompt never makes the others wait for more than a slice of
 it, and is itself never left out. Knows no models: what a batch computes is its caller's.
 """
 
@@ -11,115 +11,18 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
 from typing import Any
 
-from node.model.cache import MAX_PREPARED_ROWS
-from swarm.errors import BadArgument, SessionLost
+from node.stage.batch import BatchConfig, Job, Slice, next_batch
+from node.stage.shares import FairClock
+from swarm.errors import SessionLost
 
 logger = logging.getLogger(__name__)
 
-DECODE_ROWS = 16
-"""A step of so many rows or fewer (decode, speculation) is never cut and goes before the prompts."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchConfig:
-    """max_rows: of one batch; more serve more sessions per reading of the weights and make each wait longer.
-
-    prompt_rows: of prompts beside decode rows; more prefill faster and make tokens come less evenly. linger_share: of
-    the last batch's time for which the next one waits for sessions that took part in it and are on their way back;
-    more fill batches better and cost a lone session nothing.
-    """
-
-    max_rows: int = 512
-    prompt_rows: int = 128
-    linger_share: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.prompt_rows <= self.max_rows - DECODE_ROWS or self.max_rows > MAX_PREPARED_ROWS:
-            raise BadArgument(
-                f"a batch has at most {MAX_PREPARED_ROWS} rows, and room for {DECODE_ROWS} beside those of prompts"
-            )
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One step that waits or runs.
-
-    session: whose; at most one slice of a session is in a batch. group: only jobs of one group are computed together.
-    n_hops: of its route. n_done: rows that earlier batches computed; outputs: theirs. answer: of the whole.
-    """
-
-    session: Hashable
-    group: Hashable
-    n_rows: int
-    work: Any
-    done: Callable[[Job], None]
-    queued_s: float
-    n_hops: int = 1
-    started_s: float = 0.0
-    n_done: int = 0
-    compute_s: float = 0.0
-    outputs: list[Any] = field(default_factory=list)
-    answer: Any = None
-    error: BaseException | None = None
-
-    @property
-    def n_left(self) -> int:
-        return self.n_rows - self.n_done
-
-    @property
-    def is_decode(self) -> bool:
-        return self.n_rows <= DECODE_ROWS
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The next n_rows of a job."""
-
-    job: Job
-    n_rows: int
-
-
-def next_batch(
-    waiting: Sequence[Job], config: BatchConfig, max_decoding: int | None = None, group: Hashable = None
-) -> list[Slice]:
-    """The slices of the next batch, from jobs in order of arrival; not empty unless waiting is.
-
-    group: whose jobs; by default the oldest job's. Decode rows come first, up to max_rows, of max_decoding sessions at
-    most; prompts share what is left of max_rows, or prompt_rows beside decode rows, oldest first. A session's second
-    job waits for its first.
-    """
-    if not waiting:
-        return []
-    group = waiting[0].group if group is None else group
-    firsts: dict[Hashable, Job] = {}
-    for job in waiting:
-        if job.session not in firsts:
-            firsts[job.session] = job
-    mine = [job for job in firsts.values() if job.group == group]
-    slices: list[Slice] = []
-    n_rows = 0
-    prompts = [job for job in mine if not job.is_decode]
-    room = config.max_rows - min(config.prompt_rows, sum(job.n_left for job in prompts))
-    for job in mine:
-        if len(slices) == max_decoding:
-            break
-        if job.is_decode and n_rows + job.n_left <= room:
-            slices.append(Slice(job, job.n_left))
-            n_rows += job.n_left
-    left = config.max_rows - n_rows
-    if slices:
-        left = min(left, config.prompt_rows)
-    for job in prompts:
-        if left > 0:
-            n = min(job.n_left, left)
-            slices.append(Slice(job, n))
-            left -= n
-    return slices
+REMEMBERED = 0.9
+"""What the batches before count for when the speed is told, each a tenth less than the next."""
 
 
 class ComputeThread:
@@ -136,12 +39,22 @@ class ComputeThread:
         )  # who decoded in the last batches, and its group
         self._served: dict[Hashable, int] = {}  # the last batch of each group
         self._n_batches = 0
+        self._clock = FairClock()
+        self._lately = (0.0, 0.0)  # seconds and rows of the last batches
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
-    async def run(self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1) -> Job:
+    @property
+    def seconds_per_row(self) -> float:
+        """As the last batches took; 0.0 before the first."""
+        seconds, rows = self._lately
+        return seconds / rows if rows else 0.0
+
+    async def run(
+        self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1, client: Hashable = None
+    ) -> Job:
         """The job, done. Raises: what its computation raised; SessionLost when the thread is closed."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
@@ -157,7 +70,7 @@ class ComputeThread:
         def done(job: Job) -> None:
             loop.call_soon_threadsafe(settle, job)
 
-        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops)
+        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, client)
         with self._wake:
             if self._closed:
                 raise SessionLost("the stage is shutting down")
@@ -201,6 +114,9 @@ class ComputeThread:
                 for part in batch:
                     part.job.error = error
             last, last_s = batch, time.perf_counter() - started_s
+            seconds, rows = self._lately
+            n_rows = sum(part.n_rows for part in batch)
+            self._lately = (REMEMBERED * seconds + last_s, REMEMBERED * rows + n_rows)
             self._remember(batch)
             self._settle(batch, last_s)
         for job in waiting:
@@ -223,13 +139,23 @@ class ComputeThread:
                 return
 
     def _next_batch(self) -> list[Slice]:
-        """Of the group that was served least lately: a long prompt of one must not hold up another's tokens."""
-        groups = dict.fromkeys(job.group for job in self._waiting)
-        group = min(groups, key=lambda group: self._served.get(group, -1))
-        self._served = {g: n for g, n in self._served.items() if g in groups}
+        """Of a group of the client that is furthest behind; of its groups the one that was served least lately: a long
+        prompt of one must not hold up another's tokens.
+        """
+        behind: dict[Hashable, float] = {}
+        for job in self._waiting:
+            served = self._clock.time(job.client)
+            behind[job.group] = min(served, behind.get(job.group, served))
+        group = min(behind, key=lambda group: (behind[group], self._served.get(group, -1)))
+        self._served = {g: n for g, n in self._served.items() if g in behind}
         self._n_batches += 1
         self._served[group] = self._n_batches
-        return next_batch(self._waiting, self._config, self._share_of_pipeline(group), group)
+        batch = next_batch(self._waiting, self._config, self._share_of_pipeline(group), group, self._clock.time)
+        rows: Counter[Hashable] = Counter()
+        for part in batch:
+            rows[part.job.client] += part.n_rows
+        self._clock.charge(rows)
+        return batch
 
     def _share_of_pipeline(self, group: Hashable) -> int | None:
         """How many of a group's sessions may decode in one batch: on a route of n hops an n-th of those that do, so

@@ -119,6 +119,7 @@ class TokenLoop:
             max_positions=max_positions,
             n_top=journal.params.n_top(self._release.args.vocab_size),
             page_hashes=self._pages.offered(route.profile),
+            known_positions=len(journal.ids),
         )
         name_pages = functools.partial(self._pages.completed, profile=route.profile)
         async with RouteSession(self._dialer, opening, name_pages) as session:

@@ -58,6 +58,7 @@ def to_wire_open(opening: Open) -> pb.Open:
         max_positions=opening.max_positions,
         n_top=opening.n_top,
         page_hashes=opening.page_hashes,
+        known_positions=opening.known_positions,
     )
 
 
@@ -81,6 +82,7 @@ def from_wire_open(wire: pb.Open) -> Open:
         max_positions=max_positions,
         n_top=check_number(wire.n_top, 1, MAX_TOP, "n_top"),
         page_hashes=check_page_hashes(wire.page_hashes),
+        known_positions=check_number(wire.known_positions, 0, max_positions, "known_positions"),
     )
 
 

@@ -37,12 +37,12 @@ class HeldPages:
     n_open: int = 0
 
     def open(
-        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, n_hops: int
+        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, *_: int
     ) -> SimpleNamespace:
         self.asked.append(prefix)
         self.n_open += 1
         found = PAGE * min(self.n_pages, len(prefix.page_hashes))
-        return SimpleNamespace(span=span, cached_positions=found)
+        return SimpleNamespace(span=span, cached_positions=found, on_evicted=lambda tell: None)
 
     def adopt(self, session: SimpleNamespace, n_positions: int) -> None:
         assert n_positions <= session.cached_positions
