@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ from node.hosting import (
     settle_profile,
 )
 from node.model import SpanModel
-from node.server import Door, FactsHandler, SessionHandler, Statement
+from node.notes import note_path
+from node.server import Door, FactsHandler, NoteKeeper, SessionHandler, Statement, drain
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
@@ -46,7 +48,7 @@ SHARING_INTERVAL_S = 10.0
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 """(event name, its fields): started, metadata, provenance, listening, layout, serving, progress, ready, sharing,
-draining, stopped.
+draining, handing_over, stopped.
 """
 
 
@@ -69,27 +71,29 @@ class NodeApp:
         """Sessions that its stage holds now; 0 before it serves."""
         return 0 if self._node is None else self._node.n_sessions
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until stop is set; then drain. What was fetched is kept. Raises: SwarmError when it cannot come to
-        serve.
+    async def run(self, stop: asyncio.Event, hand_over: asyncio.Event | None = None) -> None:
+        """Serve until stop is set; then drain, and once hand_over is set as well leave the sessions to others. What was
+        fetched is kept. Raises: SwarmError when it cannot come to serve.
         """
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
-            key = NodeKey.load_or_create(stack.enter_context(own_key(self._dir)))
+            key_path = stack.enter_context(own_key(self._dir))
+            key = NodeKey.load_or_create(key_path)
             torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
             download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
             self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
             dialer = Dialer(issue(key), self.network.rpc)
             stack.push_async_callback(dialer.close)
-            node = self._node = _Node(self, key, torrents, download, dialer)
+            node = self._node = _Node(self, key, torrents, download, dialer, note_path(key_path))
+            stack.push_async_callback(_cancel, asyncio.create_task(node.note.run()))
             stack.push_async_callback(download.save_resume)
             serving = asyncio.create_task(node.join_and_serve(stack))
             stopping = asyncio.create_task(stop.wait())
             try:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not serving.done():
-                    await node.drain()
+                    await node.drain(hand_over or asyncio.Event())
             finally:
                 stopping.cancel()
                 serving.cancel()
@@ -103,7 +107,7 @@ class _Node:
     """The running parts. Only run() makes one."""
 
     def __init__(
-        self, app: NodeApp, key: NodeKey, torrents: TorrentSession, download: Download, dialer: Dialer
+        self, app: NodeApp, key: NodeKey, torrents: TorrentSession, download: Download, dialer: Dialer, noted: Path
     ) -> None:
         self._app = app
         self._config = app.config
@@ -114,6 +118,7 @@ class _Node:
         self.said = Statement(
             key, app.magnet.infohash, app.config.listen, torrents.port, app.config.profile, __version__
         )
+        self.note = NoteKeeper(noted, self.said, download)
         self._door = Door()
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
@@ -134,6 +139,7 @@ class _Node:
         introducing = asyncio.create_task(self._introduce())
         stack.push_async_callback(_cancel, introducing)
         torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
+        self.note.name = torrent.name
         event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
         args = (await self._read_layout(torrent, ())).args
         self._check_spans(args)
@@ -167,17 +173,16 @@ class _Node:
         stack.push_async_callback(_cancel, sharing)
         await exchanging  # for as long as the node lives
 
-    async def drain(self) -> None:
-        """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
-        if self._stage is None or self._door.sessions is None:
+    async def drain(self, hand_over: asyncio.Event) -> None:
+        """Say that this node leaves, and see its sessions off."""
+        if self._stage is None or self._server is None:
             return
-        self._door.sessions.draining = True
+        timeout_s, event = self._config.drain_timeout_s, self._app.on_event
+        self.note.drain_ends_s = time.time() + timeout_s
+        self._server.set_serving(False)
         self._change(NodeState.DRAINING)
-        fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}
-        self._app.on_event("draining", fields)
-        deadline_s = time.monotonic() + self._config.drain_timeout_s
-        while self._stage.n_sessions and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.05)
+        event("draining", {"sessions": self._stage.n_sessions, "timeout_s": timeout_s})
+        await drain(self._door, self._stage, timeout_s, hand_over, lambda n: event("handing_over", {"sessions": n}))
 
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
@@ -285,6 +290,7 @@ class _Node:
     def _change(self, state: NodeState) -> None:
         self.said.state = state
         self.said.withdraw()
+        self.note.write()
         self.discovery.announce_change()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from node.cli_running import status, stop
 from swarm.cli.console import (
     ProgressMeter,
     format_duration,
@@ -58,6 +59,10 @@ class SpanType(click.ParamType[Span]):
 @click.group()
 def node() -> None:
     """Host part of a model for the swarm."""
+
+
+node.add_command(status)
+node.add_command(stop)
 
 
 @node.command()
@@ -121,6 +126,15 @@ def node() -> None:
 )
 @click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
+    "--drain-timeout",
+    "drain_timeout_s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long running sessions may go on once the node is told to stop; then other nodes take them over.",
+)
+@click.option(
     "--upload-rate",
     type=click.IntRange(0),
     default=0,
@@ -148,6 +162,7 @@ def start(
     cache_budget: int,
     disk_bytes: int,
     max_sessions: int,
+    drain_timeout_s: float,
     upload_rate: int,
     download_rate: int,
     torrent_settings: tuple[str, ...],
@@ -191,6 +206,7 @@ def start(
         cache_budget_bytes=cache_budget,
         disk_bytes=disk_bytes,
         max_sessions=max_sessions,
+        drain_timeout_s=drain_timeout_s,
         upload_rate=upload_rate,
         download_rate=download_rate,
         torrent_settings=torrent_settings,
@@ -226,10 +242,12 @@ def synthesize(folder: Path, preset: str, format_: str, seed: int) -> None:
 
 
 async def _serve(config: NodeConfig, as_json: bool) -> None:
-    """Run the node until SIGINT or SIGTERM; a second one ends the process at once."""
+    """Run the node until SIGINT or SIGTERM; a second one ends the process at once. SIGUSR1 stops it too, and hands its
+    sessions over rather than let them end here.
+    """
     from node.app import NodeApp
 
-    stop = asyncio.Event()
+    stop, hand_over = asyncio.Event(), asyncio.Event()
     ready = False
     meter = ProgressMeter("fetching", show=lambda n_pieces: f"{n_pieces:.0f} pieces")
     showing = contextlib.ExitStack()
@@ -244,7 +262,7 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
         else:
             if event == "layout":
                 showing.enter_context(meter)
-            elif event in ("ready", "draining", "stopped"):
+            elif event in ("ready", "draining", "handing_over", "stopped"):
                 showing.close()
             _tell(config, event, fields)
 
@@ -254,11 +272,16 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
         stop.set()
         note("stopping; once more to stop at once")
 
+    def on_hand_over() -> None:
+        hand_over.set()
+        stop.set()
+
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, on_hand_over)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     with showing:
-        await NodeApp(config, on_event).run(stop)
+        await NodeApp(config, on_event).run(stop, hand_over)
     if not ready:
         raise Interrupted(
             "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
@@ -310,5 +333,8 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(
                 f"draining {n_sessions} session{'s' if n_sessions != 1 else ''}, for {fields['timeout_s']:g} s at most"
             )
+        case "handing_over" if fields["sessions"]:
+            n_sessions = fields["sessions"]
+            note(f"{n_sessions} session{'s' if n_sessions != 1 else ''} left: told to go on at other nodes")
         case "stopped":
             note("stopped; the same command goes on with what is here")

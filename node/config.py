@@ -25,6 +25,7 @@ class NodeConfig:
     disk_bytes: the most that the release may take on disk, 0: unbounded; what is hosted no longer goes first.
     torrent_settings: NAME=VALUE each, such as encryption=required; see swarm.torrent.SETTING_NAMES.
     upload_rate, download_rate: BitTorrent payload, bytes/s, 0: unbounded.
+    drain_timeout_s: how long sessions may go on once the node stops, before their clients are told to go elsewhere.
     admission: whose signature and which licences the release may have.
     metadata_timeout_s, stall_timeout_s: how long nobody may give us the torrent's metadata, or any piece.
     """

@@ -6,8 +6,10 @@ walked, but neither how layers compute (node.stage) nor how bytes travel (swarm.
 """
 
 from node.server.door import Door
+from node.server.drain import drain
 from node.server.facts import FactsHandler
+from node.server.noting import NoteKeeper
 from node.server.sessions import SessionHandler
 from node.server.statement import Statement
 
-__all__ = ["Door", "FactsHandler", "SessionHandler", "Statement"]
+__all__ = ["Door", "FactsHandler", "NoteKeeper", "SessionHandler", "Statement", "drain"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from node.server.scope import prefix_scope
 from node.stage import Prefix, Stage, StageSession, StepOutput
-from swarm.errors import RemoteProtocolError, SessionLost, StageFull, SwarmError
+from swarm.errors import RemoteProtocolError, SessionLost, SwarmError
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step
 from swarm.pages import PAGE
 from swarm.rpc import Dialer, RunCall, error_to_failure
@@ -45,13 +45,12 @@ class SessionHandler:
         self._dialer = dialer
         self._outboxes: dict[tuple[NodeId, SessionId], _Outbox] = {}  # by client: no other reads or replaces them
         self._opened = asyncio.Condition()
-        self.draining = False
 
-    async def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
+    async def run(
+        self, opening: Open, steps: AsyncIterator[Step], caller: NodeId
+    ) -> AsyncGenerator[Opened | Failure, None]:
         """One hop of one session: from Open to the end of the stream. A Failure is the last thing said."""
         self._check_open(opening, caller)
-        if self.draining:
-            raise StageFull("this node is draining and takes no new sessions; choose another", retry_after_s=10.0)
         hop = opening.hops[opening.hop_idx]
         session = self._stage.open(
             (opening.client_id, opening.session_id, opening.hop_idx),

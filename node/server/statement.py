@@ -11,7 +11,7 @@ from node.stage import Stage
 from swarm.discovery import sign_fact
 from swarm.facts import NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.terms import Address, Infohash, Profile, Span
+from swarm.terms import Address, Infohash, NodeId, Profile, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,16 @@ class Statement:
         self.loaded: tuple[Span, ...] = ()
         self.progress: FetchProgress | None = None
         self.stage: Stage | None = None
+        self.release = release
+        self.version = version
         self._key = key
-        self._release = release
         self._torrent_port = torrent_port
-        self._version = version
         self._said: _Said | None = None
         self._seq = int(time.time() * 1000)
+
+    @property
+    def node_id(self) -> NodeId:
+        return self._key.node_id
 
     def signed(self, ttl_s: float) -> SignedFact | None:
         """The newest fact, in force for ttl_s from when it was last signed; None before there is one."""
@@ -61,8 +65,8 @@ class Statement:
 
     def _fact(self, ttl_s: float) -> NodeFact:
         return NodeFact(
-            node_id=self._key.node_id,
-            release=self._release,
+            node_id=self.node_id,
+            release=self.release,
             address=self.address,
             seq=self._seq,
             issued_at_s=time.time(),
@@ -72,7 +76,7 @@ class Statement:
             profile=self.profile,
             n_layers=self.n_layers,
             torrent_port=self._torrent_port,
-            version=self._version,
+            version=self.version,
             loaded_spans=self.loaded if self.state is NodeState.JOINING else (),
             **self._measured(),
         )
