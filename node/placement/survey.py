@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from node.placement.values import Standing
 from swarm.facts import NodeFact, NodeState
 from swarm.routing import DEFAULT_LAYER_TIME_S
-from swarm.terms import NodeId, Span
+from swarm.terms import NodeId, Span, subtract_spans
 
 MOST_OF_USUAL = 16.0
 """A node counts for at most so many times the median machine: who claims more is made redundant sooner, or lies."""
@@ -88,19 +88,9 @@ def _count(
         is_before = (fact.placed_at_s, fact.node_id) < mine
         hosted = fact.spans if is_before else served
         if fact.leaving_spans and is_before:
-            hosted, served = without(hosted, fact.leaving_spans), without(served, fact.leaving_spans)
+            hosted, served = subtract_spans(hosted, fact.leaving_spans), subtract_spans(served, fact.leaving_spans)
         counted.append((fact, hosted, served))
     return counted
-
-
-def without(spans: Iterable[Span], taken: Iterable[Span]) -> tuple[Span, ...]:
-    """The layers of spans that are not among those taken, as spans."""
-    left = list(spans)
-    for gone in taken:
-        cut = [(span.start, min(span.end, gone.start)) for span in left]
-        cut += [(max(span.start, gone.end), span.end) for span in left]
-        left = [Span(a, b) for a, b in cut if a < b]
-    return tuple(sorted(set(left)))
 
 
 class _Layers:

@@ -30,6 +30,8 @@ FLOORS = (
     ("swarm.client", "node.stage", "node.hosting", "node.placement"),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
     ("node.server", "swarm"),
+    # It keeps what the server says of the node true.
+    ("node.moving",),
     # It serves what the client offers, and tells the public version.
     ("swarm.gateway",),
     # floor 5, and the composition root in its own order
