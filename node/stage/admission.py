@@ -2,7 +2,8 @@
 
 A session is admitted by what it will probably need: pages for what its client feeds at once and for as much of an
 answer as sessions lately had. It takes pages as it grows. Those that grow beyond what there is make younger ones give
-way, which their clients then replay elsewhere or later. See shares.py for the rules.
+way, which their clients then replay elsewhere or later. Orphans keep nobody out, and give way first. See shares.py for
+the rules.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from node.model import PAGE, PagePool
 from node.stage.config import StageConfig
 from node.stage.session import SessionKey, StageSession
-from node.stage.shares import Tenant, may_have, who_yields
+from node.stage.shares import YIELDING_IDLE_S, Tenant, may_have, who_yields
 from swarm.errors import StageFull
 from swarm.terms import NodeId
 
@@ -95,7 +96,7 @@ class Admission:
             if place is None or place.session is not session:
                 return
             del self._places[session.key]
-            if not session.was_evicted:
+            if not session.was_evicted and not session.orphaned:
                 stayed_s = time.monotonic() - place.since_s
                 self._usual_s += (stayed_s - self._usual_s) / 16
                 growth = place.most_positions - session.known_positions
@@ -139,16 +140,17 @@ class Admission:
             if self._waiting_rows() >= self._config.max_waiting_rows:
                 return 0
             by_memory = (self._admitted_bytes - self._promised_bytes()) // max(1, size_bytes)
-            if not self._places:
+            n_active = len(self._active())
+            if not n_active:
                 by_memory = max(by_memory, self._config.cache_budget_bytes // max(1, size_bytes))
-            return max(0, min(self._config.max_sessions - len(self._places), by_memory))
+            return max(0, min(self._config.max_sessions - n_active, by_memory))
 
     # -- what must hold, under the lock --------------------------------------------------------------------------
 
     def _require_whole(self, session: StageSession) -> None:
         """The session, and what belongs to it on other hops here, fits in an empty cache: it may be the last one."""
         whole_bytes = self._size_bytes(session, session.max_positions)
-        for place in self._places.values():
+        for place in self._active():
             if place.session.generation == session.generation:
                 whole_bytes += self._size_bytes(place.session, place.session.max_positions)
         if whole_bytes > self._config.cache_budget_bytes:
@@ -160,15 +162,16 @@ class Admission:
 
     def _require_share(self, new: _Place, now_s: float) -> None:
         clients = self._clients(now_s) | {new.session.client}
-        mine = [place for place in self._places.values() if place.session.client == new.session.client]
-        n_sessions, most = len(self._places), self._config.max_sessions
+        active = self._active()
+        mine = [place for place in active if place.session.client == new.session.client]
+        n_sessions, most = len(active), self._config.max_sessions
         if not may_have(1, mine=len(mine), used=n_sessions, limit=most, n_clients=len(clients)):
             raise self._full(
                 f"{n_sessions} sessions are open, {len(mine)} of them yours, of the {most} that this node takes"
             )
         self._require_rows(new.session.client, new.waiting_rows, clients)
         used = self._promised_bytes()
-        limit = self._admitted_bytes if self._places else self._config.cache_budget_bytes
+        limit = self._admitted_bytes if active else self._config.cache_budget_bytes
         held = sum(place.session.cache.size_bytes + place.missing_bytes for place in mine)
         if not may_have(new.missing_bytes, mine=held, used=used, limit=limit, n_clients=len(clients)):
             raise self._full(
@@ -178,7 +181,7 @@ class Admission:
 
     def _require_rows(self, client: NodeId, n_rows: int, clients: set[NodeId]) -> None:
         used = self._waiting_rows()
-        mine = sum(place.waiting_rows for place in self._places.values() if place.session.client == client)
+        mine = sum(place.waiting_rows for place in self._active() if place.session.client == client)
         limit = self._config.max_waiting_rows
         if used and not may_have(n_rows, mine=mine, used=used, limit=limit, n_clients=len(clients | {client})):
             raise StageFull(
@@ -187,7 +190,7 @@ class Admission:
             )
 
     def _evict_idle(self, now_s: float) -> bool:
-        tenants = {place.tenant(now_s): place.session for place in self._places.values()}
+        tenants = {place.tenant(now_s): place.session for place in self._active()}
         idle = who_yields(tuple(tenants), idle_only=True)
         if idle is None:
             return False
@@ -196,15 +199,19 @@ class Admission:
         del self._places[session.key]
         return True
 
+    def _active(self) -> list[_Place]:
+        return [place for place in self._places.values() if not place.session.orphaned]
+
     @property
     def _admitted_bytes(self) -> int:
         return self._config.cache_budget_bytes * ADMITTED_EIGHTHS // 8
 
     def _promised_bytes(self) -> int:
-        return self._pool.held_bytes + sum(place.missing_bytes for place in self._places.values())
+        orphaned = sum(place.session.cache.size_bytes for place in self._places.values() if place.session.orphaned)
+        return max(0, self._pool.held_bytes - orphaned) + sum(place.missing_bytes for place in self._active())
 
     def _waiting_rows(self) -> int:
-        return sum(place.waiting_rows for place in self._places.values())
+        return sum(place.waiting_rows for place in self._active())
 
     def _likely_bytes(self, session: StageSession) -> int:
         positions = min(session.max_positions, session.known_positions + int(self._usual_growth))
@@ -213,7 +220,7 @@ class Admission:
     def _clients(self, now_s: float) -> set[NodeId]:
         """Those that have sessions here, and those that lately got none."""
         self._refused = {client: until_s for client, until_s in self._refused.items() if until_s > now_s}
-        return {place.session.client for place in self._places.values()} | set(self._refused)
+        return {place.session.client for place in self._active()} | set(self._refused)
 
     def _full(self, why: str) -> StageFull:
         """Come back when a session has probably ended."""
@@ -245,6 +252,8 @@ class _Place:
         return max(0, self.session.known_positions - max(self.most_positions, self.session.cache.length))
 
     def tenant(self, now_s: float) -> Tenant:
-        idle_s = 0.0 if self.n_waiting else now_s - self.last_s
         session = self.session
+        idle_s = 0.0 if self.n_waiting else now_s - self.last_s
+        if session.orphaned:
+            idle_s += YIELDING_IDLE_S
         return Tenant(session.client, session.generation, self.nth, session.cache.size_bytes, idle_s)

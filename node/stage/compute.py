@@ -60,7 +60,7 @@ def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession])
     for part in slices:
         session, step = part.job.work
         try:
-            session.begin()
+            session.begin(step.epoch)
             held.append(session)
             h = _enter(part, session, step)
             while not _prepare(session, part.n_rows):
@@ -76,9 +76,12 @@ def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession])
     h = model.forward_batch(h, [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready], span)
     outputs = h.split([part.n_rows for part, *_ in ready])
     for (part, session, step, _), output in zip(ready, outputs, strict=True):
+        session.cache.keep_rows(output)
         _file_pages(part, session, step)
         part.job.outputs.append(output)
     finished = [(part.job, *part.job.work) for part, *_ in ready if part.n_rows == part.job.n_left]
+    for _, session, step in finished:
+        session.note(step)
     if span.end == model.args.n_layers:
         _answer_logits(model, finished)
     else:
@@ -101,7 +104,7 @@ def _drop(session: StageSession, ready: list[Entered]) -> None:
     for entered in [entered for entered in ready if entered[1] is session]:
         ready.remove(entered)
         try:
-            session.check_open()
+            session.check_open(entered[2].epoch)
         except SwarmError as why:
             entered[0].job.error = why
 
@@ -123,7 +126,7 @@ def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
         h = model.embed(torch.tensor(ids, dtype=torch.long, device=model.device))
     model.require_loaded(session.span, session.cache.span)
     if first == 0:
-        session.cache.truncate(step.position)
+        session.rewind(step.position)
     session.cache.require_room(part.n_rows)
     return h
 

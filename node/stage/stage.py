@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,8 @@ from node.stage.batch import DECODE_ROWS
 from node.stage.compute import compute_batch
 from node.stage.config import StageConfig
 from node.stage.prefixes import Prefix
+from node.stage.queue import RecentQueue
+from node.stage.rows import rows_of
 from node.stage.scheduler import ComputeThread
 from node.stage.session import SessionKey, StageSession
 from swarm.errors import RemoteProtocolError, StageFull, StaleEpoch, SwarmError
@@ -40,6 +44,7 @@ class Stage:
         self.args = args
         self.config = config
         self.layer_time_s = 0.0
+        self.queue = RecentQueue(time.monotonic)
         self._models = models
         self._loaded: tuple[Span, ...] | None = None  # None: all of every model
         self._device = device
@@ -58,13 +63,34 @@ class Stage:
     def spans(self) -> tuple[Span, ...]:
         return tuple(sorted(self._models))
 
+    @property
+    def models(self) -> tuple[SpanModel, ...]:
+        return tuple(self._models.values())
+
     def set_loaded(self, spans: tuple[Span, ...] | None) -> None:
         """Of the hosted layers only these take sessions, until the next call; None: all of them, as at the start."""
         self._loaded = spans
 
+    def replace_models(self, models: dict[Span, SpanModel]) -> None:
+        """Host these from now on, all of them loaded. Sessions on what is hosted no longer go on until they are closed,
+        and keep their layers in memory for so long.
+        """
+        self._models = models
+        self._loaded = None
+
+    def sessions_beyond(self) -> list[StageSession]:
+        """Sessions on layers that are hosted no longer."""
+        sessions = self._admission.sessions()
+        return [s for s in sessions if not any(hosted.covers(s.span) for hosted in self._models)]
+
     @property
     def n_sessions(self) -> int:
-        return len(self._admission)
+        """Sessions that somebody steps; not those that wait for a later epoch."""
+        return sum(not session.orphaned for session in self._admission.sessions())
+
+    @property
+    def n_orphans(self) -> int:
+        return sum(session.orphaned for session in self._admission.sessions())
 
     @property
     def cache_bytes(self) -> int:
@@ -88,9 +114,11 @@ class Stage:
         n_top: int,
         prefix: Prefix | None = None,
         n_hops: int = 1,
+        fed_positions: int = 0,
         known_positions: int = 0,
     ) -> StageSession:
-        """Admit a session, whose cache grows as it is stepped; a newer epoch of a known session replaces the older one.
+        """Admit a session, whose cache grows as it is stepped; a newer epoch of a known session goes on with what the
+        older one cached of its first fed_positions, or else replaces it. Orphans give way to it.
 
         n_hops: of its whole route. known_positions: that its client has already and will feed at once.
         Raises: StaleEpoch; StageFull; RemoteProtocolError (layers not hosted here, or more positions than the model
@@ -112,15 +140,26 @@ class Stage:
         if older is not None:
             if older.epoch >= epoch:
                 raise StaleEpoch(f"epoch {epoch} of the session was opened after epoch {older.epoch}")
+            if (older.span, older.max_positions) == (span, max_positions) and min(fed_positions, older.length):
+                older.known_positions = known_positions
+                older.renew(epoch, n_top, n_hops, prefix.scope if prefix else b"", fed_positions)
+                self._admission.touch(older, 0)
+                return older
             self.close(older)
         model = self._models[hosted]
         cache = KVCache(
-            self.args, span, dtype=model.dtype, device=self._device, max_positions=max_positions, pool=self._pool
+            self.args,
+            span,
+            dtype=model.dtype,
+            device=self._device,
+            max_positions=max_positions,
+            pool=self._pool,
+            keeps_rows=span.end < self.args.n_layers,
         )
         session = StageSession(key, epoch, span, model, cache, max_positions, n_top, known_positions, n_hops)
         if prefix is not None:
             session.scope = prefix.scope
-            session.cached_positions = self._find_pages(session, prefix)
+            self._find_pages(session, prefix)
         try:
             self._admission.admit(session)
         except StageFull:
@@ -128,23 +167,44 @@ class Stage:
             raise
         return session
 
-    def adopt(self, session: StageSession, n_positions: int) -> None:
-        """Begin with n_positions of those found cached, whole pages, and release the others."""
-        assert 0 <= n_positions <= session.cached_positions and n_positions % PAGE == 0
-        session.cache.truncate(n_positions)
-        session.cache.advance(0)  # only now: a truncation must not miss what a window would have given back
-        session.cached_positions = n_positions
+    def kept(self, session: StageSession, start: int, *, in_same_steps: bool) -> Iterator[Step]:
+        """The rows from position `start` up to where this epoch begins, as steps for a next hop that begins at `start`.
+
+        in_same_steps: as they came; else a page at a time. Raises: SessionLost, StaleEpoch, at any of them.
+        """
+        epoch, end = session.epoch, session.cached_positions
+        for position, rows, page_hashes in session.kept(epoch, start, end, None if in_same_steps else PAGE):
+            yield Step(epoch, position, rows_of(rows), 0, page_hashes=page_hashes)
 
     def close(self, session: StageSession) -> None:
         """Forget a session and what it cached. Closing twice is closing once."""
         self._admission.leave(session)
         session.close()
 
-    def hand_over(self, why: SwarmError) -> None:
-        """Tell every session's client to go on elsewhere, for this reason."""
-        for session in self._admission.sessions():
+    def hand_over(self, why: SwarmError, sessions: Sequence[StageSession] | None = None) -> None:
+        """Tell the clients of these sessions, by default of all, to go on elsewhere, for this reason."""
+        for session in self._admission.sessions() if sessions is None else sessions:
             session.evict(why)
             self._admission.leave(session)
+
+    def abandon(self, session: StageSession, epoch: int) -> bool:
+        """Nobody steps this epoch any more, but a later one may go on with what is cached. -> whether anything is.
+
+        Does nothing to a session that a later epoch has taken over already.
+        """
+        if session.epoch != epoch or self._admission.get(session.key) is not session:
+            return False
+        if not session.length:
+            self.close(session)
+            return False
+        session.orphaned = True
+        self._admission.touch(session, 0)
+        return True
+
+    def close_epoch(self, session: StageSession, epoch: int) -> None:
+        """Close the session, unless a later epoch has taken it over."""
+        if session.epoch == epoch:
+            self.close(session)
 
     async def step(self, session: StageSession, step: Step) -> StepOutput:
         """Run the session's layers over one chunk and extend its cache.
@@ -159,20 +219,15 @@ class Stage:
             self._admission.promise(session, end)
         self._admission.touch(session, 1)
         try:
-            job = await self._compute.run(
-                session,
-                (id(session.model), session.span),
-                step.n_rows,
-                (session, step),
-                session.n_hops,
-                session.client,
-            )
+            group = id(session.model), session.span
+            job = await self._compute.run(session, group, step.n_rows, (session, step), session.n_hops, session.client)
         finally:
             self._admission.touch(session, -1)
         if step.n_rows == 1:
             layer_time_s = job.compute_s / len(session.span)
             self.layer_time_s += (layer_time_s - self.layer_time_s) * (0.1 if self.layer_time_s else 1.0)
         queue_s = job.started_s - job.queued_s
+        self.queue.add(queue_s)
         return StepOutput(job.answer, end, queue_s, job.compute_s)
 
     def shut_down(self) -> None:
@@ -182,9 +237,7 @@ class Stage:
         self._compute.close()
 
     def _check(self, session: StageSession, step: Step) -> None:
-        session.check_open()
-        if step.epoch != session.epoch:
-            raise StaleEpoch(f"a step of epoch {step.epoch} came into epoch {session.epoch}")
+        session.check_open(step.epoch)
         if step.position + step.n_rows > session.max_positions:
             raise RemoteProtocolError(
                 f"{step.n_rows} rows from position {step.position} on exceed the session's {session.max_positions}"
@@ -224,8 +277,8 @@ class Stage:
                 f"a mask allows no token at all, or tokens beyond the vocabulary of {self.args.vocab_size}"
             )
 
-    def _find_pages(self, session: StageSession, prefix: Prefix) -> int:
-        """Begin the session with the pages of its prefix that are here -> their positions.
+    def _find_pages(self, session: StageSession, prefix: Prefix) -> None:
+        """Begin the session with the pages of its prefix that are here.
 
         At least one position of the session stays to be computed.
         """
@@ -236,8 +289,9 @@ class Stage:
                 break
             found.append(pages)
         session.cache.adopt(found)
-        return len(found) * PAGE
+        session.cache.advance(0)  # a window gives back what it does not reach
+        session.start_with(prefix.page_hashes[: len(found)])
 
     def _session_bytes(self, span: Span, positions: int) -> int:
         dtype = next(iter(self._models.values())).dtype
-        return KVCache.size_bytes_for(self.args, span, positions, dtype)
+        return KVCache.size_bytes_for(self.args, span, positions, dtype, keeps_rows=span.end < self.args.n_layers)

@@ -50,7 +50,7 @@ class Books:
 
     def grow(self, session: StageSession, n_rows: int) -> None:
         """As the compute thread does. Raises: StageFull when the session itself must go."""
-        session.begin()
+        session.begin(1)
         try:
             while True:
                 try:
@@ -132,8 +132,23 @@ def test_one_that_stands_still_goes_before_anybody_is_refused(monkeypatch: pytes
     books.open("other", 100, 2 * PAGE)
     assert isinstance(told[0], StageFull) and "stood still" in told[0].message
     with pytest.raises(StageFull, match="stood still"):
-        idle.check_open()
+        idle.check_open(1)
     assert books.pool.held_bytes == 0
+
+
+def test_orphans_keep_nobody_out_and_give_way_first() -> None:
+    books = Books(8, max_sessions=1)
+    orphan = books.open("gone", 10, 4 * PAGE)
+    books.grow(orphan, 4 * PAGE)
+    orphan.orphaned = True
+    assert books.admission.room_for(PAGE_BYTES) == 1
+    old = books.open("here", 6 * PAGE, 7 * PAGE)
+    with pytest.raises(StageFull):
+        books.open("another", 1, 1)
+    books.grow(old, 4 * PAGE)
+    assert not orphan.was_evicted, "there was room beside it"
+    books.grow(old, 3 * PAGE)
+    assert orphan.was_evicted and len(books.admission) == 1
 
 
 @settings(max_examples=60)
