@@ -51,6 +51,7 @@ class Admission:
         self._places: dict[SessionKey, _Place] = {}
         self._n_admitted = 0
         self._usual_growth = float(PAGE)  # positions that a session came to have beyond what it was fed at first
+        self._usual_positions = 2048.0  # that a session had when it ended
         self._usual_s = 1.0  # how long a session stays
         self._refused: dict[NodeId, float] = {}  # by whom, when it stops counting
 
@@ -96,9 +97,10 @@ class Admission:
             if place is None or place.session is not session:
                 return
             del self._places[session.key]
-            if not session.was_evicted and not session.orphaned:
+            if place.most_positions and not session.was_evicted and not session.orphaned:
                 stayed_s = time.monotonic() - place.since_s
                 self._usual_s += (stayed_s - self._usual_s) / 16
+                self._usual_positions += (place.most_positions - self._usual_positions) / 16
                 growth = place.most_positions - session.known_positions
                 self._usual_growth += (max(0, growth) - self._usual_growth) / 16
 
@@ -134,8 +136,13 @@ class Admission:
         self.leave(victim)
         return victim
 
+    @property
+    def usual_positions(self) -> int:
+        """What sessions lately came to have."""
+        return max(1, int(self._usual_positions))
+
     def room_for(self, size_bytes: int) -> int:
-        """How many more sessions of such a size a newcomer might open."""
+        """How many sessions of such a size somebody might open who has none."""
         with self._lock:
             if self._waiting_rows() >= self._config.max_waiting_rows:
                 return 0

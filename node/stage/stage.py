@@ -99,11 +99,11 @@ class Stage:
 
     @property
     def free_sessions(self) -> int:
-        """How many more sessions of a typical length (2048 positions, or the whole context if shorter) would be
-        admitted.
+        """How many more sessions would be admitted, of those that had none here yet and of the usual length (2048
+        positions before any has ended, or the whole context if shorter).
         """
-        typical = sum(self._session_bytes(span, min(2048, self.args.max_positions)) for span in self._models)
-        return self._admission.room_for(typical)
+        positions = min(self._admission.usual_positions, self.args.max_positions)
+        return self._admission.room_for(sum(self._session_bytes(span, positions) for span in self._models))
 
     def open(
         self,

@@ -24,6 +24,7 @@ BENCHES = (
     "distribute",
     "gateway",
     "quality",
+    "overload",
 )
 
 
@@ -46,6 +47,7 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     parity    decode, prefill and logits of the same weights in one process, against transformers
     gateway   1, 8 and 32 streams through the HTTP gateway, against the Python client without it
     distribute  one seed of 20 MB/s and up to eight nodes; time to the first layer; what hashing and seeding cost
+    overload  four and ten times what a node can do at once: goodput, refusals, memory, a light client beside a flood
     quality   perplexity and right answers of the embedded release in fp32, bf16, int8 and int4
     fetch     how much a node of a quarter of the layers fetches; download rate against aria2c
     """
