@@ -93,7 +93,8 @@ def next_batch(
 
     group: whose jobs; by default the oldest job's. time: of a client, in rows; the least goes first. Decode rows come
     first, up to max_rows, of max_decoding sessions at most; prompts share what is left of max_rows, or prompt_rows
-    beside rows of others, a client's oldest first. A session's second job waits for its first.
+    beside rows of others, a client's oldest first; the oldest of all gets TURN_ROWS in any case. A session's second job
+    waits for its first.
     """
     if not waiting:
         return []
@@ -122,8 +123,12 @@ def next_batch(
 
 
 def _share(prompts: Sequence[Job], left: int, turns: _Turns) -> list[Slice]:
-    """So many rows of the prompts, TURN_ROWS at a turn."""
+    """So many rows of the prompts, TURN_ROWS at a turn; the oldest one has the first, so that none is left out."""
     rows = dict.fromkeys(prompts, 0)
+    for job in prompts[:1]:
+        rows[job] = min(TURN_ROWS, job.n_left, left)
+        left -= rows[job]
+        turns.take(job.client, rows[job])
     for job in turns.of(prompts, lambda job: rows[job] == job.n_left):
         n = min(TURN_ROWS, job.n_left - rows[job], left)
         rows[job] += n
@@ -132,6 +137,16 @@ def _share(prompts: Sequence[Job], left: int, turns: _Turns) -> list[Slice]:
         if left == 0:
             break
     return [Slice(job, n) for job, n in rows.items() if n]
+
+
+def who_sits_out(waiting: Sequence[Job], time: Callable[[Hashable], float]) -> frozenset[Hashable]:
+    """Clients that had so much more than another, whose prompt waits, that they would have had more even after it."""
+    prompts = [job for job in waiting if not job.is_decode]
+    if not prompts:
+        return frozenset()
+    first = min(prompts, key=lambda job: time(job.client))
+    after = time(first.client) + first.n_left
+    return frozenset(client for client in {job.client for job in waiting} if time(client) >= after)
 
 
 class _Turns:

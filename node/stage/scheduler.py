@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from node.stage.batch import BatchConfig, Job, Slice, next_batch
+from node.stage.batch import BatchConfig, Job, Slice, next_batch, who_sits_out
 from node.stage.shares import FairClock
 from swarm.errors import SessionLost
 
@@ -40,6 +40,7 @@ class ComputeThread:
         self._served: dict[Hashable, int] = {}  # the last batch of each group
         self._n_batches = 0
         self._clock = FairClock()
+        self._sat_out: frozenset[Hashable] = frozenset()  # clients that the last batch left out
         self._lately = (0.0, 0.0)  # seconds and rows of the last batches
         self._wake = threading.Condition()
         self._closed = False
@@ -140,17 +141,20 @@ class ComputeThread:
 
     def _next_batch(self) -> list[Slice]:
         """Of a group of the client that is furthest behind; of its groups the one that was served least lately: a long
-        prompt of one must not hold up another's tokens.
+        prompt of one must not hold up another's tokens. Whoever had much more than that client leaves it a batch to
+        itself, but never two in a row.
         """
+        self._sat_out = who_sits_out(self._waiting, self._clock.time) - self._sat_out
+        waiting = [job for job in self._waiting if job.client not in self._sat_out]
         behind: dict[Hashable, float] = {}
-        for job in self._waiting:
+        for job in waiting:
             served = self._clock.time(job.client)
             behind[job.group] = min(served, behind.get(job.group, served))
         group = min(behind, key=lambda group: (behind[group], self._served.get(group, -1)))
         self._served = {g: n for g, n in self._served.items() if g in behind}
         self._n_batches += 1
         self._served[group] = self._n_batches
-        batch = next_batch(self._waiting, self._config, self._share_of_pipeline(group), group, self._clock.time)
+        batch = next_batch(waiting, self._config, self._share_of_pipeline(group), group, self._clock.time)
         rows: Counter[Hashable] = Counter()
         for part in batch:
             rows[part.job.client] += part.n_rows

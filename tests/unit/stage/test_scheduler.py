@@ -130,19 +130,19 @@ async def test_a_light_clients_prompt_is_in_the_next_batch_however_much_of_a_flo
         go_on.acquire(timeout=30)
 
     thread = ComputeThread(compute, CONFIG)
-    flood = [asyncio.create_task(thread.run(f"f{nth}", "g", 40, None, client="flood")) for nth in range(20)]
+    flood = [asyncio.create_task(thread.run(f"f{nth}", "g", 40, None, client="flood")) for nth in range(40)]
     await asyncio.sleep(0)
     go_on.release(8)
     async with asyncio.timeout(30):
         while len(batches) < 9:
             await asyncio.sleep(0)
-    light = asyncio.create_task(thread.run("light", "g", 16, None, client="light"))
+    light = asyncio.create_task(thread.run("light", "g", 50, None, client="light"))
     await asyncio.sleep(0)
     go_on.release()
     async with asyncio.timeout(30):
         while len(batches) < 10:
             await asyncio.sleep(0)
-    assert ("light", 16) in batches[9], "it waits for the batch that ran, and for no more"
+    assert batches[9] == [("light", 50)], "it waits for the batch that ran, and then has one to itself"
     go_on.release(100)
     await asyncio.gather(light, *flood)
     thread.close()

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.stage.batch import BatchConfig, Job, next_batch
+from node.stage.batch import TURN_ROWS, BatchConfig, Job, next_batch, who_sits_out
 from node.stage.shares import RESERVED_PART, YIELDING_IDLE_S, FairClock, Tenant, may_have, who_yields
 
 CONFIG = BatchConfig(max_rows=64, prompt_rows=32)
@@ -100,15 +100,19 @@ def test_whoever_is_left_waiting_was_served_as_much_as_those_who_got_a_turn(
     rows = {part.job: part.n_rows for part in batch}
     prompts = [one for one in waiting if not one.is_decode]
     hungry = {str(one.client) for one in prompts if rows.get(one, 0) < one.n_rows}
-    fed = {str(one.client) for one in prompts if one in rows}
+    if prompts:
+        assert rows[prompts[0]] >= min(TURN_ROWS, prompts[0].n_rows), "the oldest is never left out"
+    fed = {str(one.client) for one in prompts[1:] if one in rows}
     for client in fed:
         for other in hungry:
-            assert taken[client] - 16 <= taken[other]
+            assert taken[client] - 2 * TURN_ROWS <= taken[other]
 
 
 @given(n_light=st.integers(1, 512), n_flood=st.integers(1, 12), n_before=st.integers(16, 30), decode=st.integers(0, 12))
 def test_a_newcomers_prompt_goes_ahead_of_a_flood(n_light: int, n_flood: int, n_before: int, decode: int) -> None:
-    """It takes as many batches as it has slices, however many prompts and tokens of the flood wait."""
+    """It takes as many batches as it has slices, however many prompts and tokens of the flood wait, whose oldest prompt
+    moves on too.
+    """
     clock = FairClock()
 
     def flood() -> list[Job]:
@@ -130,8 +134,17 @@ def test_a_newcomers_prompt_goes_ahead_of_a_flood(n_light: int, n_flood: int, n_
     while light.n_left:
         light.n_done += serve([*flood(), light]).get(light, 0)
         n_batches += 1
-    room = CONFIG.max_rows - decode if light.is_decode else CONFIG.prompt_rows
+    room = CONFIG.max_rows - decode if light.is_decode else CONFIG.prompt_rows - TURN_ROWS
     assert n_batches == -(-n_light // room)
+
+
+def test_who_had_much_more_sits_out_for_a_prompt_and_nobody_else() -> None:
+    waiting = [job("flood", "decode", 1), job("chat", "decode", 1), job("light", "prompt", 200)]
+    times = {"flood": 900.0, "chat": 100.0, "light": 0.0}
+    assert who_sits_out(waiting, lambda client: times[str(client)]) == {"flood"}
+    assert who_sits_out(waiting[:2], lambda client: times[str(client)]) == frozenset(), "tokens need no batch alone"
+    assert who_sits_out([*waiting[:2], job("light", "long", 900)], lambda client: times[str(client)]) == {"flood"}
+    assert who_sits_out([*waiting[:2], job("light", "long", 901)], lambda client: times[str(client)]) == frozenset()
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 600), min_size=1), max_size=60))
