@@ -1,8 +1,8 @@
 """overload: one node that is asked for four and ten times what it can do at once.
 
-Its clients are processes of their own (crowd.py): one that asks for many at once and tries again when it is refused, and
-a light one that asks for one short answer after another. Capacity is the node's --max-sessions; prompts and answers are
-of different lengths, and together take more cache than there is.
+Its clients are processes of their own (crowd.py): one that asks for many at once and tries again when it is refused,
+and a light one that asks for one short answer after another. Capacity is the node's --max-sessions; prompts and answers
+are of different lengths, and together take more cache than there is.
 """
 
 from __future__ import annotations
