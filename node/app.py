@@ -257,8 +257,7 @@ class _Node:
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=self._on_progress,
             on_loaded=self._on_loaded,
-            make_room=lambda pieces: self._torrents.drop(self._download, pieces),
-            disk_bytes=self._config.disk_bytes,
+            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, self._config.disk_bytes),
         )
 
     def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> dict[Span, SpanModel]:

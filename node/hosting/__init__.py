@@ -8,11 +8,9 @@ from node.hosting.choice import choose_span, free_memory_bytes
 from node.hosting.key_slot import own_key
 from node.hosting.loading import FetchProgress, host, load_part, servable
 from node.hosting.numerics import numerics_of, settle_profile
-from node.hosting.room import choose_evictions
 
 __all__ = [
     "FetchProgress",
-    "choose_evictions",
     "choose_span",
     "free_memory_bytes",
     "host",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.hosting.memory import give_back_freed_memory
-from node.hosting.room import choose_evictions
 from node.model import SpanModel
 from node.weights import LazyTensors
 from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
@@ -48,24 +47,21 @@ async def host(
     stall_timeout_s: float,
     on_progress: Callable[[FetchProgress], None],
     on_loaded: Callable[[tuple[Span, ...]], None],
-    make_room: Callable[[Sequence[int]], Awaitable[None]] | None = None,
-    disk_bytes: int = 0,
+    make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
 ) -> None:
     """Fetch and load the models' spans. Layers are wanted and loaded in order; the small files come too, for others to
     find here.
 
-    on_loaded: told after each part which layers can be served now, ends included. disk_bytes: the most that the release
-    may take on disk, 0 for no limit; make_room gives up the pieces of layers hosted no longer, to stay below it.
-    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
+    on_loaded: told after each part which layers can be served now, ends included. make_room: told all pieces that are
+    hosted, before any of them is wanted.
+    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease; BadArgument where there is no room.
     """
     spans = tuple(models)
     pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
     plan = plan_fetch(layout, pieces, spans)
     await download.checked()
-    if disk_bytes and make_room is not None:
-        have = [piece for piece in range(torrent.n_pieces) if download.has(piece)]
-        others = download.availability() or [0] * torrent.n_pieces
-        await make_room(choose_evictions(have, plan.all_pieces, pieces.bytes_in, others, disk_bytes))
+    if make_room is not None:
+        await make_room(plan.all_pieces)
     await download.want(_priorities(plan))
     loaded: set[int | str] = set()
 

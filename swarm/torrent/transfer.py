@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,14 @@ class Transfer:
     def want(self, priorities: dict[int, int]) -> None:
         self.note_wanted(priorities)
         self.handle.prioritize_pieces(list(priorities.items()))
+
+    def unwant(self, pieces: Collection[int]) -> None:
+        """Request these no longer; what is here of them stays."""
+        gone = self.wanted.keys() & pieces
+        self.n_wanted_missing -= len(gone - self.have)
+        for piece in gone:
+            del self.wanted[piece]
+        self.handle.prioritize_pieces([(piece, 0) for piece in gone])
 
     def ask_status(self) -> None:
         """Have n_status_updates grow soon, with the state of then."""
