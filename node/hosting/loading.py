@@ -5,7 +5,8 @@ the first ones serve while the rest is on its way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import dataclasses
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,9 @@ class FetchProgress:
     pieces_here: int
     pieces_planned: int
 
+    def as_event(self) -> dict[str, int | float]:
+        return dataclasses.asdict(self)
+
 
 async def host(
     download: Download,
@@ -48,12 +52,14 @@ async def host(
     on_progress: Callable[[FetchProgress], None],
     on_loaded: Callable[[tuple[Span, ...]], None],
     make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
+    keep: Sequence[Span] = (),
 ) -> None:
     """Fetch and load the models' spans. Layers are wanted and loaded in order; the small files come too, for others to
     find here.
 
     on_loaded: told after each part which layers can be served now, ends included. make_room: told all pieces that are
-    hosted, before any of them is wanted.
+    hosted from now on, before any of them is wanted. keep: spans that are hosted beside these, whose pieces stay; the
+    layout holds them too.
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease; BadArgument where there is no room.
     """
     spans = tuple(models)
@@ -61,7 +67,7 @@ async def host(
     plan = plan_fetch(layout, pieces, spans)
     await download.checked()
     if make_room is not None:
-        await make_room(plan.all_pieces)
+        await make_room(plan_fetch(layout, pieces, (*spans, *keep)).all_pieces)
     await download.want(_priorities(plan))
     loaded: set[int | str] = set()
 
@@ -95,6 +101,18 @@ async def host(
         reporter.cancel()
         await asyncio.gather(reporter, return_exceptions=True)
     on_progress(progress())
+
+
+def regroup(models: Iterable[SpanModel], spans: Iterable[Span]) -> dict[Span, SpanModel]:
+    """Models of these spans out of the layers that others have loaded, which stay as they are: nothing is copied."""
+    old = list(models)
+    new = {}
+    for span in spans:
+        model = SpanModel(old[0].args, span, old[0].numerics, device=old[0].device)
+        for other in old:
+            model.share(other)
+        new[span] = model
+    return new
 
 
 def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[int | str]) -> tuple[Span, ...]:

@@ -57,7 +57,7 @@ class Download:
         self.magnet = magnet
         self.save_dir = save_dir
         self.transfer = transfer
-        self.hosted: set[int] = set()  # what this process wants, without other processes of the folder
+        self.hosted: set[int] = set()  # what this process wants, of all that the folder's processes want
         self.disk_bytes = 0  # the most that the torrent may take on disk, 0: unbounded
         self.peers: dict[Address, None] = {}  # whom the caller named: dialled again when no peer is left
         self._resume_file = resume_file

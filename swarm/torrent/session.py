@@ -172,19 +172,19 @@ class TorrentSession:
         return download
 
     async def make_room(self, download: Download, pieces: Iterable[int], disk_bytes: int) -> None:
-        """From now on the torrent takes at most disk_bytes on disk (0: unbounded), `pieces`, wanted next, included.
+        """From now on these pieces are hosted here, and the torrent takes disk_bytes at most on disk (0: unbounded).
 
-        Whenever what the folder's processes want changes, other pieces are given up, those that most peers have first.
-        Their tightest bound counts. Raises: BadArgument where `pieces` and what the others want do not fit.
+        Whenever what the folder's processes host changes, other pieces are given up, those that most peers have first.
+        Their tightest bound counts. Raises: BadArgument where `pieces` and what the others host do not fit.
         """
         self._running()
         await download.checked()
-        hosted = set(pieces)
         if isinstance(download.transfer, FollowedTransfer):
-            download.transfer.bound(disk_bytes, hosted)
-        download.disk_bytes = disk_bytes
-        if (keeper := self._keepers.get(download)) is not None:
-            await self._trimmer.trim(download, keeper, hosted)
+            download.transfer.host(set(pieces), disk_bytes)
+        elif (keeper := self._keepers.get(download)) is not None:
+            self._trimmer.host(download, keeper, set(pieces), disk_bytes)
+            await self._trimmer.trim(download, keeper)
+        download.hosted, download.disk_bytes = set(pieces), disk_bytes
 
     async def drop(self, download: Download, pieces: Iterable[int]) -> None:
         """Give up verified pieces that nobody here wants, and the room that they take on disk.

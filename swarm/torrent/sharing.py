@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -232,17 +232,21 @@ class FollowedTransfer(Transfer):
         self._say()
         self.poll()  # what the keeper gave up before it could read this is no longer here
 
-    def bound(self, disk_bytes: int, hosted: set[int]) -> None:
-        """From now on the folder shall take disk_bytes at most (0: unbounded); the keeper sees to it.
+    def host(self, pieces: set[int], disk_bytes: int) -> None:
+        """These are hosted here from now on, and the folder takes disk_bytes at most (0: unbounded).
 
-        hosted: what this process is about to want. Raises: BadArgument where that and what the others of the folder
-        host take more than the least of their bounds.
+        The keeper sees to it. Raises: BadArgument where they do not fit beside what the folder's other processes host.
         """
         assert self.torrent is not None
         limit, others = self._hosted_by_all(self.torrent.n_pieces)
-        check_room(hosted | others, self.torrent.bytes_in, tightest((disk_bytes, limit)))
+        own = set(self.wanted)  # among what all want, where nobody else wants it too
+        check_room(pieces | (others - own), self.torrent.bytes_in, tightest((disk_bytes, limit)))
+        self.unwant(own - pieces)
         self._disk_bytes = disk_bytes
         self._say()
+
+    def unwant(self, pieces: Collection[int]) -> None:
+        self.forget_wanted(pieces)
 
     def _hosted_by_all(self, n_pieces: int) -> tuple[int, set[int]]:
         """(the folder's bound, what its processes host), as the keeper last wrote it."""
@@ -255,7 +259,8 @@ class FollowedTransfer(Transfer):
 
     def _say(self) -> None:
         text = json.dumps({"disk_bytes": self._disk_bytes, "wanted": list(self.wanted.items())}).encode()
-        os.pwrite(self._wants_file.fileno(), text, 0)  # it only grows
+        os.pwrite(self._wants_file.fileno(), text, 0)
+        os.ftruncate(self._wants_file.fileno(), len(text))  # read in between, it is no list, and is read again
 
     def ask_status(self) -> None:
         self.n_status_updates += 1

@@ -153,11 +153,15 @@ class Transfer:
 
     def unwant(self, pieces: Collection[int]) -> None:
         """Request these no longer; what is here of them stays."""
+        self.handle.prioritize_pieces([(piece, 0) for piece in self.forget_wanted(pieces)])
+
+    def forget_wanted(self, pieces: Collection[int]) -> set[int]:
+        """Those of the pieces that were wanted until now."""
         gone = self.wanted.keys() & pieces
         self.n_wanted_missing -= len(gone - self.have)
         for piece in gone:
             del self.wanted[piece]
-        self.handle.prioritize_pieces([(piece, 0) for piece in gone])
+        return gone
 
     def ask_status(self) -> None:
         """Have n_status_updates grow soon, with the state of then."""

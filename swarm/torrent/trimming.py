@@ -21,7 +21,13 @@ class Trimmer:
         self._drop = drop
         self._trimming = asyncio.Lock()
 
-    async def trim(self, download: Download, keeper: Keeper, to_come: Collection[int]) -> None:
+    def host(self, download: Download, keeper: Keeper, pieces: set[int], disk_bytes: int) -> None:
+        """These pieces are what this process hosts from now on. Raises: BadArgument where they do not fit."""
+        check_room(pieces | keeper.hosted, download.torrent.bytes_in, keeper.limit(disk_bytes))
+        download.hosted, download.disk_bytes = pieces, disk_bytes
+        download.transfer.unwant(download.transfer.wanted.keys() - pieces - keeper.hosted)
+
+    async def trim(self, download: Download, keeper: Keeper, to_come: Collection[int] = ()) -> None:
         """Give up what is too much beside what is hosted and what is to come. Raises: BadArgument, TransferError."""
         async with self._trimming:
             if not (limit := keeper.limit(download.disk_bytes)):

@@ -119,15 +119,14 @@ async def test_what_a_keeper_gave_up_is_fetched_again_for_a_follower(tmp_path: P
 
 
 async def test_a_followers_bound_holds_for_the_folder(tmp_path: Path, torrent: Torrent) -> None:
-    """The keeper gives up what nobody wants before it fetches what the follower wants, and never the other way round."""
+    """The keeper gives up what nobody hosts before it fetches what the follower wants."""
     async with session() as seeder, session() as keeper, session() as follower, session() as third:
         await seeder.seed(torrent, tmp_path / "seed")
         magnet = torrent.magnet([Address("127.0.0.1", seeder.port)])
         first = await keeper.add(torrent, tmp_path / "out", peers=magnet.peers)
         await first.want(dict.fromkeys(range(20), 4))
         await first.wait_for(range(20), stall_timeout_s=20)
-        first.hosted -= set(range(10))  # as a node that starts again with other layers
-        first.transfer.unwant(range(10))
+        await keeper.make_room(first, range(10, 20), 0)  # as a node that moves to other layers
         second = await follower.add(magnet, tmp_path / "out")
         await second.metadata(20)
         await follower.make_room(second, range(20, 28), 20 * PIECE)
@@ -147,6 +146,12 @@ async def test_a_followers_bound_holds_for_the_folder(tmp_path: Path, torrent: T
         await newcomer.wait_for([28, 29], stall_timeout_s=20)
         assert not any(map(first.has, range(10)))
 
+        await follower.make_room(second, range(5), 20 * PIECE)  # it moves, and is a follower still
+        await second.want(dict.fromkeys(range(5), 4))
+        await second.wait_for(range(5), stall_timeout_s=20)
+        assert sum(map(first.has, range(N_PIECES))) == 20
+        assert all(map(first.has, (*range(5), *range(10, 20), 28, 29)))
+
 
 async def test_the_rarest_pieces_are_given_up_last(tmp_path: Path, torrent: Torrent) -> None:
     async with session() as seeder, session() as other, session() as leecher:
@@ -161,8 +166,6 @@ async def test_the_rarest_pieces_are_given_up_last(tmp_path: Path, torrent: Torr
         async with asyncio.timeout(20):
             while first.availability()[:20] != [1] * 5 + [2] * 10 + [1] * 5:
                 await first.transfer.changed(0.5)
-        first.hosted.clear()  # as a node that starts again with other layers
-        first.transfer.unwant(range(20))
         await leecher.make_room(first, [30], 10 * PIECE)
         assert [piece for piece in range(20) if first.has(piece)] == [1, 2, 3, 4, 15, 16, 17, 18, 19]
 
