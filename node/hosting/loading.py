@@ -21,8 +21,9 @@ from swarm.torrent import Download, Torrent
 @dataclass(frozen=True, slots=True)
 class FetchProgress:
     """needed_bytes: of the hosted tensors and the small files. planned_bytes: the whole pieces that carry them.
-    have_bytes: verified and on disk. fetched_bytes: payload that this run got over the network. release_bytes: the
-    whole release. pieces_here: of those planned. Rates are bytes per second.
+    have_bytes: verified and on disk. fetched_bytes: payload that this run got over the network. found_bytes: of those
+    planned, what is here without that. release_bytes: the whole release. pieces_here: of those planned. Rates are bytes
+    per second.
     """
 
     layers_loaded: int
@@ -31,6 +32,7 @@ class FetchProgress:
     planned_bytes: int
     have_bytes: int
     fetched_bytes: int
+    found_bytes: int
     release_bytes: int
     download_rate: float
     upload_rate: float
@@ -73,6 +75,7 @@ async def host(
 
     def progress() -> FetchProgress:
         status = download.status()
+        here = [piece for piece in plan.all_pieces if download.has(piece)]
         return FetchProgress(
             sum(isinstance(part, int) for part in loaded),
             sum(map(len, spans)),
@@ -80,11 +83,12 @@ async def host(
             plan.fetched_bytes,
             status.have_bytes,
             status.fetched_bytes,
+            max(0, torrent.bytes_in(here) - status.fetched_bytes),
             torrent.total_bytes,
             status.download_rate,
             status.upload_rate,
             status.n_peers,
-            sum(map(download.has, plan.all_pieces)),
+            len(here),
             len(plan.all_pieces),
         )
 
