@@ -244,7 +244,7 @@ def admission_options(verb: Verb) -> Verb:
         "accepted",
         multiple=True,
         metavar="NAME",
-        help="Say that a licence which is not free for every use (mrl, mnpl) covers yours (repeatable).",
+        help="Say that a licence which is not known to be free for every use (mrl, mnpl) covers yours (repeatable).",
     )
     @publisher_option
     @functools.wraps(verb)
