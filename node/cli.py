@@ -102,6 +102,7 @@ def node() -> None:
     type=click.IntRange(0),
     default=0,
     envvar="SWARM_THREADS",
+    show_envvar=True,
     help="Threads to compute with; 0: all cores.",
 )
 @click.option(

@@ -10,7 +10,7 @@ import click
 
 from swarm.cli.console import format_percent, format_size, note, out_console, print_json
 from swarm.cli.generation import open_client
-from swarm.cli.options import Reach, client_options, json_option, node_options
+from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
 from swarm.routing import layer_ranges
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from swarm.client import SwarmStatus
+    from swarm.client.admission import Admission
     from swarm.facts import NodeFact
 
 STATUS_SCHEMA = "swarm.status/1"
@@ -32,15 +33,18 @@ STRIP_WIDTH = 64
 @click.argument("magnet")
 @node_options
 @client_options
+@publisher_option
 @json_option
-def status(magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, as_json: bool) -> None:
+def status(
+    magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, admission: Admission, as_json: bool
+) -> None:
     """Show the nodes of a release: state, layers, address, profile, how much of that each has, how much it fetched for
     it in this run (the rest was on its machine), and its share ratio: bytes given by bytes taken, over all runs.
 
     Exits with 4 when there are no nodes.
     """
     deadline_s = time.monotonic() + timeout_s
-    with open_client(magnet, reach, timeout_s, data_dir) as client:
+    with open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client:
         while not (seen := client.status()).nodes and time.monotonic() < deadline_s:
             time.sleep(ASK_AGAIN_S)
     if as_json:

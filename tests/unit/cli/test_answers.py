@@ -33,11 +33,11 @@ ROUTE = Route(
 
 
 class FakeStream:
-    """Gives these texts, one a token; an exception among them is raised in its place."""
+    """Gives these texts, one a token; an exception among them is raised in its place. had: those of an earlier run."""
 
-    def __init__(self, texts: Sequence[str | BaseException]) -> None:
+    def __init__(self, texts: Sequence[str | BaseException], had: Sequence[str] = ()) -> None:
         self._texts = texts
-        self.shown: list[str] = []
+        self.shown: list[str] = list(had)
         self.is_cancelled = False
 
     def __iter__(self) -> Iterator[TokenEvent]:
@@ -182,6 +182,16 @@ def test_a_journal_is_passed_on_and_resumed(monkeypatch: pytest.MonkeyPatch, tmp
     journal.write_text("{}")
     assert run(monkeypatch, client, "generate", MAGNET, "--resume", str(journal)).stdout == "y\n"
     assert client.journals == [journal, journal]
+
+
+def test_a_journal_at_its_end_gives_its_whole_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    journal.write_text("{}")
+    client = FakeClient()
+    monkeypatch.setattr(client, "resume", lambda _: FakeStream([], had=["Par", "is."]))
+    result = run(monkeypatch, client, "generate", MAGNET, "--resume", str(journal))
+    assert (result.exit_code, result.stdout) == (0, "Paris.\n")
+    assert "the journal was at its end" in result.stderr
 
 
 @pytest.mark.parametrize(
