@@ -25,6 +25,9 @@ class NodeFact:
     spans: hosted layers, sorted and disjoint; those of a joining node are what it is about to host.
     loaded_spans: of a joining node, the parts of `spans` that are loaded and take sessions already.
     layer_time_s: measured seconds for one token through one hosted layer, 0.0 while unknown.
+    placed_at_s: when it chose its spans, by its own clock; 0.0 where its owner did. leaving_spans: parts of the spans
+    that it is about to give up, and serves until then. throughput: tokens per second that it can take through all of
+    its layers, by compute and link; 0.0 while unknown. queue_s: what a token lately waited there for its turn.
     needed_bytes / fetched_bytes: of the release, what it hosts and what this run of the node fetched for it so far.
     """
 
@@ -45,6 +48,10 @@ class NodeFact:
     fetched_bytes: int = 0
     version: str = ""
     loaded_spans: tuple[Span, ...] = ()
+    placed_at_s: float = 0.0
+    leaving_spans: tuple[Span, ...] = ()
+    throughput: float = 0.0
+    queue_s: float = 0.0
 
     def __post_init__(self) -> None:
         if any(span.end > self.n_layers for span in self.spans):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import torch
 from node.model import PAGE, KVCache, PagePool, SpanModel
 from node.stage.compute import compute_batch
 from node.stage.prefixes import Prefix
+from node.stage.queue import RecentQueue
 from node.stage.rows import rows_of
 from node.stage.scheduler import BatchConfig, ComputeThread
 from node.stage.session import SessionKey, StageSession
@@ -67,6 +69,7 @@ class Stage:
         self.args = args
         self.config = config
         self.layer_time_s = 0.0
+        self.queue = RecentQueue(time.monotonic)
         self._models = models
         self._loaded: tuple[Span, ...] | None = None  # None: all of every model
         self._device = device
@@ -80,9 +83,24 @@ class Stage:
     def spans(self) -> tuple[Span, ...]:
         return tuple(sorted(self._models))
 
+    @property
+    def models(self) -> tuple[SpanModel, ...]:
+        return tuple(self._models.values())
+
     def set_loaded(self, spans: tuple[Span, ...] | None) -> None:
         """Of the hosted layers only these take sessions, until the next call; None: all of them, as at the start."""
         self._loaded = spans
+
+    def replace_models(self, models: dict[Span, SpanModel]) -> None:
+        """Host these from now on, all of them loaded. Sessions on what is hosted no longer go on until they are closed,
+        and keep their layers in memory for so long.
+        """
+        self._models = models
+        self._loaded = None
+
+    def sessions_beyond(self) -> list[StageSession]:
+        """Sessions on layers that are hosted no longer."""
+        return [s for s in self._sessions.values() if not any(hosted.covers(s.span) for hosted in self._models)]
 
     @property
     def n_sessions(self) -> int:
@@ -233,6 +251,7 @@ class Stage:
             layer_time_s = job.compute_s / len(session.span)
             self.layer_time_s += (layer_time_s - self.layer_time_s) * (0.1 if self.layer_time_s else 1.0)
         queue_s = job.started_s - job.queued_s
+        self.queue.add(queue_s)
         return StepOutput(job.answer, step.position + step.n_rows, queue_s, job.compute_s)
 
     def shut_down(self) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from swarm.errors import RemoteProtocolError
 from swarm.facts import NodeFact, NodeState, SignedFact
-from swarm.terms import Infohash
+from swarm.terms import Infohash, Span
 from swarm.wire.checks import (
     MAX_COUNTER,
     MAX_LAYERS,
@@ -23,6 +23,7 @@ from swarm.wire.checks import (
     check_profile,
     check_seconds,
     check_span,
+    check_throughput,
     parse,
     printable,
 )
@@ -66,6 +67,10 @@ def encode_fact(fact: NodeFact) -> bytes:
         fetched_bytes=fact.fetched_bytes,
         version=fact.version[:MAX_VERSION_CHARACTERS],
         loaded_spans=map(to_wire_span, fact.loaded_spans),
+        placed_at_s=fact.placed_at_s,
+        leaving_spans=map(to_wire_span, fact.leaving_spans),
+        throughput=fact.throughput,
+        queue_s=fact.queue_s,
     ).SerializeToString(deterministic=True)
 
 
@@ -100,7 +105,16 @@ def decode_fact(payload: bytes) -> NodeFact:
         fetched_bytes=check_number(wire.fetched_bytes, 0, MAX_COUNTER, "fetched_bytes"),
         version=printable(wire.version, MAX_VERSION_CHARACTERS),
         loaded_spans=loaded_spans,
+        placed_at_s=check_seconds(wire.placed_at_s, "placed_at_s"),
+        leaving_spans=_leaving(wire, n_layers),
+        throughput=check_throughput(wire.throughput),
+        queue_s=check_seconds(wire.queue_s, "queue_s"),
     )
+
+
+def _leaving(wire: pb.NodeFact, n_layers: int) -> tuple[Span, ...]:
+    check(len(wire.leaving_spans) <= MAX_SPANS, f"a fact of {len(wire.leaving_spans)} spans to leave")
+    return tuple(check_span(span, n_layers) for span in wire.leaving_spans)
 
 
 def encode_signed_fact(signed: SignedFact) -> bytes:

@@ -155,6 +155,10 @@ def facts(draw: st.DrawFn) -> NodeFact:
         needed_bytes=draw(counters),
         fetched_bytes=draw(counters),
         version=draw(st.sampled_from(["", "0.1.0", "1.0.0+local"])),
+        placed_at_s=draw(st.floats(min_value=0, max_value=1e11)),
+        leaving_spans=loaded,
+        throughput=draw(st.floats(min_value=0, max_value=2**29, width=32)),
+        queue_s=draw(seconds),
     )
 
 
@@ -463,6 +467,12 @@ def test_results_out_of_bounds_are_refused(data: bytes) -> None:
         {"torrent_port": 65536},
         {"needed_bytes": 2**63},
         {"version": "x" * 9000},
+        {"placed_at_s": -1.0},
+        {"leaving_spans": [stage_pb2.Span(start=0, end=5)]},
+        {"leaving_spans": [stage_pb2.Span(start=0, end=1)] * 65},
+        {"throughput": INF},
+        {"throughput": 1e10},
+        {"queue_s": NAN},
     ],
 )
 def test_facts_out_of_bounds_are_refused(changes: dict[str, Any]) -> None:
