@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from swarm.routing.costs import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, Links
 from swarm.routing.coverage import coverage, layer_ranges
+from swarm.routing.mend import mend_route
 from swarm.routing.plan import plan_route, route_cost_s
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Links",
     "coverage",
     "layer_ranges",
+    "mend_route",
     "plan_route",
     "route_cost_s",
 ]
