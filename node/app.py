@@ -21,16 +21,17 @@ from node.hosting import (
     free_memory_bytes,
     host,
     numerics_of,
-    outward_host,
     own_key,
     pick_device,
     settle_profile,
 )
 from node.model import SpanModel
-from node.server import Door, FactsHandler, SessionHandler, Statement
+from node.reach import ReachKeeper
+from node.server import DialBack, Door, FactsHandler, RelayConfig, RelayHandler, SessionHandler, Statement
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
+from swarm.client.reach import Reach, Verdict
 from swarm.client.release import fetch_metadata, read_admitted_layout
 from swarm.discovery import Discovery
 from swarm.errors import BadArgument
@@ -44,9 +45,12 @@ from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 SHARING_INTERVAL_S = 10.0
 """How often a node says what it gave, when that changed."""
 
+MAPPING_TIMEOUT_S = 3.0
+"""How long to wait for a router before the first fact names an address; a later answer comes with the next one."""
+
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, layout, serving, progress, ready, sharing,
-draining, stopped.
+"""(event name, its fields): started, metadata, provenance, listening, reach, layout, serving, progress, ready,
+sharing, draining, stopped.
 """
 
 
@@ -60,6 +64,7 @@ class NodeApp:
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
         self.network = self.network.with_torrent_settings(config.torrent_settings)
+        self.listen = config.listen or Address("127.0.0.1" if self.network.name == "loopback" else "0.0.0.0", 0)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
         self._node: _Node | None = None
@@ -90,6 +95,7 @@ class NodeApp:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not serving.done():
                     await node.drain()
+                    await node.leave()
             finally:
                 stopping.cancel()
                 serving.cancel()
@@ -111,21 +117,22 @@ class _Node:
         self._torrents = torrents
         self._download = download
         self._dialer = dialer
-        self.said = Statement(
-            key, app.magnet.infohash, app.config.listen, torrents.port, app.config.profile, __version__
-        )
+        self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
         self._door = Door()
+        if app.config.relay_rate:
+            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
         self.discovery = Discovery(
             app.magnet.infohash,
             RpcFactsPort(dialer),
             app.network.discovery,
-            rendezvous=torrents if app.network.torrent.dht else None,
+            rendezvous=app.network.rendezvous(torrents),
             static_peers=app.config.peers,
             own=self.own_fact,
-            announces=app.network.name == "loopback" or not app.config.listen.is_loopback,
+            announces=app.network.name == "loopback" or not app.listen.is_loopback,
         )
+        self.said.discovery = self.discovery
 
     async def join_and_serve(self, stack: AsyncExitStack) -> None:
         config, event = self._config, self._app.on_event
@@ -143,14 +150,15 @@ class _Node:
             issue(self._key),
             self._app.network.rpc,
             stage=self._door,
-            node=FactsHandler(self.discovery, self.own_fact),
+            node=FactsHandler(self.discovery, self.own_fact, DialBack(self._dialer, self.own_fact)),
+            relay=self.said.relay,
         )
         self._server = server
-        bound = await server.start(config.listen)
+        bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
-        address = config.advertise or (Address(outward_host(), bound.port) if bound.is_unspecified else bound)
-        self.said.address, self.said.n_layers = address, args.n_layers  # from here on there is a fact to tell
-        event("listening", {"listen": str(bound), "address": str(address)})
+        await self._come_within_reach(bound, stack)
+        self.said.n_layers = args.n_layers  # from here on there is a fact to tell
+        event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
         spans = self.said.spans = await self._choose(args)
         event(
             "layout",
@@ -162,7 +170,7 @@ class _Node:
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
-        event("ready", {"address": str(address), "spans": [str(s) for s in spans], **fetched})
+        event("ready", {"address": str(self.said.reach.address), "spans": [str(s) for s in spans], **fetched})
         sharing = asyncio.create_task(self._tell_sharing())
         stack.push_async_callback(_cancel, sharing)
         await exchanging  # for as long as the node lives
@@ -179,6 +187,12 @@ class _Node:
         while self._stage.n_sessions and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
 
+    async def leave(self) -> None:
+        """Tell others that this node is gone, so that nobody waits for its last fact to expire."""
+        self.said.state = NodeState.LEFT
+        self.said.withdraw()
+        await self.discovery.say_goodbye()
+
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
         return self.said.signed(self.discovery.config.fact_ttl_s)
@@ -188,6 +202,20 @@ class _Node:
         return 0 if self._stage is None else self._stage.n_sessions
 
     # -- steps of joining ----------------------------------------------------------------------------------------
+
+    async def _come_within_reach(self, bound: Address, stack: AsyncExitStack) -> None:
+        """Find out where others dial this node, and go on finding out. On one machine nothing stands in between."""
+        config, network = self._config, self._app.network.name
+        mapping = self._torrents.map_port(bound.port) if not bound.is_loopback else None
+        if mapping is not None:
+            await mapping.settle(MAPPING_TIMEOUT_S)
+        keeper = ReachKeeper(
+            self._key.node_id, self._dialer, self.discovery, bound, self._on_reach,
+            network=network, advertise=config.advertise, mapping=mapping,
+        )  # fmt: skip
+        self.said.reach = Reach(keeper.address)
+        if config.advertise is not None or not bound.is_loopback:
+            stack.push_async_callback(_cancel, asyncio.create_task(keeper.run()))
 
     async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
         stall_timeout_s = self._config.stall_timeout_s
@@ -254,7 +282,9 @@ class _Node:
         self._stage.set_loaded(spans)
         if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
-            self._app.on_event("serving", {"address": str(self.said.address), "loaded_spans": [str(s) for s in spans]})
+            self._app.on_event(
+                "serving", {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
+            )
             self._change(NodeState.JOINING)
 
     async def _tell_sharing(self) -> None:
@@ -281,6 +311,14 @@ class _Node:
     def _on_progress(self, progress: FetchProgress) -> None:
         self.said.progress = progress
         self._app.on_event("progress", progress.as_event())
+
+    def _on_reach(self, reach: Reach, verdict: Verdict) -> None:
+        if reach != self.said.reach:
+            self.said.reach = reach
+            self.said.withdraw()
+            self.discovery.announce_change()
+            fields = {"address": str(reach.address), "reachability": reach.reachability.value, "relay": reach.relay}
+            self._app.on_event("reach", {**fields, "problem": verdict.problem, "n_asked": verdict.n_answers})
 
     def _change(self, state: NodeState) -> None:
         self.said.state = state

@@ -7,7 +7,7 @@ tensor is in memory twice. Knows torrents and models; knows no sessions, no gRPC
 from node.hosting.choice import choose_span
 from node.hosting.key_slot import own_key
 from node.hosting.loading import FetchProgress, host, load_part, servable
-from node.hosting.machine import free_memory_bytes, outward_host, pick_device
+from node.hosting.machine import free_memory_bytes, pick_device
 from node.hosting.numerics import numerics_of, settle_profile
 from node.hosting.room import choose_evictions
 
@@ -19,7 +19,6 @@ __all__ = [
     "host",
     "load_part",
     "numerics_of",
-    "outward_host",
     "own_key",
     "pick_device",
     "servable",

@@ -117,7 +117,7 @@ class AsyncClient:
             self.magnet.infohash,
             RpcFactsPort(self._dialer),
             self._network.discovery,
-            rendezvous=self._torrent if self._network.torrent.dht else None,
+            rendezvous=self._network.rendezvous(self._torrent),
             static_peers=self._peers,
         )
         self._release: ClientRelease | None = None

@@ -9,12 +9,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from swarm.discovery import DiscoveryConfig
+from swarm.discovery import DiscoveryConfig, Rendezvous
 from swarm.errors import BadArgument
-from swarm.facts import SignedFact
+from swarm.facts import Answer, Known, SignedFact
 from swarm.rpc import Dialer, RpcConfig
-from swarm.terms import Address, Infohash, NodeId
-from swarm.torrent import TorrentConfig, with_settings
+from swarm.terms import Address, Infohash
+from swarm.torrent import TorrentConfig, TorrentSession, with_settings
 
 NETWORKS = ("loopback", "lan", "wan")
 
@@ -56,6 +56,10 @@ class NetworkConfig:
         """The same with BitTorrent payload limits, bytes/s; 0: unbounded."""
         return replace(self, torrent=replace(self.torrent, upload_rate=upload_rate, download_rate=download_rate))
 
+    def rendezvous(self, torrents: TorrentSession) -> tuple[Rendezvous, ...]:
+        """Where nodes and those who look for them meet on this network."""
+        return (DhtRendezvous(torrents),) if self.torrent.dht else ()
+
 
 @dataclass(frozen=True, slots=True)
 class RpcFactsPort:
@@ -64,7 +68,21 @@ class RpcFactsPort:
     dialer: Dialer
 
     async def exchange(
-        self, address: Address, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
-    ) -> tuple[NodeId, Sequence[SignedFact]]:
+        self, address: Address, release: Infohash, facts: Sequence[SignedFact], known: Known, timeout_s: float
+    ) -> Answer:
         connection = await self.dialer.connect(address)
-        return connection.node_id, await connection.exchange(release, facts, timeout_s)
+        return await connection.exchange(release, facts, timeout_s, known)
+
+
+@dataclass(frozen=True, slots=True)
+class DhtRendezvous:
+    """Discovery's door to the DHT."""
+
+    torrents: TorrentSession
+    name: str = "DHT"
+
+    async def announce(self, key: bytes, port: int) -> bool:
+        return await self.torrents.dht_announce(key, port)
+
+    async def look_up(self, key: bytes, timeout_s: float) -> set[Address]:
+        return await self.torrents.dht_look_up(key, timeout_s)

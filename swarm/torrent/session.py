@@ -23,10 +23,11 @@ from swarm.torrent.http_pieces import read_missing
 from swarm.torrent.local import check_sizes, files_with, make_folder
 from swarm.torrent.lonely import Loneliness
 from swarm.torrent.magnet import Magnet
+from swarm.torrent.mapping import PortMapping, PortMappings
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.pump import AlertPump
 from swarm.torrent.rates import rates_now
-from swarm.torrent.reach import LEFT_OUT, allows_url, fix_port, resolve
+from swarm.torrent.reach import allows_url, fix_port, note_sources, resolve
 from swarm.torrent.rendezvous import Rendezvous
 from swarm.torrent.resume import dropped_params, resume_path, starting_params
 from swarm.torrent.sharing import FolderLock, FollowedTransfer, Keeper
@@ -55,6 +56,7 @@ class TorrentSession:
         self._lonely: dict[Any, Loneliness] = {}
         self._keepers: dict[Download, Keeper] = {}
         self._followed: set[Download] = set()  # fetched by another process of this machine
+        self._mappings = PortMappings()
         self._adding = asyncio.Lock()
         self._background = Background()
 
@@ -102,6 +104,7 @@ class TorrentSession:
         self._pump = self._rendezvous = None
         self._downloads.clear()
         self._lonely.clear()
+        self._mappings.clear()
         self._port = 0
         holder = [self._session]
         self._session = None
@@ -141,7 +144,7 @@ class TorrentSession:
         return self._admit(params, magnet, torrent, save_dir, resume_file=file)
 
     def _follow(self, magnet: Magnet, torrent: Torrent | None, save_dir: Path) -> Download:
-        transfer = FollowedTransfer(save_dir, magnet.infohash, torrent, Attempts(self._describe_dht))
+        transfer = FollowedTransfer(save_dir, magnet.infohash, torrent, Attempts(self.describe_dht))
         download = Download(transfer, magnet, save_dir, resume_file=None, dial=self._dial)
         self._followed.add(download)
         return download
@@ -202,6 +205,11 @@ class TorrentSession:
         await download.checked()
         await download.save_resume()
 
+    def map_port(self, port: int) -> PortMapping:
+        """Ask the router to forward this TCP port to this machine, where the config allows that."""
+        self._running()
+        return self._mappings.add(self._session, port)
+
     async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
         """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
         rendezvous = self._running()
@@ -223,29 +231,19 @@ class TorrentSession:
                     download.transfer.on_alert(alert)
                     touched.add(download)
             elif isinstance(alert, lt.state_update_alert):
-                touched |= self._take_statuses(alert.status)
+                for status in alert.status:
+                    if (download := self._downloads.get(status.handle)) is not None:
+                        download.transfer.on_status(status)
+                        touched.add(download)
             else:
                 self._take(alert)
         for download in touched:
             download.transfer.wake()
 
-    def _take_statuses(self, statuses: list[Any]) -> set[Download]:
-        touched = set()
-        for status in statuses:
-            download = self._downloads.get(status.handle)
-            if download is not None:
-                download.transfer.on_status(status)
-                touched.add(download)
-        return touched
-
     def _take(self, alert: Any) -> None:
-        if isinstance(alert, lt.listen_succeeded_alert):
-            self._listening.succeeded(alert)
-        elif isinstance(alert, lt.listen_failed_alert):
-            self._listening.failed(alert)
-        elif self._rendezvous is None:
+        if self._listening.on_alert(alert) or self._mappings.on_alert(alert) or self._rendezvous is None:
             return
-        elif isinstance(alert, lt.dht_get_peers_reply_alert):
+        if isinstance(alert, lt.dht_get_peers_reply_alert):
             self._rendezvous.on_peers(alert)
         elif isinstance(alert, lt.dht_stats_alert) and self._rendezvous.on_stats(alert):
             for handle in self._downloads:
@@ -333,14 +331,11 @@ class TorrentSession:
         resume_file: Path | None = None,
         extra_flags: int = 0,
     ) -> Download:
-        attempts = Attempts(self._describe_dht)
-        for url in magnet.trackers:
-            attempts.tracker(url, "not asked yet" if self._allows_url(url) else LEFT_OUT)
+        attempts = Attempts(self.describe_dht)
         params.trackers = [url for url in magnet.trackers if self._allows_url(url)]
         params.tracker_tiers = list(range(len(params.trackers)))
-        for url in magnet.web_seeds:
-            attempts.web_seed(url, "no complaint so far" if self._allows_url(url) else LEFT_OUT)
         params.url_seeds = [url for url in magnet.web_seeds if self._allows_url(url)]
+        note_sources(self.config, magnet, attempts)
         params.save_path = str(save_dir)
         flags = params.flags & ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused | lt.torrent_flags.upload_mode)
         if torrent is None:
@@ -367,7 +362,8 @@ class TorrentSession:
     def _allows_url(self, url: str) -> bool:
         return allows_url(self.config, url)
 
-    def _describe_dht(self) -> str:
+    def describe_dht(self) -> str:
+        """For people: how many DHT nodes answer."""
         return "off" if not self.config.dht or self._rendezvous is None else self._rendezvous.describe(self.config)
 
     def _dial(self, download: Download, addresses: Iterable[Address]) -> None:

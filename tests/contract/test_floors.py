@@ -29,7 +29,7 @@ FLOORS = (
     # floor 3
     ("swarm.client", "node.stage", "node.hosting"),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
-    ("node.server", "swarm"),
+    ("node.server", "node.reach", "swarm"),
     # It serves what the client offers, and tells the public version.
     ("swarm.gateway",),
     # floor 5, and the composition root in its own order
