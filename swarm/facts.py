@@ -38,6 +38,9 @@ class NodeFact:
     address of a node that nobody can dial: the relay's, with the node as its target. relay: that relay's id.
     relay_places: how many more nodes it would be a relay for.
     rtts: (id_tag, seconds) of the nodes nearest to it, as it measured them, nearest first.
+    placed_at_s: when it chose its spans, by its own clock; 0.0 where its owner did. leaving_spans: parts of the spans
+    that it is about to give up, and serves until then. throughput: tokens per second that it can take through all of
+    its layers, by compute and link; 0.0 while unknown. queue_s: what a token lately waited there for its turn.
     needed_bytes / fetched_bytes: of the release, what it hosts and what this run of the node fetched for it so far.
     """
 
@@ -62,6 +65,10 @@ class NodeFact:
     relay: NodeId | None = None
     relay_places: int = 0
     rtts: tuple[tuple[int, float], ...] = ()
+    placed_at_s: float = 0.0
+    leaving_spans: tuple[Span, ...] = ()
+    throughput: float = 0.0
+    queue_s: float = 0.0
 
     def __post_init__(self) -> None:
         if any(span.end > self.n_layers for span in self.spans):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NewType
 
@@ -91,6 +91,16 @@ def merge_spans(spans: list[Span] | tuple[Span, ...]) -> tuple[Span, ...]:
         else:
             merged.append(span)
     return tuple(merged)
+
+
+def subtract_spans(spans: Iterable[Span], gone: Iterable[Span]) -> tuple[Span, ...]:
+    """The layers of spans that are not among those gone, as sorted, disjoint spans."""
+    left = list(spans)
+    for taken in gone:
+        cut = [(span.start, min(span.end, taken.start)) for span in left]
+        cut += [(max(span.start, taken.end), span.end) for span in left]
+        left = [Span(start, end) for start, end in cut if start < end]
+    return merge_spans(left)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -15,7 +15,7 @@ from swarm.errors import SwarmError
 from swarm.facts import NodeFact, Reachability
 from swarm.rpc import Connection, Dialer, let_in
 from swarm.terms import Address, NodeId
-from swarm.torrent import PortMapping
+from swarm.torrent import PortMapping, TorrentSession
 
 log = logging.getLogger("swarm.node")
 
@@ -28,19 +28,22 @@ ASK_AGAIN_S = 1.0
 AVOID_S = 60.0
 """How long a relay that failed is not asked again while there are others."""
 
+MAPPING_TIMEOUT_S = 3.0
+"""How long to wait for a router before the first fact names an address; a later answer comes with the next one."""
+
 OnReach = Callable[[Reach, Verdict], None]
 
 
 class ReachKeeper:
     """Runs for as long as its task lives, and calls on_reach with every change.
 
-    listening: the port that this node serves. advertise: what the user says that others dial. mapping: the router's, if
-    it was asked. network: loopback, lan or wan.
+    listening: the port that this node serves. advertise: what the user says that others dial. network: loopback, lan or
+    wan.
     """
 
     def __init__(
         self, node_id: NodeId, dialer: Dialer, discovery: Discovery, listening: Address, on_reach: OnReach, *,
-        network: str, advertise: Address | None = None, mapping: PortMapping | None = None,
+        network: str, advertise: Address | None = None,
     ) -> None:  # fmt: skip
         self._node_id = node_id
         self._dialer = dialer
@@ -49,7 +52,7 @@ class ReachKeeper:
         self._on_reach = on_reach
         self._network = network
         self._advertise = advertise
-        self._mapping = mapping
+        self._mapping: PortMapping | None = None
         self._verdict = Verdict(Reachability.UNKNOWN)
         self._failed: dict[NodeId, float] = {}  # relays, and until when to leave them alone (monotonic)
 
@@ -59,6 +62,13 @@ class ReachKeeper:
         return own_address(
             self._listening, self._advertise, None if self._mapping is None else self._mapping.now.address
         )
+
+    async def begin(self, torrents: TorrentSession) -> Reach:
+        """What to say before anybody has dialled this node; asks the router to let them, where there may be one."""
+        if not self._listening.is_loopback:
+            self._mapping = torrents.map_port(self._listening.port)
+            await self._mapping.settle(MAPPING_TIMEOUT_S)
+        return Reach(self.address)
 
     async def run(self) -> None:
         relaying: asyncio.Task[None] | None = None

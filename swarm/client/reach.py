@@ -53,6 +53,12 @@ class Verdict:
     n_answers: int = 0
 
 
+def reach_fields(reach: Reach, verdict: Verdict) -> dict[str, str | int | None]:
+    """For programs: a node's reach, and what it is known by."""
+    known = {"reachability": reach.reachability.value, "problem": verdict.problem, "n_asked": verdict.n_answers}
+    return {"address": str(reach.address), "relay": reach.relay, **known}
+
+
 def is_inside(host: str) -> bool:
     """The host is of a network that the internet does not route to."""
     try:

@@ -8,6 +8,7 @@ load between clients beyond refusing full nodes.
 from __future__ import annotations
 
 from swarm.routing.coverage import coverage, layer_ranges
+from swarm.routing.mend import mend_route
 from swarm.routing.plan import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, plan_route
 
-__all__ = ["DEFAULT_LAYER_TIME_S", "HOP_OVERHEAD_S", "coverage", "layer_ranges", "plan_route"]
+__all__ = ["DEFAULT_LAYER_TIME_S", "HOP_OVERHEAD_S", "coverage", "layer_ranges", "mend_route", "plan_route"]

@@ -12,10 +12,17 @@ from urllib.parse import unquote
 
 import grpc
 
-from swarm.errors import DeadlineExceeded, ListenError, LocalProtocolError, RemoteProtocolError, SwarmError
+from swarm.errors import (
+    DeadlineExceeded,
+    ListenError,
+    LocalProtocolError,
+    NodeUnreachable,
+    RemoteProtocolError,
+    SwarmError,
+)
 from swarm.facts import Known, SignedFact
 from swarm.identity import TlsIdentity
-from swarm.messages import Failure, Open, Opened, Result, Step
+from swarm.messages import Failure, Leave, Open, Opened, Result, Step
 from swarm.rpc import paths
 from swarm.rpc.callers import Callers
 from swarm.rpc.config import RpcConfig, server_options
@@ -48,7 +55,9 @@ class StageHandler(Protocol):
     """Both are cancelled when the caller cancels, disconnects or passes its deadline: clean up in `finally`."""
 
     def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId, /) -> AsyncIterator[Opened | Failure]:
-        """Serve one session until `steps` ends. `steps` raises RemoteProtocolError for a frame that is no Step."""
+        """Serve one session until `steps` ends, which is when its caller leaves it. `steps` raises NodeUnreachable when
+        the caller is gone without leaving, and RemoteProtocolError for a frame that is no Step.
+        """
         ...
 
     def results(self, session_id: SessionId, epoch: int, caller: NodeId, /) -> AsyncIterator[Result]: ...
@@ -271,11 +280,13 @@ class _Steps:
     async def __anext__(self) -> Step:
         frame = await self._context.read()
         if frame is grpc.aio.EOF:
+            raise NodeUnreachable("the caller went away without leaving the session")
+        request = decode_run_request(frame)
+        if isinstance(request, Leave):
             raise StopAsyncIteration
-        step = decode_run_request(frame)
-        if not isinstance(step, Step):
+        if isinstance(request, Open):
             raise RemoteProtocolError("a second Open in one Run")
-        return step
+        return request
 
 
 async def _received(context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:

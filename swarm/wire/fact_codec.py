@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from swarm.facts import NodeFact, NodeState, Reachability, SignedFact
+from swarm.terms import Span
 from swarm.wire.checks import (
     MAX_COUNTER,
     MAX_LAYERS,
@@ -19,6 +20,7 @@ from swarm.wire.checks import (
     check_profile,
     check_seconds,
     check_span,
+    check_throughput,
     parse,
     printable,
 )
@@ -75,6 +77,10 @@ def encode_fact(fact: NodeFact) -> bytes:
         relay_places=fact.relay_places,
         rtt_tags=[tag for tag, _ in fact.rtts[:MAX_RTTS]],
         rtts_s=[rtt_s for _, rtt_s in fact.rtts[:MAX_RTTS]],
+        placed_at_s=fact.placed_at_s,
+        leaving_spans=map(to_wire_span, fact.leaving_spans),
+        throughput=fact.throughput,
+        queue_s=fact.queue_s,
     ).SerializeToString(deterministic=True)
 
 
@@ -119,7 +125,16 @@ def decode_fact(payload: bytes) -> NodeFact:
         rtts=tuple(
             (tag, check_seconds(rtt_s, "an RTT")) for tag, rtt_s in zip(wire.rtt_tags, wire.rtts_s, strict=True)
         ),
+        placed_at_s=check_seconds(wire.placed_at_s, "placed_at_s"),
+        leaving_spans=_leaving(wire, n_layers),
+        throughput=check_throughput(wire.throughput),
+        queue_s=check_seconds(wire.queue_s, "queue_s"),
     )
+
+
+def _leaving(wire: pb.NodeFact, n_layers: int) -> tuple[Span, ...]:
+    check(len(wire.leaving_spans) <= MAX_SPANS, f"a fact of {len(wire.leaving_spans)} spans to leave")
+    return tuple(check_span(span, n_layers) for span in wire.leaving_spans)
 
 
 def encode_signed_fact(signed: SignedFact) -> bytes:
