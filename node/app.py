@@ -111,6 +111,7 @@ class NodeApp:
         dialer = Dialer(issue(key), self.network.rpc)
         stack.push_async_callback(dialer.close)
         node = _Node(self, key, torrents, download, dialer)
+        stack.push_async_callback(node.discovery.close)
         stack.push_async_callback(download.save_resume)
         return node
 
@@ -138,7 +139,7 @@ class _Node:
             app.magnet.infohash,
             RpcFactsPort(dialer),
             app.network.discovery,
-            rendezvous=app.network.rendezvous(torrents),
+            rendezvous=app.network.rendezvous(torrents, app.listen),
             static_peers=app.config.peers,
             own=self.own_fact,
             announces=app.network.name == "loopback" or not app.listen.is_loopback,

@@ -206,3 +206,15 @@ class Profile:
     def satisfies(self, wanted: Profile) -> bool:
         """Whether a node of this profile can serve a session of the wanted one: its promise may be more, never less."""
         return wanted in (self, self.base)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about this machine that was looked at. state: 'ok'; 'note', where it could be better; 'bad', where it
+    keeps a node from serving; 'unknown', where nobody could say. mend: what to do about it, '' where nothing need be.
+    """
+
+    name: str
+    state: str
+    says: str
+    mend: str = ""

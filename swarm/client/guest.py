@@ -148,6 +148,7 @@ class AsyncClient:
         if self._exchanging is not None:
             self._exchanging.cancel()
             await asyncio.gather(self._exchanging, return_exceptions=True)
+        await self._discovery.close()
         await self._dialer.close()
         await self._torrent.close()
 

@@ -9,7 +9,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from swarm.discovery import DiscoveryConfig, Rendezvous
+from swarm.client.reach import outward_host
+from swarm.discovery import DiscoveryConfig, LanRendezvous, Rendezvous
 from swarm.errors import BadArgument
 from swarm.facts import Answer, Known, SignedFact
 from swarm.rpc import Dialer, RpcConfig
@@ -56,9 +57,13 @@ class NetworkConfig:
         """The same with BitTorrent payload limits, bytes/s; 0: unbounded."""
         return replace(self, torrent=replace(self.torrent, upload_rate=upload_rate, download_rate=download_rate))
 
-    def rendezvous(self, torrents: TorrentSession) -> tuple[Rendezvous, ...]:
-        """Where nodes and those who look for them meet on this network."""
-        return (DhtRendezvous(torrents),) if self.torrent.dht else ()
+    def rendezvous(self, torrents: TorrentSession, listen: Address | None = None) -> tuple[Rendezvous, ...]:
+        """Where nodes and those who look for them meet on this network. listen: multicast is kept to its interface."""
+        places: list[Rendezvous] = [DhtRendezvous(torrents)] if self.torrent.dht else []
+        if self.name == "lan":
+            is_bound = listen is not None and not listen.is_unspecified
+            places.append(LanRendezvous([listen.host if listen is not None and is_bound else outward_host()]))
+        return tuple(places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +91,6 @@ class DhtRendezvous:
 
     async def look_up(self, key: bytes, timeout_s: float) -> set[Address]:
         return await self.torrents.dht_look_up(key, timeout_s)
+
+    async def close(self) -> None:
+        """The session is not this one's to close."""

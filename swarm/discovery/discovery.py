@@ -17,10 +17,13 @@ from swarm.discovery.rtts import RttBook
 from swarm.discovery.signing import rendezvous_key
 from swarm.discovery.table import FactTable
 from swarm.errors import NodeUnreachable, SwarmError
-from swarm.facts import MAX_TAG, Known, NodeFact, Reachability, SignedFact
+from swarm.facts import MAX_TAG, Known, NodeFact, NodeState, Reachability, SignedFact
 from swarm.terms import Address, Infohash, NodeId, id_tag
 
 log = logging.getLogger("swarm.discovery")
+
+ANNOUNCE_CHECK_S = 0.5
+"""Between two looks at whether this node has something to announce."""
 
 CHECKED_AT_ONCE = 16
 """Signatures, at about 0.1 ms each, before others of the event loop have their turn."""
@@ -157,20 +160,23 @@ class Discovery:
 
     async def run(self) -> None:
         """Exchange for as long as the task lives. A round that fails is the network's business: the next one comes."""
-        announced_s: dict[str, float] = {}
         pause_s = min(self.config.first_interval_s, self.config.exchange_interval_s)
-        while True:
-            await self._announce(announced_s)
-            self._wake.clear()
-            try:
-                await self._round()
-            except Exception:  # the top of a daemon's loop: no round may be the last
-                log.exception("a round of discovery failed")
-            with contextlib.suppress(TimeoutError):
-                # wait_for of Python 3.11 loses a cancellation that meets a wake
-                async with asyncio.timeout(pause_s * random.uniform(0.75, 1.25)):
-                    await self._wake.wait()
-            pause_s = min(2 * pause_s, self.config.exchange_interval_s)
+        announcing = asyncio.create_task(self._keep_announced())
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._round()
+                except Exception:  # the top of a daemon's loop: no round may be the last
+                    log.exception("a round of discovery failed")
+                with contextlib.suppress(TimeoutError):
+                    # wait_for of Python 3.11 loses a cancellation that meets a wake
+                    async with asyncio.timeout(pause_s * random.uniform(0.75, 1.25)):
+                        await self._wake.wait()
+                pause_s = min(2 * pause_s, self.config.exchange_interval_s)
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
 
     async def say_goodbye(self, timeout_s: float = 1.0) -> None:
         """Tell this node's last word to some that were met; they pass it on."""
@@ -180,6 +186,10 @@ class Discovery:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._ask_all(some, set())
+
+    async def close(self) -> None:
+        """Leave the meeting places."""
+        await asyncio.gather(*(place.close() for place in self._rendezvous))
 
     def describe_attempts(self) -> str:
         """What was tried and how it ended, for people."""
@@ -197,19 +207,22 @@ class Discovery:
         if random.random() < 0.1:
             await self._ask_all(self._some(await self._look_up()), set(known))
 
-    async def _announce(self, announced_s: dict[str, float]) -> None:
-        """Leave this node's address wherever that is due. announced_s: when it was last taken, by rendezvous."""
-        own = self._own()
-        if own is None or not self._announces or own.fact.address.target:
-            return
-        if own.fact.reachability is Reachability.UNREACHABLE:
-            return
-        for rendezvous in self._rendezvous:
-            since_s = time.monotonic() - announced_s.get(rendezvous.name, float("-inf"))
-            if since_s < self.config.announce_interval_s:
-                continue
-            if await rendezvous.announce(rendezvous_key(self.release), own.fact.address.port):
-                announced_s[rendezvous.name] = time.monotonic()
+    async def _keep_announced(self) -> None:
+        """Leave this node's address at every rendezvous, again whenever that is due; rounds do not wait for it."""
+        announced_s: dict[str, float] = {}  # when it was last taken, by rendezvous
+        while self._announces and self._rendezvous:
+            own = self._own()
+            port = own.fact.address.port if own is not None and _can_be_dialled(own.fact) else 0
+            for place in self._rendezvous if port else ():
+                since_s = time.monotonic() - announced_s.get(place.name, float("-inf"))
+                if since_s < self.config.announce_interval_s:
+                    continue
+                try:
+                    if await place.announce(rendezvous_key(self.release), port):
+                        announced_s[place.name] = time.monotonic()
+                except SwarmError as error:
+                    log.info("%s took no announcement: %s", place.name, error.message)
+            await asyncio.sleep(min(self.config.exchange_interval_s, ANNOUNCE_CHECK_S))
 
     async def _look_up(self) -> list[Address]:
         timeout_s = self.config.look_up_timeout_s
@@ -287,6 +300,11 @@ class Discovery:
     def _is_own(self, address: Address) -> bool:
         own = self._own()
         return own is not None and own.fact.address == address
+
+
+def _can_be_dialled(fact: NodeFact) -> bool:
+    is_here = fact.state is not NodeState.LEFT and not fact.address.target
+    return is_here and fact.reachability is not Reachability.UNREACHABLE
 
 
 def _nothing() -> SignedFact | None:

@@ -23,6 +23,8 @@ class Rendezvous(Protocol):
 
     async def look_up(self, key: bytes, timeout_s: float) -> set[Address]: ...
 
+    async def close(self) -> None: ...
+
 
 class FactsPort(Protocol):
     """Asks one node for the facts that it knows."""

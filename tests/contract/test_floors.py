@@ -51,6 +51,7 @@ SOLE_IMPORTERS = {
     "starlette": ("swarm.gateway",),
     "uvicorn": ("swarm.gateway",),
     "prometheus_client": ("swarm.gateway",),
+    "zeroconf": ("swarm.discovery",),
     "torch": ("node",),
     "transformers": (),
     "swarm.wire.v1": ("swarm.wire", "swarm.rpc"),

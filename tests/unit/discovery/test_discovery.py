@@ -52,6 +52,9 @@ class World:
         self.told_ports.append(port)
         return True
 
+    async def close(self) -> None:
+        raise NotImplementedError
+
     async def look_up(self, key: bytes, timeout_s: float) -> set[Address]:
         return set(self.announced)
 
@@ -204,5 +207,5 @@ async def test_only_who_can_be_dialled_is_announced() -> None:
         d = Discovery(
             RELEASE, world, DiscoveryConfig(), rendezvous=[world], static_peers=peers, own=lambda signed=signed: signed
         )
-        await until_told(world, d, 1)
+        await until_told(world, d, 2)
         assert world.told_ports == told
