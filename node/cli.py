@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from node.cli_events import progress_words, tell, tell_placement
 from node.cli_running import status, stop
 from swarm.cli.console import (
     ProgressMeter,
-    format_duration,
-    format_percent,
-    format_rate,
-    format_size,
     note,
     print_event,
 )
@@ -54,6 +51,19 @@ class SpanType(click.ParamType[Span]):
             return Span.parse(value)
         except BadArgument as error:
             self.fail(error.message, param, ctx)
+
+
+class RelayRateType(click.ParamType[int]):
+    """`off`, or bytes per second."""
+
+    name = "BYTES/S|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "off":
+            return 0
+        if isinstance(value, int) or (value.isdecimal() and int(value) > 0):
+            return int(value)
+        self.fail(f"{value!r} is neither `off` nor a number of bytes per second", param, ctx)
 
 
 @click.group()
@@ -94,9 +104,8 @@ node.add_command(stop)
 @click.option(
     "--listen",
     type=ADDRESS,
-    default="127.0.0.1:0",
-    show_default=True,
-    help="Where to serve; 0.0.0.0:PORT lets other machines in.",
+    help="Where to serve. Default: any free port, of this machine alone with --network loopback, else of all "
+    "interfaces.",
 )
 @click.option("--advertise", type=ADDRESS, help="The address that others dial, when it is not the one listened on.")
 @click.option(
@@ -107,6 +116,7 @@ node.add_command(stop)
     type=click.IntRange(0),
     default=0,
     envvar="SWARM_THREADS",
+    show_envvar=True,
     help="Threads to compute with; 0: all cores.",
 )
 @click.option(
@@ -131,6 +141,14 @@ node.add_command(stop)
     default=0,
     metavar="BYTES",
     help="The most that the release may take on disk; pieces of layers no longer hosted go first. 0: unbounded.",
+)
+@click.option(
+    "--relay",
+    "relay_rate",
+    type=RelayRateType(),
+    default="4000000",
+    show_default=True,
+    help="Pass on so much for nodes that nobody can dial, encrypted from end to end; `off`: nothing.",
 )
 @click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
@@ -164,13 +182,14 @@ def start(
     quantisation: str | None,
     profile: str | None,
     device: str,
-    listen: Address,
+    listen: Address | None,
     advertise: Address | None,
     torrent_port: int,
     threads: int,
     cache_budget: int,
     memory_bytes: int,
     disk_bytes: int,
+    relay_rate: int,
     max_sessions: int,
     drain_timeout_s: float,
     upload_rate: int,
@@ -217,6 +236,7 @@ def start(
         cache_budget_bytes=cache_budget,
         memory_bytes=memory_bytes,
         disk_bytes=disk_bytes,
+        relay_rate=relay_rate,
         max_sessions=max_sessions,
         drain_timeout_s=drain_timeout_s,
         upload_rate=upload_rate,
@@ -261,7 +281,7 @@ async def _propose(config: NodeConfig, as_json: bool) -> None:
     if as_json:
         print_event(EVENTS, "placement", **fields)
         return
-    _tell_placement(fields)
+    tell_placement(fields)
     click.echo(" ".join(f"--layers {span}" for span in fields["spans"]))
 
 
@@ -288,7 +308,7 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
                 showing.enter_context(meter)
             elif event in ("ready", "draining", "handing_over", "stopped"):
                 showing.close()
-            _tell(config, event, fields)
+            tell(event, fields)
 
     def on_signal() -> None:
         if stop.is_set():
@@ -310,67 +330,3 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
         raise Interrupted(
             "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
         )
-
-
-def _tell_placement(fields: dict[str, Any]) -> None:
-    time_ms, tokens_per_s = 1e3 * fields["layer_time_s"], fields["throughput"]
-    note(f"layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
-    note(f"a token takes {time_ms:.3g} ms through a layer here, so {tokens_per_s:.3g} tokens/s through all of them")
-
-
-def progress_words(fields: dict[str, Any]) -> str:
-    """Rates, peers, layers and, where it can be known, the time that is left."""
-    down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
-    words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
-    words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
-    n_missing = fields["pieces_planned"] - fields["pieces_here"]
-    if n_missing and fields["download_rate"]:
-        missing_bytes = n_missing * fields["planned_bytes"] / fields["pieces_planned"]
-        words.append(f"{format_duration(missing_bytes / fields['download_rate'])} left")
-    return ", ".join(words)
-
-
-def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
-    """One event in words."""
-    match event:
-        case "started":
-            note(f"swarm {fields['version']}, node {fields['node_id']}, BitTorrent port {fields['torrent_port']}")
-        case "metadata":
-            size, piece = format_size(fields["total_bytes"]), format_size(fields["piece_size"])
-            note(f"release {fields['name']}, {size} in pieces of {piece}")
-        case "provenance":
-            note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")
-        case "listening" if config.listen.is_loopback:
-            note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
-        case "listening":
-            note(f"listening on {fields['listen']}, dialled as {fields['address']}")
-        case "placement":
-            _tell_placement(fields)
-        case "moving":
-            note(f"moving to layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
-        case "moved":
-            note(f"serving layers {', '.join(fields['spans'])}")
-        case "layout":
-            note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
-        case "serving":
-            note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
-        case "ready":
-            needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
-            share = format_percent(fetched, whole)
-            came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
-            note(f"needed {format_size(needed)}, {came}")
-            note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
-        case "sharing":
-            given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
-            words = f", share ratio {ratio:.2f}" if ratio is not None else ""
-            note(f"gave {given} to {fields['n_peers']} peers, {format_rate(fields['upload_rate'])}{words}")
-        case "draining" if fields["sessions"]:
-            n_sessions = fields["sessions"]
-            note(
-                f"draining {n_sessions} session{'s' if n_sessions != 1 else ''}, for {fields['timeout_s']:g} s at most"
-            )
-        case "handing_over" if fields["sessions"]:
-            n_sessions = fields["sessions"]
-            note(f"{n_sessions} session{'s' if n_sessions != 1 else ''} left: told to go on at other nodes")
-        case "stopped":
-            note("stopped; the same command goes on with what is here")

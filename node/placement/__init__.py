@@ -11,7 +11,7 @@ from __future__ import annotations
 from node.placement.decide import decide, place
 from node.placement.moves import Part, plan_move
 from node.placement.survey import Survey, survey
-from node.placement.values import Assignment, Budget, PlacementConfig, Standing
+from node.placement.values import Assignment, Budget, PlacementConfig, Standing, placement_fields
 
 __all__ = [
     "Assignment",
@@ -22,6 +22,7 @@ __all__ = [
     "Survey",
     "decide",
     "place",
+    "placement_fields",
     "plan_move",
     "survey",
 ]

@@ -5,11 +5,23 @@ ended it; and that an error anywhere on the route reaches the client with the ho
 walked, but neither how layers compute (node.stage) nor how bytes travel (swarm.rpc).
 """
 
+from node.server.dial_back import DialBack
 from node.server.door import Door
 from node.server.drain import drain
 from node.server.facts import FactsHandler
 from node.server.noting import NoteKeeper
+from node.server.relay import RelayConfig, RelayHandler
 from node.server.sessions import SessionHandler
 from node.server.statement import Statement
 
-__all__ = ["Door", "FactsHandler", "NoteKeeper", "SessionHandler", "Statement", "drain"]
+__all__ = [
+    "DialBack",
+    "Door",
+    "FactsHandler",
+    "NoteKeeper",
+    "RelayConfig",
+    "RelayHandler",
+    "SessionHandler",
+    "Statement",
+    "drain",
+]

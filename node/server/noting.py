@@ -58,7 +58,7 @@ class NoteKeeper:
             name=self.name,
             infohash=said.release,
             state=said.state.value,
-            address=str(said.address),
+            address=str(said.reach.address),
             profile=str(said.profile),
             spans=spans,
             loaded_spans=spans if said.state is NodeState.SERVING else tuple(map(str, said.loaded)),

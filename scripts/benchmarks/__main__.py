@@ -51,7 +51,7 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     overload  four and ten times what a node can do at once: goodput, refusals, memory, a light client beside a flood
     soak      nodes join, drain and are killed under eight streams for --minutes (10): exact answers, nothing leaks
     quality   perplexity and right answers of the embedded release in fp32, bf16, int8 and int4
-    fetch     how much a node of a quarter of the layers fetches; download rate against aria2c
+    fetch     fetched by needed per layout and piece size, at true scale and transferred; download rate against aria2c
     """
     bench = importlib.import_module(f"benchmarks.{name}")
     with interrupted_by_sigterm(), tempfile.TemporaryDirectory(prefix="swarm-bench-") as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from node.cli import progress_words
+from node.cli_events import progress_words
 
 FIELDS: dict[str, Any] = {
     "download_rate": 2_000_000,
