@@ -80,9 +80,9 @@ class NodeApp:
         self._node: _Node | None = None
 
     @property
-    def n_sessions(self) -> int:
-        """Sessions that its stage holds now; 0 before it serves."""
-        return 0 if self._node is None else self._node.n_sessions
+    def stage(self) -> Stage | None:
+        """What its sessions run on; None before it serves."""
+        return None if self._node is None else self._node.said.stage
 
     async def run(self, stop: asyncio.Event, hand_over: asyncio.Event | None = None) -> None:
         """Serve until stop is set; then drain, and once hand_over is set as well leave the sessions to others. What was
@@ -236,10 +236,6 @@ class _Node:
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
         return self.said.signed(self.discovery.config.fact_ttl_s)
-
-    @property
-    def n_sessions(self) -> int:
-        return 0 if self._stage is None else self._stage.n_sessions
 
     # -- steps of joining ----------------------------------------------------------------------------------------
 

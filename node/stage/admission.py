@@ -142,15 +142,13 @@ class Admission:
         return max(1, int(self._usual_positions))
 
     def room_for(self, size_bytes: int) -> int:
-        """How many sessions of such a size somebody might open who has none."""
+        """How many sessions of such a size, or of an eighth of the cache, somebody might open who has none."""
+        size_bytes = max(1, min(size_bytes, self._config.cache_budget_bytes // 8))
         with self._lock:
             if self._waiting_rows() >= self._config.max_waiting_rows:
                 return 0
-            by_memory = (self._admitted_bytes - self._promised_bytes()) // max(1, size_bytes)
-            n_active = len(self._active())
-            if not n_active:
-                by_memory = max(by_memory, self._config.cache_budget_bytes // max(1, size_bytes))
-            return max(0, min(self._config.max_sessions - n_active, by_memory))
+            by_memory = (self._admitted_bytes - self._promised_bytes()) // size_bytes
+            return max(0, min(self._config.max_sessions - len(self._active()), by_memory))
 
     # -- what must hold, under the lock --------------------------------------------------------------------------
 

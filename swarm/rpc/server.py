@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -18,6 +19,7 @@ from swarm.errors import (
     LocalProtocolError,
     NodeUnreachable,
     RemoteProtocolError,
+    StageFull,
     SwarmError,
 )
 from swarm.facts import Known, SignedFact
@@ -109,6 +111,7 @@ class RpcServer:
         self._health = Health()
         self._server: grpc.aio.Server | None = None
         self._calls: set[asyncio.Task[Any]] = set()
+        self._calls_of: Counter[NodeId] = Counter()
 
     async def start(self, listen: Address) -> Address:
         """Listen and serve; port 0 takes a free one. -> the address bound. Raises: ListenError."""
@@ -178,7 +181,9 @@ class RpcServer:
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
             try:
-                return await behaviour(request, context, self._callers.node_id(context))
+                caller = self._callers.node_id(context)
+                with self._counted(caller):
+                    return await behaviour(request, context, caller)
             except SwarmError as error:
                 await _abort(context, error)
             except grpc.aio.AbortError:
@@ -189,6 +194,20 @@ class RpcServer:
                     await _abort(context, error)
 
         return serve
+
+    @contextlib.contextmanager
+    def _counted(self, caller: NodeId) -> Iterator[None]:
+        """One more call of this caller's. Raises: StageFull."""
+        most = self._config.max_calls_per_caller
+        if self._calls_of[caller] >= most:
+            raise StageFull(f"{most} calls of yours are open here, and others have theirs; end some of them")
+        self._calls_of[caller] += 1
+        try:
+            yield
+        finally:
+            self._calls_of[caller] -= 1
+            if not self._calls_of[caller]:
+                del self._calls_of[caller]
 
     def _in_time(self, behaviour: Behaviour) -> Behaviour:
         async def timed(request: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> Any:
