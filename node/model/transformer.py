@@ -76,6 +76,16 @@ class SpanModel:
             self._moe(take) if self.args.is_moe else self._feed_forward(take, "feed_forward"),
         )
 
+    def share(self, other: SpanModel) -> None:
+        """Take over what other has loaded of this span, and its ends where they are this span's: the same weights, once
+        in memory, in both models.
+        """
+        self._layers |= {layer_idx: layer for layer_idx, layer in other._layers.items() if layer_idx in self.span}
+        if self.span.start == 0 and other._tok_embeddings is not None:
+            self._tok_embeddings = other._tok_embeddings
+        if self.span.end == self.args.n_layers and other._norm is not None:
+            self._norm, self._output = other._norm, other._output
+
     def load_embeddings(self, tok_embeddings: Tensor) -> None:
         """tok_embeddings: (V, D)."""
         tensors = {"tok_embeddings.weight": tok_embeddings}
