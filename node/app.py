@@ -295,8 +295,7 @@ class _Node:
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=(lambda progress: None) if keep else self._on_progress,
             on_loaded=(lambda spans: None) if keep else self._on_loaded,
-            make_room=lambda pieces: self._torrents.drop(self._download, pieces),
-            disk_bytes=self._config.disk_bytes,
+            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, self._config.disk_bytes),
             keep=keep,
         )
 
@@ -339,8 +338,9 @@ class _Node:
         while True:
             status = self._download.status()
             if status.uploaded_ever_bytes != told:
-                told = status.uploaded_ever_bytes
-                ratio = status.share_ratio
+                told, ratio = status.uploaded_ever_bytes, status.share_ratio
+                self.said.uploaded_bytes, self.said.downloaded_bytes = told, status.fetched_ever_bytes
+                self.said.withdraw()
                 fields = {"uploaded_bytes": told, "fetched_bytes": status.fetched_ever_bytes}
                 fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
                 self._app.on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})
