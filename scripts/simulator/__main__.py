@@ -35,8 +35,9 @@ def main(sizes: str, seed: int, hours: float | None, picture: Path | None, as_js
     if check_real:
         from simulator.real import check
 
-        click.echo(check())
-        return
+        words, holds = check()
+        click.echo(words)
+        raise SystemExit(0 if holds else 1)
     rows = []
     for size in map(int, sizes.split(",")):
         started_s = time.monotonic()

@@ -16,7 +16,7 @@ from simulator.population import ARGS
 from simulator.world import FORMATION_S, HOUR_S, PROFILE, World
 from swarm.terms import NodeId
 
-HOURS = {10: 48.0, 100: 12.0, 1_000: 6.0, 10_000: 1.0}
+HOURS = {10: 48.0, 100: 12.0, 1_000: 4.0, 10_000: 0.75}
 """Virtual time by size: larger swarms show as much in less of it."""
 
 SAMPLE_S = 300.0
