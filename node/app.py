@@ -22,18 +22,20 @@ from node.hosting import (
     layers_that_fit,
     measure_layer_time,
     numerics_of,
-    outward_host,
     own_key,
     pick_device,
     settle_profile,
+    tell_sharing,
 )
 from node.model import SpanModel
 from node.moving import Claims, Mover
 from node.placement import Assignment, Budget, PlacementConfig
-from node.server import Door, FactsHandler, SessionHandler, Statement
+from node.reach import ReachKeeper
+from node.server import DialBack, Door, FactsHandler, RelayConfig, RelayHandler, SessionHandler, Statement
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
+from swarm.client.reach import Reach, Verdict, reach_fields
 from swarm.client.release import fetch_metadata, read_admitted_layout
 from swarm.discovery import Discovery
 from swarm.errors import BadArgument, StageFull
@@ -44,12 +46,9 @@ from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
-SHARING_INTERVAL_S = 10.0
-"""How often a node says what it gave, when that changed."""
-
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, placement, layout, serving, progress, ready,
-moving, moved, sharing, draining, stopped.
+"""(event name, its fields): started, metadata, provenance, listening, reach, placement, layout, serving, progress,
+ready, moving, moved, sharing, draining, stopped.
 """
 
 
@@ -63,6 +62,7 @@ class NodeApp:
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
         self.network = self.network.with_torrent_settings(config.torrent_settings)
+        self.listen = config.listen or Address("127.0.0.1" if self.network.name == "loopback" else "0.0.0.0", 0)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
         self._node: _Node | None = None
@@ -86,6 +86,7 @@ class NodeApp:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not serving.done():
                     await node.drain()
+                    await node.leave()
             finally:
                 stopping.cancel()
                 serving.cancel()
@@ -110,6 +111,7 @@ class NodeApp:
         dialer = Dialer(issue(key), self.network.rpc)
         stack.push_async_callback(dialer.close)
         node = _Node(self, key, torrents, download, dialer)
+        stack.push_async_callback(node.discovery.close)
         stack.push_async_callback(download.save_resume)
         return node
 
@@ -126,10 +128,10 @@ class _Node:
         self._torrents = torrents
         self._download = download
         self._dialer = dialer
-        self.said = Statement(
-            key, app.magnet.infohash, app.config.listen, torrents.port, app.config.profile, __version__
-        )
+        self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
         self._door = Door()
+        if app.config.relay_rate:
+            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
         self._moving: asyncio.Task[None] | None = None
@@ -137,11 +139,12 @@ class _Node:
             app.magnet.infohash,
             RpcFactsPort(dialer),
             app.network.discovery,
-            rendezvous=torrents if app.network.torrent.dht else None,
+            rendezvous=app.network.rendezvous(torrents, app.listen),
             static_peers=app.config.peers,
             own=self.own_fact,
-            announces=app.network.name == "loopback" or not app.config.listen.is_loopback,
+            announces=app.network.name == "loopback" or not app.listen.is_loopback,
         )
+        self.said.discovery = self.discovery
 
     async def join_and_serve(self, stack: AsyncExitStack) -> None:
         config, event = self._config, self._app.on_event
@@ -155,14 +158,15 @@ class _Node:
             issue(self._key),
             self._app.network.rpc,
             stage=self._door,
-            node=FactsHandler(self.discovery, self.own_fact),
+            node=FactsHandler(self.discovery, self.own_fact, DialBack(self._dialer, self.own_fact)),
+            relay=self.said.relay,
         )
         self._server = server
-        bound = await server.start(config.listen)
+        bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
-        address = config.advertise or (Address(outward_host(), bound.port) if bound.is_unspecified else bound)
-        self.said.address, self.said.n_layers = address, args.n_layers  # from here on there is a fact to tell
-        event("listening", {"listen": str(bound), "address": str(address)})
+        await self._come_within_reach(bound, stack)
+        self.said.n_layers = args.n_layers  # from here on there is a fact to tell
+        event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
         claims = self._claims(budget)
         if not config.spans:
             event("placement", told_placement(await claims.choose(), budget))
@@ -178,8 +182,8 @@ class _Node:
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
-        event("ready", {"address": str(address), "spans": [str(s) for s in spans], **fetched})
-        sharing = asyncio.create_task(self._tell_sharing())
+        event("ready", {"address": str(self.said.reach.address), "spans": [str(s) for s in spans], **fetched})
+        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_given))
         stack.push_async_callback(_cancel, sharing)
         if not config.spans and self.said.state is NodeState.SERVING:
             self._moving = asyncio.create_task(self._keep_placed(torrent, claims))
@@ -208,6 +212,12 @@ class _Node:
         while self._stage.n_sessions and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
 
+    async def leave(self) -> None:
+        """Tell others that this node is gone, so that nobody waits for its last fact to expire."""
+        self.said.state = NodeState.LEFT
+        self.said.withdraw()
+        await self.discovery.say_goodbye()
+
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
         return self.said.signed(self.discovery.config.fact_ttl_s)
@@ -217,6 +227,16 @@ class _Node:
         return 0 if self._stage is None else self._stage.n_sessions
 
     # -- steps of joining ----------------------------------------------------------------------------------------
+
+    async def _come_within_reach(self, bound: Address, stack: AsyncExitStack) -> None:
+        """Find out where others dial this node, and go on finding out. On one machine nothing stands in between."""
+        keeper = ReachKeeper(
+            self._key.node_id, self._dialer, self.discovery, bound, self._on_reach,
+            network=self._app.network.name, advertise=self._config.advertise,
+        )  # fmt: skip
+        self.said.reach = await keeper.begin(self._torrents)
+        if self._config.advertise is not None or not bound.is_loopback:
+            stack.push_async_callback(_cancel, asyncio.create_task(keeper.run()))
 
     async def _read_release(self) -> tuple[Torrent, ModelArgs]:
         """What the magnet names, and the profile that this machine has for it."""
@@ -329,22 +349,10 @@ class _Node:
         self._stage.set_loaded(spans)
         if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
-            self._app.on_event("serving", {"address": str(self.said.address), "loaded_spans": [str(s) for s in spans]})
+            self._app.on_event(
+                "serving", {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
+            )
             self._change(NodeState.JOINING)
-
-    async def _tell_sharing(self) -> None:
-        """Say now and then what this node gave to others, when it gave something."""
-        told = -1
-        while True:
-            status = self._download.status()
-            if status.uploaded_ever_bytes != told:
-                told, ratio = status.uploaded_ever_bytes, status.share_ratio
-                self.said.uploaded_bytes, self.said.downloaded_bytes = told, status.fetched_ever_bytes
-                self.said.withdraw()
-                fields = {"uploaded_bytes": told, "fetched_bytes": status.fetched_ever_bytes}
-                fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
-                self._app.on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})
-            await asyncio.sleep(SHARING_INTERVAL_S)
 
     async def _introduce(self) -> None:
         """Tell the torrent of the nodes that were met: they seed what they host."""
@@ -357,6 +365,17 @@ class _Node:
     def _on_progress(self, progress: FetchProgress) -> None:
         self.said.progress = progress
         self._app.on_event("progress", progress.as_event())
+
+    def _on_reach(self, reach: Reach, verdict: Verdict) -> None:
+        if reach != self.said.reach:
+            self.said.reach = reach
+            self.said.withdraw()
+            self.discovery.announce_change()
+            self._app.on_event("reach", reach_fields(reach, verdict))
+
+    def _on_given(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
+        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
+        self.said.withdraw()
 
     def _change(self, state: NodeState) -> None:
         self.said.state = state

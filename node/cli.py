@@ -32,7 +32,7 @@ from swarm.cli.options import (
     torrent_settings_option,
 )
 from swarm.errors import BadArgument, Interrupted
-from swarm.terms import Address, Profile, Span
+from swarm.terms import Address, Profile, Span, short_id
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
@@ -53,6 +53,19 @@ class SpanType(click.ParamType[Span]):
             return Span.parse(value)
         except BadArgument as error:
             self.fail(error.message, param, ctx)
+
+
+class RelayRateType(click.ParamType[int]):
+    """`off`, or bytes per second."""
+
+    name = "BYTES/S|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "off":
+            return 0
+        if isinstance(value, int) or (value.isdecimal() and int(value) > 0):
+            return int(value)
+        self.fail(f"{value!r} is neither `off` nor a number of bytes per second", param, ctx)
 
 
 @click.group()
@@ -89,9 +102,8 @@ def node() -> None:
 @click.option(
     "--listen",
     type=ADDRESS,
-    default="127.0.0.1:0",
-    show_default=True,
-    help="Where to serve; 0.0.0.0:PORT lets other machines in.",
+    help="Where to serve. Default: any free port, of this machine alone with --network loopback, else of all "
+    "interfaces.",
 )
 @click.option("--advertise", type=ADDRESS, help="The address that others dial, when it is not the one listened on.")
 @click.option(
@@ -128,6 +140,14 @@ def node() -> None:
     metavar="BYTES",
     help="The most that the release may take on disk; pieces of layers no longer hosted go first. 0: unbounded.",
 )
+@click.option(
+    "--relay",
+    "relay_rate",
+    type=RelayRateType(),
+    default="4000000",
+    show_default=True,
+    help="Pass on so much for nodes that nobody can dial, encrypted from end to end; `off`: nothing.",
+)
 @click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
     "--upload-rate",
@@ -151,13 +171,14 @@ def start(
     quantisation: str | None,
     profile: str | None,
     device: str,
-    listen: Address,
+    listen: Address | None,
     advertise: Address | None,
     torrent_port: int,
     threads: int,
     cache_budget: int,
     memory_bytes: int,
     disk_bytes: int,
+    relay_rate: int,
     max_sessions: int,
     upload_rate: int,
     download_rate: int,
@@ -203,6 +224,7 @@ def start(
         cache_budget_bytes=cache_budget,
         memory_bytes=memory_bytes,
         disk_bytes=disk_bytes,
+        relay_rate=relay_rate,
         max_sessions=max_sessions,
         upload_rate=upload_rate,
         download_rate=download_rate,
@@ -271,7 +293,7 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
                 showing.enter_context(meter)
             elif event in ("ready", "draining", "stopped"):
                 showing.close()
-            _tell(config, event, fields)
+            _tell(event, fields)
 
     def on_signal() -> None:
         if stop.is_set():
@@ -308,7 +330,18 @@ def progress_words(fields: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
+def reach_words(fields: dict[str, Any]) -> str:
+    """Where others find this node, and what mends it when they do not."""
+    if fields["reachability"] == "reachable":
+        return f"others reach this node at {fields['address']}"
+    mend = "forward the port on the router, or turn on UPnP there; `swarm netcheck` says more"
+    if fields["relay"]:
+        relay, address = short_id(fields["relay"]), Address.parse(fields["address"]).relay
+        return f"nobody can dial this node ({fields['problem']}): serving through node {relay} at {address}; {mend}"
+    return f"nobody can dial this node ({fields['problem']}), and no relay was found yet; {mend}"
+
+
+def _tell(event: str, fields: dict[str, Any]) -> None:
     """One event in words."""
     match event:
         case "started":
@@ -318,10 +351,12 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(f"release {fields['name']}, {size} in pieces of {piece}")
         case "provenance":
             note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")
-        case "listening" if config.listen.is_loopback:
+        case "listening" if Address.parse(fields["listen"]).is_loopback:
             note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
         case "listening":
             note(f"listening on {fields['listen']}, dialled as {fields['address']}")
+        case "reach":
+            note(reach_words(fields))
         case "placement":
             _tell_placement(fields)
         case "moving":

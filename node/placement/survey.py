@@ -87,7 +87,7 @@ def _count(
             fact.n_layers != n_layers
             or not fact.spans
             or now_s >= fact.issued_at_s + fact.ttl_s
-            or fact.state is NodeState.DRAINING
+            or fact.state in (NodeState.DRAINING, NodeState.LEFT)
             or fact.profile.dtype != dtype
             or fact.profile.quantisation != quantisation
         ):
