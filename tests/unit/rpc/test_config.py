@@ -32,6 +32,7 @@ def test_exported_names() -> None:
         "Connection",
         "Dialer",
         "NodeHandler",
+        "RelayHandler",
         "RpcConfig",
         "RpcServer",
         "RunCall",
@@ -39,5 +40,6 @@ def test_exported_names() -> None:
         "error_to_failure",
         "failure_to_error",
         "http_status",
+        "let_in",
     ]
     assert all(hasattr(swarm.rpc, name) for name in swarm.rpc.__all__)
