@@ -8,13 +8,23 @@ import enum
 from dataclasses import dataclass
 
 from swarm.errors import BadArgument
-from swarm.terms import Address, Infohash, NodeId, Profile, Span
+from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, Span
 
 
 class NodeState(enum.Enum):
     JOINING = "joining"  # fetching or loading; takes sessions on the layers that are loaded
     SERVING = "serving"
     DRAINING = "draining"  # finishes its sessions; takes no new ones
+
+
+@dataclass(frozen=True, slots=True)
+class LayerHeat:
+    """Which experts of one layer rows were routed to lately. shares: a byte per expert, 255 for all of the rows; the
+    sum over the experts is about 255 times the experts per token.
+    """
+
+    layer_idx: int
+    shares: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,10 @@ class NodeFact:
     spans: hosted layers, sorted and disjoint; those of a joining node are what it is about to host.
     loaded_spans: of a joining node, the parts of `spans` that are loaded and take sessions already.
     layer_time_s: measured seconds for one token through one hosted layer, 0.0 while unknown.
+    trunks: layers of which it hosts all but the experts, sorted, apart from spans. experts: single ones, beside those
+    of the spans. loaded_trunks, loaded_experts: of a joining node. n_experts: of each layer of the model, 0 if dense.
+    expert_wait_s: of a node with trunks, the measured seconds for which a batch waits at one layer for experts
+    elsewhere, 0.0 while unknown. heat: of the layers whose router is here, as far as rows came.
     needed_bytes / fetched_bytes: of the release, what it hosts and what this run of the node fetched for it so far.
     """
 
@@ -45,12 +59,22 @@ class NodeFact:
     fetched_bytes: int = 0
     version: str = ""
     loaded_spans: tuple[Span, ...] = ()
+    trunks: tuple[Span, ...] = ()
+    loaded_trunks: tuple[Span, ...] = ()
+    experts: tuple[ExpertRange, ...] = ()
+    loaded_experts: tuple[ExpertRange, ...] = ()
+    n_experts: int = 0
+    expert_wait_s: float = 0.0
+    heat: tuple[LayerHeat, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(span.end > self.n_layers for span in self.spans):
+        if any(span.end > self.n_layers for span in (*self.spans, *self.trunks, *(e.layers for e in self.experts))):
             raise BadArgument(f"node {self.node_id[:8]} claims layers beyond the model's {self.n_layers}")
-        if not all(any(span.covers(loaded) for span in self.spans) for loaded in self.loaded_spans):
-            raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
+        for hosted, loaded_ones in ((self.spans, self.loaded_spans), (self.trunks, self.loaded_trunks)):
+            if not all(any(span.covers(loaded) for span in hosted) for loaded in loaded_ones):
+                raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
+        if any(e.expert_idxs[-1] >= self.n_experts for e in (*self.experts, *self.loaded_experts)):
+            raise BadArgument(f"node {self.node_id[:8]} claims experts beyond the model's {self.n_experts}")
 
     @property
     def served_spans(self) -> tuple[Span, ...]:
@@ -58,6 +82,26 @@ class NodeFact:
         if self.state is NodeState.SERVING:
             return self.spans
         return self.loaded_spans if self.state is NodeState.JOINING else ()
+
+    @property
+    def served_trunks(self) -> tuple[Span, ...]:
+        """As served_spans; a session can have them where the experts are to be had too."""
+        if self.state is NodeState.SERVING:
+            return self.trunks
+        return self.loaded_trunks if self.state is NodeState.JOINING else ()
+
+    @property
+    def served_experts(self) -> tuple[ExpertRange, ...]:
+        """The experts that others may ask it for: single ones, and all of the layers that it serves whole.
+
+        A node that drains answers to its end: giving up experts is what its leaving ends with, not begins with.
+        """
+        if self.state is NodeState.JOINING:
+            alone, spans = self.loaded_experts, self.loaded_spans
+        else:
+            alone, spans = self.experts, self.spans
+        everyone = tuple(range(self.n_experts))
+        return (*alone, *(ExpertRange(span, everyone) for span in spans if everyone))
 
 
 @dataclass(frozen=True, slots=True)

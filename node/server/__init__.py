@@ -5,7 +5,8 @@ ended it; and that an error anywhere on the route reaches the client with the ho
 walked, but neither how layers compute (node.stage) nor how bytes travel (swarm.rpc).
 """
 
+from node.server.experts import ExpertsHandler
 from node.server.facts import FactsHandler
 from node.server.sessions import SessionHandler
 
-__all__ = ["FactsHandler", "SessionHandler"]
+__all__ = ["ExpertsHandler", "FactsHandler", "SessionHandler"]

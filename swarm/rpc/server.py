@@ -7,14 +7,14 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
 from swarm.errors import DeadlineExceeded, ListenError, LocalProtocolError, RemoteProtocolError, SwarmError
 from swarm.facts import SignedFact
 from swarm.identity import TlsIdentity
-from swarm.messages import Failure, Open, Opened, Result, Step
+from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen, ExpertRefusal, Failure, Open, Opened, Result, Step
 from swarm.rpc import paths
 from swarm.rpc.callers import Callers
 from swarm.rpc.config import RpcConfig, server_options
@@ -23,15 +23,19 @@ from swarm.rpc.status import abort_arguments
 from swarm.terms import Address, Infohash, NodeId, SessionId
 from swarm.wire import (
     decode_exchange_request,
+    decode_expert_request,
     decode_results_request,
     decode_run_request,
     encode_exchange_reply,
+    encode_expert_reply,
     encode_result,
     encode_run_reply,
     encode_signed_fact,
 )
 
 _log = logging.getLogger(__name__)
+
+Message = TypeVar("Message")
 
 Behaviour = Callable[[Any, grpc.aio.ServicerContext, NodeId], Awaitable[Any]]
 
@@ -46,6 +50,16 @@ class StageHandler(Protocol):
     def results(self, session_id: SessionId, epoch: int, caller: NodeId, /) -> AsyncIterator[Result]: ...
 
 
+class ExpertsHandler(Protocol):
+    """Cancelled when the caller cancels or disconnects: clean up in `finally`."""
+
+    def apply(
+        self, opening: ExpertOpen, calls: AsyncIterator[ExpertCall], caller: NodeId, /
+    ) -> AsyncIterator[ExpertAnswer | ExpertRefusal]:
+        """Answer each call, in any order, until `calls` ends. `calls` raises RemoteProtocolError for any other frame."""
+        ...
+
+
 class NodeHandler(Protocol):
     """Signatures of the facts handed over are not checked yet."""
 
@@ -57,15 +71,22 @@ class NodeHandler(Protocol):
 
 
 class RpcServer:
-    """One port that serves a node's Stage, Node and health services to callers who prove a node id."""
+    """One port that serves a node's Stage, Experts, Node and health services to callers who prove a node id."""
 
     def __init__(
-        self, tls: TlsIdentity, config: RpcConfig, *, stage: StageHandler | None = None, node: NodeHandler | None = None
+        self,
+        tls: TlsIdentity,
+        config: RpcConfig,
+        *,
+        stage: StageHandler | None = None,
+        node: NodeHandler | None = None,
+        experts: ExpertsHandler | None = None,
     ) -> None:
         self._tls = tls
         self._config = config
         self._stage = stage
         self._node = node
+        self._experts = experts
         self._callers = Callers(tls.authority_pem)
         self._health = Health()
         self._server: grpc.aio.Server | None = None
@@ -122,6 +143,8 @@ class RpcServer:
         methods = {paths.HEALTH_CHECK: unary(self._health.check)}
         if self._stage is not None:
             methods |= {paths.RUN: stream(self._run), paths.RESULTS: answers(self._results)}
+        if self._experts is not None:
+            methods |= {paths.APPLY: stream(self._apply)}
         if self._node is not None:
             methods |= {paths.DESCRIBE: unary(self._describe), paths.EXCHANGE: unary(self._exchange)}
         return _Methods(methods)
@@ -159,19 +182,34 @@ class RpcServer:
 
     async def _run(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
         assert self._stage is not None
+        opening = decode_run_request(await self._first_frame(context))
+        if not isinstance(opening, Open):
+            raise RemoteProtocolError("a Run that starts with a Step instead of an Open")
+        steps = _Frames(context, decode_run_request, Step)
+        async with contextlib.aclosing(_closable(self._stage.run(opening, steps, caller))) as replies:
+            async for reply in replies:
+                await context.write(encode_run_reply(reply))
+
+    async def _apply(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
+        assert self._experts is not None
+        opening = decode_expert_request(await self._first_frame(context))
+        if not isinstance(opening, ExpertOpen):
+            raise RemoteProtocolError("an Apply that starts with a call instead of an Open")
+        calls = _Frames(context, decode_expert_request, ExpertCall)
+        async with contextlib.aclosing(_closable(self._experts.apply(opening, calls, caller))) as replies:
+            async for reply in replies:
+                await context.write(encode_expert_reply(reply))
+
+    async def _first_frame(self, context: grpc.aio.ServicerContext) -> bytes:
         try:
             async with asyncio.timeout(self._config.open_timeout_s):
                 frame = await context.read()
         except TimeoutError:
             raise RemoteProtocolError(f"no Open within {self._config.open_timeout_s:g} s") from None
         if frame is grpc.aio.EOF:
-            raise RemoteProtocolError("a Run that ended before its Open")
-        opening = decode_run_request(frame)
-        if not isinstance(opening, Open):
-            raise RemoteProtocolError("a Run that starts with a Step instead of an Open")
-        async with contextlib.aclosing(_closable(self._stage.run(opening, _Steps(context), caller))) as replies:
-            async for reply in replies:
-                await context.write(encode_run_reply(reply))
+            raise RemoteProtocolError("a stream that ended before its Open")
+        first: bytes = frame
+        return first
 
     async def _results(self, request: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
         assert self._stage is not None
@@ -200,23 +238,29 @@ class _Methods(grpc.GenericRpcHandler):
         return self._methods.get(handler_call_details.method)
 
 
-class _Steps:
-    """A Run's Steps as they arrive. One reader at a time; reading in a task that outlives the call raises."""
+class _Frames(Generic[Message]):
+    """What follows a stream's Open, as it arrives. One reader at a time; reading in a task that outlives the call
+    raises.
+    """
 
-    def __init__(self, context: grpc.aio.ServicerContext) -> None:
+    def __init__(
+        self, context: grpc.aio.ServicerContext, decode: Callable[[bytes], Any], kind: type[Message]
+    ) -> None:
         self._context = context
+        self._decode = decode
+        self._kind = kind
 
-    def __aiter__(self) -> _Steps:
+    def __aiter__(self) -> _Frames[Message]:
         return self
 
-    async def __anext__(self) -> Step:
+    async def __anext__(self) -> Message:
         frame = await self._context.read()
         if frame is grpc.aio.EOF:
             raise StopAsyncIteration
-        step = decode_run_request(frame)
-        if not isinstance(step, Step):
-            raise RemoteProtocolError("a second Open in one Run")
-        return step
+        message = self._decode(frame)
+        if not isinstance(message, self._kind):
+            raise RemoteProtocolError("a second Open in one stream")
+        return message
 
 
 def _closable(iterator: AsyncIterator[Any]) -> Any:

@@ -14,6 +14,12 @@ from swarm.wire.codec import (
     encode_results_request,
     encode_run_reply,
 )
+from swarm.wire.expert_codec import (
+    decode_expert_reply,
+    decode_expert_request,
+    encode_expert_reply,
+    encode_expert_request,
+)
 from swarm.wire.fact_codec import (
     FACT_DOMAIN,
     decode_exchange_reply,
@@ -31,6 +37,8 @@ __all__ = [
     "FACT_DOMAIN",
     "decode_exchange_reply",
     "decode_exchange_request",
+    "decode_expert_reply",
+    "decode_expert_request",
     "decode_fact",
     "decode_result",
     "decode_results_request",
@@ -39,6 +47,8 @@ __all__ = [
     "decode_signed_fact",
     "encode_exchange_reply",
     "encode_exchange_request",
+    "encode_expert_reply",
+    "encode_expert_request",
     "encode_fact",
     "encode_result",
     "encode_results_request",
