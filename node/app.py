@@ -7,39 +7,41 @@ by one -> serving -> draining -> gone.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from node.config import NodeConfig
+from node.experts import Directory, Dispatcher, ExpertHost
 from node.hosting import (
     FetchProgress,
+    Holding,
+    Hosted,
     choose_span,
     free_memory_bytes,
     host,
     numerics_of,
+    outward_host,
     own_key,
+    pick_device,
     settle_profile,
 )
-from node.model import SpanModel
-from node.server import FactsHandler, SessionHandler
+from node.model import ExpertStore, SpanModel
+from node.server import Door, ExpertsHandler, FactsHandler, SessionHandler, Statement
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
 from swarm.client.release import fetch_metadata, read_admitted_layout
-from swarm.discovery import Discovery, sign_fact
-from swarm.errors import BadArgument, StageFull
-from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.discovery import Discovery
+from swarm.facts import NodeState, SignedFact
 from swarm.identity import NodeKey, issue
-from swarm.messages import Failure, Open, Opened, Result, Step
+from swarm.messages import ExpertOpen
 from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
-from swarm.terms import Address, NodeId, SessionId, Span, merge_spans
+from swarm.terms import Address, Span
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
 SHARING_INTERVAL_S = 10.0
@@ -100,14 +102,6 @@ class NodeApp:
         self.on_event("stopped", {})
 
 
-@dataclass(slots=True)
-class _Said:
-    """This node's fact as last signed."""
-
-    signed: SignedFact
-    at_s: float
-
-
 class _Node:
     """The running parts. Only run() makes one."""
 
@@ -120,18 +114,13 @@ class _Node:
         self._torrents = torrents
         self._download = download
         self._dialer = dialer
-        self._state = NodeState.JOINING
-        self._address = app.config.listen
-        self._args: ModelArgs | None = None
-        self._profile = app.config.profile
-        self._spans: tuple[Span, ...] = ()
-        self._loaded: tuple[Span, ...] = ()
+        self.said = Statement(
+            key, app.magnet.infohash, app.config.listen, torrents.port, app.config.profile, __version__
+        )
+        self._door = Door()
         self._server: RpcServer | None = None
-        self._progress: FetchProgress | None = None
         self._stage: Stage | None = None
-        self._sessions: SessionHandler | None = None
-        self._said: _Said | None = None
-        self._seq = int(time.time() * 1000)
+        self._n_experts_told = 0
         self.discovery = Discovery(
             app.magnet.infohash,
             RpcFactsPort(dialer),
@@ -150,41 +139,43 @@ class _Node:
         stack.push_async_callback(_cancel, introducing)
         torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
         event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
-        args = (await self._read_layout(torrent, ())).args
-        self._check_spans(args)
-        self._profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, self._app.device)
+        args = (await self._read_layout(torrent, Holding())).args
+        self._holding(args)  # refuses what the model does not have
+        profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, self._app.device)
+        self.said.profile = profile
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
-            stage=_Door(self),
+            stage=self._door,
+            experts=self._experts_service(args, stack),
             node=FactsHandler(self.discovery, self.own_fact),
         )
         self._server = server
         bound = await server.start(config.listen)
         stack.push_async_callback(server.stop, 0.0)
-        self._address = config.advertise or (Address(_outward_host(), bound.port) if bound.is_unspecified else bound)
-        self._args = args  # from here on there is a fact to tell
-        event("listening", {"listen": str(bound), "address": str(self._address)})
-        self._spans = await self._choose(args)
-        event(
-            "layout",
-            {"spans": [str(s) for s in self._spans], "n_layers": args.n_layers, "profile": str(self._profile)},
-        )
-        layout = await self._read_layout(torrent, self._spans)
-        models = self._serve(layout.args, stack)
-        await self._fetch(torrent, layout, models)
-        if self._state is NodeState.JOINING:
+        address = config.advertise or (Address(outward_host(), bound.port) if bound.is_unspecified else bound)
+        self.said.address, self.said.n_experts = address, args.n_experts
+        self.said.n_layers = args.n_layers  # from here on there is a fact to tell
+        event("listening", {"listen": str(bound), "address": str(address)})
+        holding = self.said.holding = self._holding(args) or await self._choose(args)
+        parts = holding.as_event()
+        event("layout", {**parts, "n_layers": args.n_layers, "profile": str(profile)})
+        layout = await self._read_layout(torrent, holding)
+        await self._fetch(torrent, layout, self._serve(layout.args, stack))
+        if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
-        event("ready", {"address": str(self._address), "spans": [str(s) for s in self._spans], **self._fetched()})
+        fetched = self.said.progress.as_event() if self.said.progress is not None else {}
+        event("ready", {"address": str(address), **parts, **fetched})
         sharing = asyncio.create_task(self._tell_sharing())
         stack.push_async_callback(_cancel, sharing)
         await exchanging  # for as long as the node lives
 
     async def drain(self) -> None:
         """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
-        if self._stage is None or self._sessions is None:
+        if self._stage is None or self._door.sessions is None:
+            self._change(NodeState.DRAINING)  # whoever asks for experts here asks others from now on
             return
-        self._sessions.draining = True
+        self._door.sessions.draining = True
         self._change(NodeState.DRAINING)
         fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}
         self._app.on_event("draining", fields)
@@ -193,51 +184,35 @@ class _Node:
             await asyncio.sleep(0.05)
 
     def own_fact(self) -> SignedFact | None:
-        """This node's newest fact, signed anew when it changed or has lived a third of its time; None before the
-        config is read.
-        """
-        if self._args is None:
-            return None
-        ttl_s = self.discovery.config.fact_ttl_s
-        said = self._said
-        is_full = self._stage is not None and self._stage.free_sessions == 0
-        if said is None or time.monotonic() - said.at_s > ttl_s / 3 or is_full != (said.signed.fact.free_sessions == 0):
-            self._seq = max(self._seq + 1, int(time.time() * 1000))
-            said = _Said(sign_fact(self._key, self._fact(ttl_s, self._args.n_layers)), time.monotonic())
-            self._said = said
-        return said.signed
+        """This node's newest fact; None before the config is read."""
+        return self.said.signed(self.discovery.config.fact_ttl_s)
 
     @property
     def n_sessions(self) -> int:
         return 0 if self._stage is None else self._stage.n_sessions
 
-    @property
-    def sessions(self) -> SessionHandler:
-        if self._sessions is None:
-            raise StageFull("this node is still joining and serves no layers yet", retry_after_s=5.0)
-        return self._sessions
-
     # -- steps of joining ----------------------------------------------------------------------------------------
 
-    async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
-        stall_timeout_s = self._config.stall_timeout_s
+    async def _read_layout(self, torrent: Torrent, holding: Holding) -> ReleaseLayout:
         layout, provenance = await read_admitted_layout(
-            self._download, torrent, spans, self._config.admission, stall_timeout_s=stall_timeout_s
+            self._download,
+            torrent,
+            holding.spans,
+            self._config.admission,
+            experts=holding.experts,
+            trunks=holding.trunks,
+            stall_timeout_s=self._config.stall_timeout_s,
         )
-        if not spans:
+        if not holding:
             fields = {"signer": provenance.signer, "licence": provenance.licence, "words": provenance.words}
             self._app.on_event("provenance", fields)
         return layout
 
-    def _check_spans(self, args: ModelArgs) -> None:
-        """Raises: BadArgument for layers that the model does not have."""
-        for span in self._config.spans:
-            if span.end > args.n_layers:
-                raise BadArgument(f"--layers {span} ends beyond the model's layers; write at most 0:{args.n_layers}")
+    def _holding(self, args: ModelArgs) -> Holding:
+        """What the user said. Raises: BadArgument for what the model does not have."""
+        return Holding.of(args, self._config.spans, self._config.trunks, self._config.experts)
 
-    async def _choose(self, args: ModelArgs) -> tuple[Span, ...]:
-        if self._config.spans:
-            return merge_spans(self._config.spans)
+    async def _choose(self, args: ModelArgs) -> Holding:
         await self.discovery.refresh()
         hosts = [0] * args.n_layers
         for fact in self.discovery.nodes():
@@ -245,15 +220,16 @@ class _Node:
                 for layer_idx in span:
                     hosts[layer_idx] += 1
         memory = free_memory_bytes(self._app.device)
-        numerics = numerics_of(self._profile)
-        return (choose_span(args, hosts, memory, numerics.dtype.itemsize, numerics.layer_bytes_per_value),)
+        numerics = numerics_of(self.said.profile)
+        span = choose_span(args, hosts, memory, numerics.dtype.itemsize, numerics.layer_bytes_per_value)
+        return Holding(spans=(span,))
 
-    async def _fetch(self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel]) -> None:
+    async def _fetch(self, torrent: Torrent, layout: ReleaseLayout, hosted: Hosted) -> None:
         await host(
             self._download,
             torrent,
             layout,
-            models,
+            hosted,
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=self._on_progress,
             on_loaded=self._on_loaded,
@@ -261,30 +237,63 @@ class _Node:
             disk_bytes=self._config.disk_bytes,
         )
 
-    def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> dict[Span, SpanModel]:
-        """The stage, open for sessions on what of its models is loaded: at first on nothing."""
-        device, numerics = self._app.device, numerics_of(self._profile)
-        models = {span: SpanModel(args, span, numerics, device=device) for span in self._spans}
-        to_come = sum(map(len, self._spans)) * int(args.n_layer_params * numerics.layer_bytes_per_value)
+    def _experts_service(self, args: ModelArgs, stack: AsyncExitStack) -> ExpertsHandler | None:
+        """The experts that are loaded here, for others: at first none."""
+        if not args.is_moe:
+            return None
+        self.said.experts = ExpertStore(args, numerics_of(self.said.profile), device=self._app.device)
+        host = ExpertHost(self.said.experts)
+        stack.callback(host.close)
+        return ExpertsHandler(self._key.node_id, self.discovery.release, self.said.profile, host)
+
+    def _dispatch(self, stack: AsyncExitStack) -> Dispatcher:
+        """Who asks others for the experts that are not here."""
+        directory = Directory(self.discovery.nodes, self._key.node_id, self.said.profile)
+        opening = ExpertOpen(self.discovery.release, self.said.profile)
+        dispatcher = self.said.dispatcher = Dispatcher(directory, self._dialer, opening)
+        stack.push_async_callback(dispatcher.close)
+        return dispatcher
+
+    def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> Hosted:
+        """The stage, open for sessions on what of its models is loaded: at first on nothing. None for experts alone."""
+        device, numerics = self._app.device, numerics_of(self.said.profile)
+        holding, experts = self.said.holding, self.said.experts or ExpertStore(args, numerics, device=device)
+        elsewhere = self._dispatch(stack) if holding.trunks else None
+        models = {
+            span: SpanModel(
+                args, span, numerics, device=device, trunks=holding.trunks, experts=experts, elsewhere=elsewhere
+            )
+            for span in holding.stages
+        }
+        hosted = Hosted(holding, models, experts)
+        if not models:
+            return hosted
+        to_come = int(holding.n_params(args) * numerics.layer_bytes_per_value)
         budget = self._config.cache_budget_bytes or max(1, free_memory_bytes(device) - to_come) // 4
         stage_config = StageConfig(cache_budget_bytes=max(1, budget), max_sessions=self._config.max_sessions)
-        self._stage = Stage(args, models, stage_config, device)
+        self._stage = self.said.stage = Stage(args, models, stage_config, device)
         self._stage.set_loaded(())
         stack.callback(self._stage.shut_down)
-        self._sessions = SessionHandler(
-            self._key.node_id, self.discovery.release, self._profile, self._stage, self._dialer
+        self._door.sessions = SessionHandler(
+            self._key.node_id, self.discovery.release, self.said.profile, self._stage, self._dialer
         )
-        return models
+        return hosted
 
     def _on_loaded(self, spans: tuple[Span, ...]) -> None:
         """Serve these layers, and say so, while the others are still on their way."""
-        if self._stage is None or self._server is None or spans == self._loaded:
+        n_experts = len(self.said.experts.ids) if self.said.experts is not None else 0
+        if self._server is None or (spans, n_experts) == (self.said.loaded, self._n_experts_told):
             return
-        self._loaded = spans
-        self._stage.set_loaded(spans)
-        if self._state is NodeState.JOINING:
+        are_new = spans != self.said.loaded
+        self.said.loaded, self._n_experts_told = spans, n_experts
+        if self._stage is not None:
+            self._stage.set_loaded(spans)
+        if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
-            self._app.on_event("serving", {"address": str(self._address), "loaded_spans": [str(s) for s in spans]})
+            if are_new:
+                self._app.on_event(
+                    "serving", {"address": str(self.said.address), "loaded_spans": [str(s) for s in spans]}
+                )
             self._change(NodeState.JOINING)
 
     async def _tell_sharing(self) -> None:
@@ -309,89 +318,15 @@ class _Node:
     # -- what this node says of itself ---------------------------------------------------------------------------
 
     def _on_progress(self, progress: FetchProgress) -> None:
-        self._progress = progress
-        self._app.on_event("progress", self._fetched())
-
-    def _fetched(self) -> dict[str, Any]:
-        p = self._progress
-        if p is None:
-            return {}
-        return {
-            "layers_loaded": p.layers_loaded,
-            "layers_total": p.layers_total,
-            "needed_bytes": p.needed_bytes,
-            "planned_bytes": p.planned_bytes,
-            "fetched_bytes": p.fetched_bytes,
-            "have_bytes": p.have_bytes,
-            "release_bytes": p.release_bytes,
-            "download_rate": p.download_rate,
-            "upload_rate": p.upload_rate,
-            "n_peers": p.n_peers,
-            "pieces_here": p.pieces_here,
-            "pieces_planned": p.pieces_planned,
-        }
+        self.said.progress = progress
+        self._app.on_event("progress", progress.as_event())
 
     def _change(self, state: NodeState) -> None:
-        self._state = state
-        self._said = None
+        self.said.state = state
+        self.said.withdraw()
         self.discovery.announce_change()
-
-    def _fact(self, ttl_s: float, n_layers: int) -> NodeFact:
-        progress, stage = self._progress, self._stage
-        return NodeFact(
-            node_id=self._key.node_id,
-            release=self.discovery.release,
-            address=self._address,
-            seq=self._seq,
-            issued_at_s=time.time(),
-            ttl_s=ttl_s,
-            state=self._state,
-            spans=self._spans,
-            profile=self._profile,
-            n_layers=n_layers,
-            free_sessions=stage.free_sessions if stage is not None else 0,
-            layer_time_s=stage.layer_time_s if stage is not None else 0.0,
-            torrent_port=self._torrents.port,
-            needed_bytes=progress.needed_bytes if progress is not None else 0,
-            fetched_bytes=progress.fetched_bytes if progress is not None else 0,
-            version=__version__,
-            loaded_spans=self._loaded if self._state is NodeState.JOINING else (),
-        )
-
-
-class _Door:
-    """The Stage service from the first moment on: refuses until there is a stage."""
-
-    def __init__(self, node: _Node) -> None:
-        self._node = node
-
-    def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
-        return self._node.sessions.run(opening, steps, caller)
-
-    def results(self, session_id: SessionId, epoch: int, caller: NodeId) -> AsyncIterator[Result]:
-        return self._node.sessions.results(session_id, epoch, caller)
-
-
-def pick_device(name: str) -> torch.device:
-    """'auto': CUDA, else Apple's MPS, else the CPU. Raises: BadArgument when the named one is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, is_there in there.items() if is_there)
-    if not there[name]:
-        raise BadArgument(f"this machine (or this build of torch) has no {name}; use --device auto")
-    return torch.device(name)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _outward_host() -> str:
-    """The address of the interface that leads outwards. Connecting a UDP socket sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

@@ -31,6 +31,8 @@ from swarm.cli.options import (
     timeout_option,
     torrent_settings_option,
 )
+from swarm.cli.release_plan import parse_experts
+from swarm.cli.status import hosting_words
 from swarm.errors import BadArgument, Interrupted
 from swarm.terms import Address, Profile, Span
 
@@ -68,6 +70,20 @@ def node() -> None:
     type=SpanType(),
     multiple=True,
     help="Layers to host, such as 0:8 (repeatable). Default: chosen by memory and need.",
+)
+@click.option(
+    "--trunk",
+    "trunks",
+    type=SpanType(),
+    multiple=True,
+    help="Layers to host without their experts, which other nodes answer for: 0:16 (repeatable).",
+)
+@click.option(
+    "--experts",
+    "experts",
+    multiple=True,
+    metavar="LAYER:EXPERT,…",
+    help="Single experts to host; either side may be a range: 0-31:5,6 (repeatable).",
 )
 @click.option(
     "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True, help="What to compute in."
@@ -137,6 +153,8 @@ def node() -> None:
 def start(
     magnet: str,
     spans: tuple[Span, ...],
+    trunks: tuple[Span, ...],
+    experts: tuple[str, ...],
     dtype: str,
     quantisation: str | None,
     profile: str | None,
@@ -178,6 +196,8 @@ def start(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),
         spans=spans,
+        trunks=trunks,
+        experts=tuple(expert for text in experts for expert in parse_experts(text)),
         profile=Profile(dtype, quantisation or ""),
         exact=None if profile is None else profile == "exact",
         device=device,
@@ -269,12 +289,20 @@ def progress_words(fields: dict[str, Any]) -> str:
     """Rates, peers, layers and, where it can be known, the time that is left."""
     down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
     words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
-    words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
+    if fields["layers_total"]:
+        words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
+    if fields["experts_total"]:
+        words.append(f"{fields['experts_loaded']}/{fields['experts_total']} experts ready")
     n_missing = fields["pieces_planned"] - fields["pieces_here"]
     if n_missing and fields["download_rate"]:
         missing_bytes = n_missing * fields["planned_bytes"] / fields["pieces_planned"]
         words.append(f"{format_duration(missing_bytes / fields['download_rate'])} left")
     return ", ".join(words)
+
+
+def _parts(fields: dict[str, Any]) -> str:
+    spans = [f"layers {span}" for span in fields["spans"]]
+    return hosting_words(spans, fields["trunks"], fields["experts"])
 
 
 def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
@@ -292,7 +320,7 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
         case "listening":
             note(f"listening on {fields['listen']}, dialled as {fields['address']}")
         case "layout":
-            note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
+            note(f"hosting {_parts(fields)} of {fields['n_layers']} layers in {fields['profile']}")
         case "serving":
             note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
         case "ready":
@@ -300,7 +328,7 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             share = format_percent(fetched, whole)
             came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
             note(f"needed {format_size(needed)}, {came}")
-            note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
+            note(f"ready: serving {_parts(fields)} at {fields['address']}")
         case "sharing":
             given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
             words = f", share ratio {ratio:.2f}" if ratio is not None else ""

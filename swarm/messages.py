@@ -163,7 +163,7 @@ class ExpertCall:
 
 @dataclass(frozen=True, slots=True)
 class ExpertAnswer:
-    """rows: (n_answers, dim), expert by expert in the order of `wanted`. queue_s, compute_s: of the host's own clock."""
+    """rows: (n_answers, dim), expert by expert in the order of `wanted`. queue_s, compute_s: by the host's clock."""
 
     request_id: int
     rows: Rows

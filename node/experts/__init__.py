@@ -1,8 +1,8 @@
 """Single experts on other machines: who has them, who is asked, and the answers to those who ask this node.
 
 Promises that every expert a row was routed to has answered, whoever it was that did, or that the call fails with an
-error that names layer and expert; never that one is left out. Calls leave nothing behind: they are hedged and asked again
-at will. Uses the stage's compute thread and nothing else of it; knows no sessions, no routes and no attention.
+error that names layer and expert; never that one is left out. Calls leave nothing behind: they are hedged and asked
+again at will. Uses the stage's compute thread and nothing else of it; knows no sessions, no routes and no attention.
 """
 
 from node.experts.choice import choose_hosts

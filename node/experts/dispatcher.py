@@ -169,9 +169,7 @@ class Dispatcher:
 class _Call:
     """The experts of one layer for one batch, until all have answered."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, layer_idx: int, x: Tensor, wanted: Mapping[int, Sequence[int]]
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, layer_idx: int, x: Tensor, wanted: Mapping[int, Sequence[int]]) -> None:
         self._dispatcher = dispatcher
         self._layer_idx = layer_idx
         self._x = x

@@ -63,7 +63,9 @@ class ExpertHost:
         if self._n_waiting and self._n_waiting + call.n_answers > self.config.max_waiting_rows:
             raise StageFull(f"{self._n_waiting} rows wait for experts here already; ask another host", 0.1)
         if DTYPES[call.rows.dtype] != store.numerics.dtype:
-            raise RemoteProtocolError(f"rows of {call.rows.dtype} came to a host that computes in {store.numerics.dtype}")
+            raise RemoteProtocolError(
+                f"rows of {call.rows.dtype} came to a host that computes in {store.numerics.dtype}"
+            )
         return tensor_of(call.rows, store.args.dim, store.device)
 
     @torch.inference_mode()

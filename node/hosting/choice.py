@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import psutil
-import torch
-
 from swarm.errors import BadArgument
 from swarm.release import ModelArgs
 from swarm.terms import Span
@@ -41,10 +38,3 @@ def choose_span(
     starts = range(args.n_layers - n_fitting + 1)
     start = min(starts, key=lambda s: (sorted(hosts_per_layer[s : s + n_fitting]), s))
     return Span(start, start + n_fitting)
-
-
-def free_memory_bytes(device: torch.device) -> int:
-    """What the device that holds the weights and the KV caches has left."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)

@@ -5,16 +5,18 @@ the first ones serve while the rest is on its way.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.hosting.holding import Holding
 from node.hosting.memory import give_back_freed_memory
 from node.hosting.room import choose_evictions
-from node.model import SpanModel
+from node.model import ExpertStore, SpanModel
 from node.weights import LazyTensors
-from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
-from swarm.terms import Span, merge_spans
+from swarm.release import FetchPlan, Part, PieceMap, ReleaseLayout, TensorRange, plan_fetch
+from swarm.terms import ExpertId, Span, merge_spans
 from swarm.torrent import Download, Torrent
 
 
@@ -27,6 +29,8 @@ class FetchProgress:
 
     layers_loaded: int
     layers_total: int
+    experts_loaded: int
+    experts_total: int
     needed_bytes: int
     planned_bytes: int
     have_bytes: int
@@ -38,12 +42,24 @@ class FetchProgress:
     pieces_here: int
     pieces_planned: int
 
+    def as_event(self) -> dict[str, int | float]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """Where what is held is loaded to. models: by holding.stages."""
+
+    holding: Holding
+    models: dict[Span, SpanModel]
+    experts: ExpertStore
+
 
 async def host(
     download: Download,
     torrent: Torrent,
     layout: ReleaseLayout,
-    models: dict[Span, SpanModel],
+    hosted: Hosted,
     *,
     stall_timeout_s: float,
     on_progress: Callable[[FetchProgress], None],
@@ -51,29 +67,32 @@ async def host(
     make_room: Callable[[Sequence[int]], Awaitable[None]] | None = None,
     disk_bytes: int = 0,
 ) -> None:
-    """Fetch and load the models' spans. Layers are wanted and loaded in order; the small files come too, for others to
-    find here.
+    """Fetch and load what is hosted. Layers are wanted and loaded in order, then experts; the small files come too, for
+    others to find here.
 
-    on_loaded: told after each part which layers can be served now, ends included. disk_bytes: the most that the release
-    may take on disk, 0 for no limit; make_room gives up the pieces of layers hosted no longer, to stay below it.
+    on_loaded: told after each part which layers can be served now, ends included; hosted.experts knows of the experts.
+    disk_bytes: the most that the release may take on disk, 0 for no limit; make_room gives up the pieces of what is
+    hosted no longer, to stay below it.
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
     """
-    spans = tuple(models)
+    holding = hosted.holding
     pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
-    plan = plan_fetch(layout, pieces, spans)
+    plan = plan_fetch(layout, pieces, holding.spans, holding.experts, holding.trunks)
     await download.checked()
     if disk_bytes and make_room is not None:
         have = [piece for piece in range(torrent.n_pieces) if download.has(piece)]
         others = download.availability() or [0] * torrent.n_pieces
         await make_room(choose_evictions(have, plan.all_pieces, pieces.bytes_in, others, disk_bytes))
     await download.want(_priorities(plan))
-    loaded: set[int | str] = set()
+    loaded: set[Part] = set()
 
     def progress() -> FetchProgress:
         status = download.status()
         return FetchProgress(
             sum(isinstance(part, int) for part in loaded),
-            sum(map(len, spans)),
+            sum(map(len, holding.stages)),
+            sum(isinstance(part, ExpertId) for part in loaded),
+            len(holding.experts),
             plan.needed_bytes + plan.companion_bytes,
             plan.fetched_bytes,
             status.have_bytes,
@@ -91,9 +110,9 @@ async def host(
     try:
         for part, carriers in plan.pieces_by_layer:
             await download.wait_for(carriers, stall_timeout_s=stall_timeout_s)
-            await asyncio.to_thread(load_part, part, layout, models, root)
+            await asyncio.to_thread(load_part, part, layout, hosted.models, root, hosted.experts)
             loaded.add(part)
-            on_loaded(servable(spans, layout.args.n_layers, loaded))
+            on_loaded(servable(holding.stages, layout.args.n_layers, loaded))
         await download.wait_for(plan.all_pieces, stall_timeout_s=stall_timeout_s)
     finally:
         reporter.cancel()
@@ -101,7 +120,7 @@ async def host(
     on_progress(progress())
 
 
-def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[int | str]) -> tuple[Span, ...]:
+def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[Part]) -> tuple[Span, ...]:
     """The hosted layers that can be served with these parts: the first one needs the embeddings, the last one the
     head.
     """
@@ -125,17 +144,22 @@ def _priorities(plan: FetchPlan) -> dict[int, int]:
 
 
 def load_part(
-    part: int | str,
+    part: Part,
     layout: ReleaseLayout,
     models: dict[Span, SpanModel],
     root: Path,
+    experts: ExpertStore | None = None,
 ) -> None:
-    """Load one part of a FetchPlan (a layer's index, "embeddings" or "head") into the models that host it, reading and
-    packing one tensor after the other.
+    """Load one part of a FetchPlan into the models that host it, a single expert into the store, reading and packing
+    one tensor after the other.
 
     root: the folder that the layout's file names are relative to. Its pieces must be verified.
     """
-
+    if isinstance(part, ExpertId):
+        assert experts is not None
+        prefix = f"layers.{part.layer_idx}.feed_forward.experts.{part.expert_idx}."
+        ranges = {name.removeprefix(prefix): where for name, where in layout.expert_tensors(part).items()}
+        experts.load(part, LazyTensors(ranges, root, dtype=experts.numerics.dtype, device=experts.device))
     for span, model in models.items():
 
         def load(ranges: dict[str, TensorRange], model: SpanModel = model) -> LazyTensors:
@@ -143,7 +167,8 @@ def load_part(
 
         if isinstance(part, int) and part in span:
             prefix = f"layers.{part}."
-            ranges = {name.removeprefix(prefix): where for name, where in layout.layer_tensors(part).items()}
+            stored = layout.trunk_tensors(part) if model.is_trunk(part) else layout.layer_tensors(part)
+            ranges = {name.removeprefix(prefix): where for name, where in stored.items()}
             model.load_layer(part, load(ranges))
         elif part == "embeddings" and span.start == 0:
             model.load_embeddings(load(layout.embedding_tensors())["tok_embeddings.weight"])

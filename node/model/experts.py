@@ -51,7 +51,9 @@ class ExpertStore:
     @property
     def ids(self) -> frozenset[ExpertId]:
         return frozenset(
-            ExpertId(layer_idx, expert_idx) for layer_idx, experts in list(self._layers.items()) for expert_idx in experts
+            ExpertId(layer_idx, expert_idx)
+            for layer_idx, experts in list(self._layers.items())
+            for expert_idx in experts
         )
 
     def of_layer(self, layer_idx: int) -> Mapping[int, FeedForward]:

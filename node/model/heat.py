@@ -31,7 +31,7 @@ class RoutingHeat:
             counts[:] = [n / 2 for n in counts]
 
     def shares(self) -> dict[int, tuple[float, ...]]:
-        """By layer, of those that rows came through: each expert's share of the rows, together the experts per token."""
+        """By layer that rows came through: each expert's share of them, together as much as experts per token."""
         return {
             layer_idx: tuple(min(1.0, n / rows) for n in tuple(self._layers[layer_idx]))
             for layer_idx, rows in list(self._rows.items())

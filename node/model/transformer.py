@@ -51,6 +51,7 @@ class SpanModel:
     """The layers of `span` of one model, and its ends where they are loaded. Holds no session state.
 
     Weights are converted to the numerics' dtype and to device when loaded; hidden state and KV caches share that dtype.
+    trunks: of its layers, those that are loaded without their experts.
     experts: those that are here, of its own layers and of others; elsewhere: who is asked for those that are not.
     One thread at a time; results are inference tensors (read them, don't write to them). Each row's bits never depend
     on which span of layers shares its node; with exact numerics they depend on the tokens before it and nothing else.
@@ -63,6 +64,7 @@ class SpanModel:
         numerics: Numerics,
         *,
         device: torch.device | str = "cpu",
+        trunks: Sequence[Span] = (),
         experts: ExpertStore | None = None,
         elsewhere: Elsewhere | None = None,
     ) -> None:
@@ -73,6 +75,7 @@ class SpanModel:
         self.numerics = numerics
         self.dtype = numerics.dtype
         self.device = torch.device(device)
+        self.trunks = tuple(trunks)
         self.experts = experts or ExpertStore(args, numerics, device=device)
         self.elsewhere = elsewhere
         self.heat = RoutingHeat(args.n_experts)
@@ -82,10 +85,10 @@ class SpanModel:
         self._norm: RMSNorm | None = None
         self._output: Linear | None = None
 
-    def load_layer(self, layer_idx: int, tensors: Mapping[str, Tensor], *, is_trunk: bool = False) -> None:
+    def load_layer(self, layer_idx: int, tensors: Mapping[str, Tensor]) -> None:
         """Take one layer's weights, keyed as in Mistral's files without 'layers.N.', as stored (rope layout and all).
 
-        is_trunk: all but its experts, which the store has, gets later, or never.
+        Those of a trunk have no experts: the store has them, gets them later, or never.
 
         Raises: LocalProtocolError for a layer outside of the span, a tensor missing, or one of another shape.
         """
@@ -100,9 +103,12 @@ class SpanModel:
             if self.args.is_moe
             else feed_forward(take, "feed_forward.", self.args, self.numerics),
         )
-        if self.args.is_moe and not is_trunk:
+        if self.args.is_moe and not self.is_trunk(layer_idx):
             for expert_idx in range(self.args.n_experts):
                 self.experts.load(ExpertId(layer_idx, expert_idx), tensors, f"feed_forward.experts.{expert_idx}.")
+
+    def is_trunk(self, layer_idx: int) -> bool:
+        return any(layer_idx in span for span in self.trunks)
 
     def load_embeddings(self, tok_embeddings: Tensor) -> None:
         """tok_embeddings: (V, D)."""

@@ -5,8 +5,10 @@ ended it; and that an error anywhere on the route reaches the client with the ho
 walked, but neither how layers compute (node.stage) nor how bytes travel (swarm.rpc).
 """
 
+from node.server.door import Door
 from node.server.experts import ExpertsHandler
 from node.server.facts import FactsHandler
 from node.server.sessions import SessionHandler
+from node.server.statement import Statement
 
-__all__ = ["ExpertsHandler", "FactsHandler", "SessionHandler"]
+__all__ = ["Door", "ExpertsHandler", "FactsHandler", "SessionHandler", "Statement"]

@@ -27,7 +27,7 @@ class ExpertsHandler:
     async def apply(
         self, opening: ExpertOpen, calls: AsyncIterator[ExpertCall], caller: NodeId
     ) -> AsyncIterator[ExpertAnswer | ExpertRefusal]:
-        """Answers in the order in which they are computed. Raises: RemoteProtocolError for another release or profile."""
+        """Answers as they are computed, in any order. Raises: RemoteProtocolError for another release or profile."""
         if opening.release != self._release:
             raise RemoteProtocolError(f"this node serves release {self._release}, not {opening.release}")
         if not self._profile.satisfies(opening.profile):

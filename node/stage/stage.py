@@ -81,6 +81,10 @@ class Stage:
         """Of the hosted layers only these take sessions, until the next call; None: all of them, as at the start."""
         self._loaded = spans
 
+    def heat(self) -> dict[int, tuple[float, ...]]:
+        """By layer, as far as rows came through: each expert's share of the rows that its router sent out."""
+        return {idx: shares for model in self._models.values() for idx, shares in model.heat.shares().items()}
+
     @property
     def n_sessions(self) -> int:
         return len(self._sessions)
@@ -174,9 +178,11 @@ class Stage:
         Raises: SessionLost, StaleEpoch, PositionMismatch, RemoteProtocolError. A refused step changes nothing.
         """
         self._check(session, step)
+        # While one half of the sessions waits for experts elsewhere the other half is computed, as on a route of two.
+        n_hops = max(session.n_hops, 2) if session.model.trunks else session.n_hops
         try:
             job = await self._compute.run(
-                session, (id(session.model), session.span), step.n_rows, (session, step), session.n_hops
+                session, (id(session.model), session.span), step.n_rows, (session, step), n_hops
             )
         except torch.OutOfMemoryError:
             self.close(session)

@@ -7,7 +7,17 @@ load between clients beyond refusing full nodes.
 
 from __future__ import annotations
 
-from swarm.routing.coverage import coverage, layer_ranges
+from swarm.routing.coverage import coverage, expert_coverage, layer_ranges
+from swarm.routing.experts import describe_missing, missing_experts
 from swarm.routing.plan import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, plan_route
 
-__all__ = ["DEFAULT_LAYER_TIME_S", "HOP_OVERHEAD_S", "coverage", "layer_ranges", "plan_route"]
+__all__ = [
+    "DEFAULT_LAYER_TIME_S",
+    "HOP_OVERHEAD_S",
+    "coverage",
+    "describe_missing",
+    "expert_coverage",
+    "layer_ranges",
+    "missing_experts",
+    "plan_route",
+]

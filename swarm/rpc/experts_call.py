@@ -35,7 +35,7 @@ class ExpertsCall:
             await self._stream.write(encode_expert_request(call))
 
     async def replies(self) -> AsyncIterator[ExpertAnswer | ExpertRefusal]:
-        """What comes back, in any order, until the host or `cancel` ends the stream. Raises: the error that ended it."""
+        """What comes back, in any order, until the host or `cancel` ends the stream. Raises: what ended it."""
         while (frame := await self._stream.read()) is not None:
             try:
                 reply = decode_expert_reply(frame)

@@ -56,7 +56,7 @@ class ExpertsHandler(Protocol):
     def apply(
         self, opening: ExpertOpen, calls: AsyncIterator[ExpertCall], caller: NodeId, /
     ) -> AsyncIterator[ExpertAnswer | ExpertRefusal]:
-        """Answer each call, in any order, until `calls` ends. `calls` raises RemoteProtocolError for any other frame."""
+        """Answer each call, in any order, until `calls` ends. `calls` raises RemoteProtocolError for other frames."""
         ...
 
 
@@ -243,9 +243,7 @@ class _Frames(Generic[Message]):
     raises.
     """
 
-    def __init__(
-        self, context: grpc.aio.ServicerContext, decode: Callable[[bytes], Any], kind: type[Message]
-    ) -> None:
+    def __init__(self, context: grpc.aio.ServicerContext, decode: Callable[[bytes], Any], kind: type[Message]) -> None:
         self._context = context
         self._decode = decode
         self._kind = kind

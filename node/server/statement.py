@@ -1,0 +1,107 @@
+"""What this node says of itself: one fact, signed anew whenever it changed or has lived a third of its time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from node.experts import Dispatcher
+from node.hosting import FetchProgress, Holding
+from node.model import ExpertStore
+from node.stage import Stage
+from swarm.discovery import sign_fact
+from swarm.facts import LayerHeat, NodeFact, NodeState, SignedFact
+from swarm.identity import NodeKey
+from swarm.terms import Address, Infohash, Profile, Span, merge_experts
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    signed: SignedFact
+    at_s: float
+
+
+class Statement:
+    """The state of a node as its fact tells it. Set the attributes as the node comes to know them, then withdraw().
+
+    n_layers, n_experts: of the whole model. n_layers is 0 until the config is read, and so long there is nothing to
+    tell.
+    """
+
+    def __init__(
+        self, key: NodeKey, release: Infohash, address: Address, torrent_port: int, profile: Profile, version: str
+    ) -> None:
+        self.address = address
+        self.profile = profile
+        self.state = NodeState.JOINING
+        self.n_layers = 0
+        self.n_experts = 0
+        self.holding = Holding()
+        self.loaded: tuple[Span, ...] = ()
+        self.experts: ExpertStore | None = None
+        self.dispatcher: Dispatcher | None = None
+        self.progress: FetchProgress | None = None
+        self.stage: Stage | None = None
+        self._key = key
+        self._release = release
+        self._torrent_port = torrent_port
+        self._version = version
+        self._said: _Said | None = None
+        self._seq = int(time.time() * 1000)
+
+    def signed(self, ttl_s: float) -> SignedFact | None:
+        """The newest fact, in force for ttl_s from when it was last signed; None before there is one."""
+        if self.n_layers == 0:
+            return None
+        said = self._said
+        is_full = self.stage is not None and self.stage.free_sessions == 0
+        if said is None or time.monotonic() - said.at_s > ttl_s / 3 or is_full != (said.signed.fact.free_sessions == 0):
+            self._seq = max(self._seq + 1, int(time.time() * 1000))
+            said = self._said = _Said(sign_fact(self._key, self._fact(ttl_s)), time.monotonic())
+        return said.signed
+
+    def withdraw(self) -> None:
+        """Something changed: the next fact is a new one."""
+        self._said = None
+
+    def _fact(self, ttl_s: float) -> NodeFact:
+        return NodeFact(
+            node_id=self._key.node_id,
+            release=self._release,
+            address=self.address,
+            seq=self._seq,
+            issued_at_s=time.time(),
+            ttl_s=ttl_s,
+            state=self.state,
+            spans=self.holding.spans,
+            trunks=self.holding.trunks,
+            experts=merge_experts(self.holding.experts),
+            profile=self.profile,
+            n_layers=self.n_layers,
+            torrent_port=self._torrent_port,
+            version=self._version,
+            n_experts=self.n_experts,
+            **(self._loaded() if self.state is NodeState.JOINING else {}),
+            **self._measured(),
+        )
+
+    def _loaded(self) -> dict[str, Any]:
+        experts = self.experts.ids.intersection(self.holding.experts) if self.experts is not None else ()
+        return {
+            "loaded_spans": self.holding.whole_among(self.loaded),
+            "loaded_trunks": self.holding.trunks_among(self.loaded),
+            "loaded_experts": merge_experts(experts),
+        }
+
+    def _measured(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        if self.stage is not None:
+            fields |= {"free_sessions": self.stage.free_sessions, "layer_time_s": self.stage.layer_time_s}
+            shares = sorted(self.stage.heat().items())
+            fields["heat"] = tuple(LayerHeat(idx, bytes(round(255 * s) for s in of_layer)) for idx, of_layer in shares)
+        if self.dispatcher is not None:
+            fields["expert_wait_s"] = self.dispatcher.wait_s
+        if self.progress is not None:
+            fields |= {"needed_bytes": self.progress.needed_bytes, "fetched_bytes": self.progress.fetched_bytes}
+        return fields
