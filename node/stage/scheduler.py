@@ -57,7 +57,7 @@ class Job:
     """One step that waits or runs.
 
     session: whose; at most one slice of a session is in a batch. group: only jobs of one group are computed together.
-    n_hops: of its route. n_done: rows that earlier batches computed; outputs: theirs. answer: of the whole.
+    n_hops: of its route. n_batches: among how many batches the decoding sessions of its group are shared out. n_done: rows that earlier batches computed; outputs: theirs. answer: of the whole.
     """
 
     session: Hashable
@@ -67,6 +67,7 @@ class Job:
     done: Callable[[Job], None]
     queued_s: float
     n_hops: int = 1
+    n_batches: int = 1
     started_s: float = 0.0
     n_done: int = 0
     compute_s: float = 0.0
@@ -98,6 +99,7 @@ class _Started:
     slices: list[Slice]
     steps: Generator[Future[Any], None, None] | None
     away: Future[Any] | None = None
+    started_s: float = field(default_factory=time.perf_counter)
     compute_s: float = 0.0
 
     @property
@@ -156,6 +158,9 @@ class ComputeThread:
         self._config = config
         self._waiting: deque[Job] = deque()
         self._started: list[_Started] = []  # the longest under way first
+        self._expected: set[Hashable] = set()  # sessions that are likely to be back soon,
+        self._linger_s = 0.0  # how long to wait for them once the first one is here,
+        self._linger_until_s: float | None = None  # and until when that is
         self._recent: deque[dict[Hashable, Hashable]] = deque(
             maxlen=1
         )  # who decoded in the last batches, and its group
@@ -166,8 +171,13 @@ class ComputeThread:
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
-    async def run(self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1) -> Job:
-        """The job, done. Raises: what its computation raised; SessionLost when the thread is closed."""
+    async def run(
+        self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1, n_batches: int | None = None
+    ) -> Job:
+        """The job, done. n_batches: as many as hops, unless it is said.
+
+        Raises: what its computation raised; SessionLost when the thread is closed.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
 
@@ -182,7 +192,7 @@ class ComputeThread:
         def done(job: Job) -> None:
             loop.call_soon_threadsafe(settle, job)
 
-        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops)
+        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, n_batches or n_hops)
         with self._wake:
             if self._closed:
                 raise SessionLost("the stage is shutting down")
@@ -204,13 +214,10 @@ class ComputeThread:
         self._thread.join()
 
     def _run(self) -> None:
-        last: list[Slice] = []
-        last_s = 0.0
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or self._ready() or self._can_start())
-                if not self._closed and not self._started:
-                    self._linger(last, last_s)
+                while not (self._closed or self._ready() or self._can_start()):
+                    self._wake.wait(self._linger_left_s())
                 if self._closed:
                     waiting = list(self._waiting)
                     self._waiting.clear()
@@ -218,8 +225,7 @@ class ComputeThread:
                 batch = self._ready() or self._next_batch()
             self._go_on(batch)
             if batch.steps is None:
-                last, last_s = batch.slices, batch.compute_s
-                self._remember(batch.slices)
+                self._remember(batch)
                 self._settle(batch)
         for batch in self._started:
             if batch.steps is not None:
@@ -238,7 +244,13 @@ class ComputeThread:
         return [job for job in self._waiting if job.session not in busy]
 
     def _can_start(self) -> bool:
-        return len(self._started) < MAX_STARTED and bool(self._free())
+        """Not while sessions that decoded together last time may come back: apart they would read the weights twice."""
+        free = self._free()
+        if not free or len(self._started) == MAX_STARTED:
+            return False
+        if self._linger_until_s is None:
+            self._linger_until_s = time.perf_counter() + self._linger_s
+        return len(free) >= len(self._expected) or self._linger_left_s() is None
 
     def _go_on(self, batch: _Started) -> None:
         """Compute until the batch is done, or waits for something."""
@@ -264,20 +276,11 @@ class ComputeThread:
         with self._wake:
             self._wake.notify()
 
-    def _linger(self, last: list[Slice], last_s: float) -> None:
-        """Wait a little for the sessions that decoded together last time: apart they would read the weights twice."""
-        expected = {part.job.session for part in last if part.job.is_decode and part.job.n_hops == 1}
-        if len(expected) < 2:
-            return
-        deadline_s = time.perf_counter() + last_s * self._config.linger_share
-
-        def all_back() -> bool:
-            return self._closed or len(self._waiting) >= len(expected)
-
-        while not all_back():
-            left_s = deadline_s - time.perf_counter()
-            if left_s <= 0 or not self._wake.wait(left_s):
-                return
+    def _linger_left_s(self) -> float | None:
+        """For how long the next batch waits for those that are expected; None for as long as nothing comes."""
+        if self._linger_until_s is None:
+            return None
+        return max(0.0, self._linger_until_s - time.perf_counter()) or None
 
     def _next_batch(self) -> _Started:
         """Of the group that was served least lately: a long prompt of one must not hold up another's tokens."""
@@ -294,20 +297,24 @@ class ComputeThread:
 
     def _share_of_pipeline(self, group: Hashable) -> int | None:
         """How many of a group's sessions may decode in one batch: on a route of n hops an n-th of those that do, so
-        that the other hops have work while this one computes. None for all of them, where the route is one hop.
+        that the other hops have work while this one computes; where experts are elsewhere, a half. None for all.
         """
         mine = [job for job in self._waiting if job.group == group]
-        n_hops = mine[0].n_hops
-        if n_hops == 1:
+        n_batches = mine[0].n_batches
+        if n_batches == 1:
             return None
         lately = {session for batch in self._recent for session, its_group in batch.items() if its_group == group}
-        return max(1, -(-len(lately.union(job.session for job in mine if job.is_decode)) // n_hops))
+        return max(1, -(-len(lately.union(job.session for job in mine if job.is_decode)) // n_batches))
 
-    def _remember(self, batch: list[Slice]) -> None:
-        n_hops = max(part.job.n_hops for part in batch)
-        if self._recent.maxlen != n_hops:
-            self._recent = deque(self._recent, maxlen=n_hops)
-        self._recent.append({part.job.session: part.job.group for part in batch if part.job.is_decode})
+    def _remember(self, batch: _Started) -> None:
+        n_batches = max(part.job.n_batches for part in batch.slices)
+        if self._recent.maxlen != n_batches:
+            self._recent = deque(self._recent, maxlen=n_batches)
+        decoded = [part.job for part in batch.slices if part.job.is_decode]
+        self._recent.append({job.session: job.group for job in decoded})
+        self._expected = {job.session for job in decoded if job.n_hops == 1}
+        took_s = time.perf_counter() - batch.started_s if len(self._expected) > 1 else 0.0
+        self._linger_s, self._linger_until_s = took_s * self._config.linger_share, None
 
     def _settle(self, batch: _Started) -> None:
         finished = []

@@ -178,12 +178,11 @@ class Stage:
         Raises: SessionLost, StaleEpoch, PositionMismatch, RemoteProtocolError. A refused step changes nothing.
         """
         self._check(session, step)
-        # While one half of the sessions waits for experts elsewhere the other half is computed, as on a route of two.
-        n_hops = max(session.n_hops, 2) if session.model.trunks else session.n_hops
+        # While one half of the sessions waits for experts elsewhere, the other half is computed.
+        n_batches = max(session.n_hops, 2) if session.model.trunks else session.n_hops
+        group = (id(session.model), session.span)
         try:
-            job = await self._compute.run(
-                session, (id(session.model), session.span), step.n_rows, (session, step), n_hops
-            )
+            job = await self._compute.run(session, group, step.n_rows, (session, step), session.n_hops, n_batches)
         except torch.OutOfMemoryError:
             self.close(session)
             raise StageFull("the device ran out of memory in this step; try another node", retry_after_s=10.0) from None

@@ -1,7 +1,7 @@
 """experts: a layer's experts in other processes, near and far, against all of them here and against a split by layers.
 
-One thread a process. Distance is a TCP proxy of ours that holds bytes back (benchmarks/delay.py); at RTT 0 there is none
-in between. Tokens are checked to be the same everywhere.
+One thread a process. Distance is a TCP proxy of ours that holds bytes back (benchmarks/delay.py); at RTT 0 there is
+none in between. Tokens are checked to be the same everywhere.
 """
 
 from __future__ import annotations
