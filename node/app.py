@@ -15,30 +15,32 @@ from typing import Any
 import torch
 
 from node.config import NodeConfig
-from node.experts import Directory, Dispatcher, ExpertHost
 from node.hosting import (
     FetchProgress,
     Holding,
     Hosted,
-    choose_span,
     free_memory_bytes,
     host,
+    layers_that_fit,
+    measure_layer_time,
     numerics_of,
     outward_host,
     own_key,
     pick_device,
     settle_profile,
 )
-from node.model import ExpertStore, SpanModel
-from node.server import Door, ExpertsHandler, FactsHandler, SessionHandler, Statement
+from node.model import SpanModel
+from node.moving import Claims, Mover
+from node.placement import Assignment, Budget, PlacementConfig
+from node.server import Door, FactsHandler, Parts, SessionHandler, Statement
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
 from swarm.client.release import fetch_metadata, read_admitted_layout
 from swarm.discovery import Discovery
+from swarm.errors import BadArgument, StageFull
 from swarm.facts import NodeState, SignedFact
 from swarm.identity import NodeKey, issue
-from swarm.messages import ExpertOpen
 from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span
@@ -48,8 +50,8 @@ SHARING_INTERVAL_S = 10.0
 """How often a node says what it gave, when that changed."""
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, layout, serving, progress, ready, sharing,
-draining, stopped.
+"""(event name, its fields): started, metadata, provenance, listening, placement, layout, serving, progress, ready,
+moving, moved, sharing, draining, stopped.
 """
 
 
@@ -79,14 +81,7 @@ class NodeApp:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
-            key = NodeKey.load_or_create(stack.enter_context(own_key(self._dir)))
-            torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
-            download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
-            self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
-            dialer = Dialer(issue(key), self.network.rpc)
-            stack.push_async_callback(dialer.close)
-            node = self._node = _Node(self, key, torrents, download, dialer)
-            stack.push_async_callback(download.save_resume)
+            node = self._node = await self._enter(stack)
             serving = asyncio.create_task(node.join_and_serve(stack))
             stopping = asyncio.create_task(stop.wait())
             try:
@@ -100,6 +95,25 @@ class NodeApp:
             if not serving.cancelled():
                 serving.result()  # raises what stopped it
         self.on_event("stopped", {})
+
+    async def propose(self) -> dict[str, Any]:
+        """What it would host now, and why: the fields of the event `placement`. Raises: SwarmError."""
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        async with AsyncExitStack() as stack:
+            return await (await self._enter(stack)).propose()
+
+    async def _enter(self, stack: AsyncExitStack) -> _Node:
+        """The node's key, its torrent and its way to others, for as long as the stack."""
+        key = NodeKey.load_or_create(stack.enter_context(own_key(self._dir)))
+        torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
+        download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
+        self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
+        dialer = Dialer(issue(key), self.network.rpc)
+        stack.push_async_callback(dialer.close)
+        node = _Node(self, key, torrents, download, dialer)
+        stack.push_async_callback(download.save_resume)
+        return node
 
 
 class _Node:
@@ -121,6 +135,7 @@ class _Node:
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
         self._n_experts_told = 0
+        self._moving: asyncio.Task[None] | None = None
         self.discovery = Discovery(
             app.magnet.infohash,
             RpcFactsPort(dialer),
@@ -137,17 +152,14 @@ class _Node:
         stack.push_async_callback(_cancel, exchanging)
         introducing = asyncio.create_task(self._introduce())
         stack.push_async_callback(_cancel, introducing)
-        torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
-        event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
-        args = (await self._read_layout(torrent, Holding())).args
-        self._holding(args)  # refuses what the model does not have
-        profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, self._app.device)
-        self.said.profile = profile
+        torrent, args = await self._read_release()
+        budget = await self._measure(args)
+        parts = Parts(self._key.node_id, self.said, self.discovery, self._dialer, self._app.device, stack)
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
             stage=self._door,
-            experts=self._experts_service(args, stack),
+            experts=parts.experts_service(args),
             node=FactsHandler(self.discovery, self.own_fact),
         )
         self._server = server
@@ -157,24 +169,44 @@ class _Node:
         self.said.address, self.said.n_experts = address, args.n_experts
         self.said.n_layers = args.n_layers  # from here on there is a fact to tell
         event("listening", {"listen": str(bound), "address": str(address)})
-        holding = self.said.holding = self._holding(args) or await self._choose(args)
-        parts = holding.as_event()
-        event("layout", {**parts, "n_layers": args.n_layers, "profile": str(profile)})
+        claims = self._claims(budget) if budget is not None and not config.names_parts else None
+        if claims is None:
+            self.said.hold(self._holding(args))
+        else:
+            event("placement", told_placement(await claims.choose(), claims.budget))
+        holding = self.said.holding
+        words = holding.as_event()
+        event("layout", {**words, "n_layers": args.n_layers, "profile": str(self.said.profile)})
         layout = await self._read_layout(torrent, holding)
-        await self._fetch(torrent, layout, self._serve(layout.args, stack))
+        await self._fetch(torrent, layout, self._serve(layout.args, parts, budget, stack))
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
-        event("ready", {"address": str(address), **parts, **fetched})
+        event("ready", {"address": str(address), **words, **fetched})
         sharing = asyncio.create_task(self._tell_sharing())
         stack.push_async_callback(_cancel, sharing)
+        if claims is not None and self.said.state is NodeState.SERVING:
+            self._moving = asyncio.create_task(self._keep_placed(torrent, claims, parts))
+            stack.push_async_callback(_cancel, self._moving)
         await exchanging  # for as long as the node lives
+
+    async def propose(self) -> dict[str, Any]:
+        """What this node would host now, and why. Nothing is claimed, fetched or told to anybody."""
+        _, args = await self._read_release()
+        budget = await self._measure(args)
+        if budget is None:
+            raise BadArgument("there is nothing to choose where --trunk or --experts say what to host")
+        await self.discovery.refresh()
+        assignment = self._claims(budget).look(args.n_layers, time.time())
+        return told_placement(assignment, budget)
 
     async def drain(self) -> None:
         """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
         if self._stage is None or self._door.sessions is None:
             self._change(NodeState.DRAINING)  # whoever asks for experts here asks others from now on
             return
+        if self._moving is not None:
+            await _cancel(self._moving)
         self._door.sessions.draining = True
         self._change(NodeState.DRAINING)
         fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}
@@ -192,6 +224,19 @@ class _Node:
         return 0 if self._stage is None else self._stage.n_sessions
 
     # -- steps of joining ----------------------------------------------------------------------------------------
+
+    async def _read_release(self) -> tuple[Torrent, ModelArgs]:
+        """What the magnet names, and the profile that this machine has for it."""
+        config = self._config
+        torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
+        fields = {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size}
+        self._app.on_event("metadata", fields)
+        args = (await self._read_layout(torrent, Holding())).args
+        self._holding(args)  # refuses what the model does not have
+        self.said.profile = await asyncio.to_thread(
+            settle_profile, config.profile, config.exact, args, self._app.device
+        )
+        return torrent, args
 
     async def _read_layout(self, torrent: Torrent, holding: Holding) -> ReleaseLayout:
         layout, provenance = await read_admitted_layout(
@@ -212,67 +257,76 @@ class _Node:
         """What the user said. Raises: BadArgument for what the model does not have."""
         return Holding.of(args, self._config.spans, self._config.trunks, self._config.experts)
 
-    async def _choose(self, args: ModelArgs) -> Holding:
-        await self.discovery.refresh()
-        hosts = [0] * args.n_layers
-        for fact in self.discovery.nodes():
-            for span in fact.spans:
-                for layer_idx in span:
-                    hosts[layer_idx] += 1
-        memory = free_memory_bytes(self._app.device)
-        numerics = numerics_of(self.said.profile)
-        span = choose_span(args, hosts, memory, numerics.dtype.itemsize, numerics.layer_bytes_per_value)
-        return Holding(spans=(span,))
+    async def _measure(self, args: ModelArgs) -> Budget | None:
+        """What this machine gives: layers by memory and disk, their speed by a real step, its link by what is known.
 
-    async def _fetch(self, torrent: Torrent, layout: ReleaseLayout, hosted: Hosted) -> None:
+        None for a host of trunks or experts alone: a whole layer, made up to measure it, may be more than fits it.
+        """
+        config, device, numerics = self._config, self._app.device, numerics_of(self.said.profile)
+        if config.names_parts:
+            n_layers = sum(map(len, self._holding(args).spans))
+            if not n_layers:
+                return None
+        else:
+            n_layers = layers_that_fit(args, numerics, self._memory_bytes(), config.disk_bytes)
+        layer_time_s = await asyncio.to_thread(measure_layer_time, args, numerics, device)
+        if config.upload_rate:
+            self.said.max_tokens_per_s = config.upload_rate / (args.dim * numerics.dtype.itemsize)
+        return Budget(n_layers, layer_time_s, self.said.max_tokens_per_s)
+
+    def _memory_bytes(self) -> int:
+        return self._config.memory_bytes or free_memory_bytes(self._app.device)
+
+    def _claims(self, budget: Budget) -> Claims:
+        placement = PlacementConfig.for_network(self._app.network.name)
+        return Claims(self._key.node_id, self.discovery, self.said, budget, placement)
+
+    async def _keep_placed(self, torrent: Torrent, claims: Claims, parts: Parts) -> None:
+        """Move where the swarm needs this node more, for as long as it serves."""
+        assert self._stage is not None
+
+        async def load(spans: tuple[Span, ...], keep: tuple[Span, ...]) -> dict[Span, SpanModel]:
+            layout = await self._read_layout(torrent, Holding((*spans, *keep)))
+            hosted = parts.empty(layout.args, Holding(spans))
+            needed = parts.memory_of(layout.args, hosted.holding)
+            if needed > free_memory_bytes(self._app.device):
+                raise StageFull(f"{needed} bytes of memory are needed to move, and not free")
+            await self._fetch(torrent, layout, hosted, keep)
+            return hosted.models
+
+        await Mover(claims, self._stage, load, self._app.on_event, self._config.drain_timeout_s).run()
+
+    async def _fetch(
+        self, torrent: Torrent, layout: ReleaseLayout, hosted: Hosted, keep: tuple[Span, ...] = ()
+    ) -> None:
+        """Fetch and load what is hosted; keep: what is served already. Only a node that serves nothing yet tells how
+        far it is.
+        """
         await host(
             self._download,
             torrent,
             layout,
             hosted,
             stall_timeout_s=self._config.stall_timeout_s,
-            on_progress=self._on_progress,
-            on_loaded=self._on_loaded,
+            on_progress=(lambda progress: None) if keep else self._on_progress,
+            on_loaded=(lambda spans: None) if keep else self._on_loaded,
             make_room=lambda pieces: self._torrents.drop(self._download, pieces),
             disk_bytes=self._config.disk_bytes,
+            keep=keep,
         )
 
-    def _experts_service(self, args: ModelArgs, stack: AsyncExitStack) -> ExpertsHandler | None:
-        """The experts that are loaded here, for others: at first none."""
-        if not args.is_moe:
-            return None
-        self.said.experts = ExpertStore(args, numerics_of(self.said.profile), device=self._app.device)
-        host = ExpertHost(self.said.experts)
-        stack.callback(host.close)
-        return ExpertsHandler(self._key.node_id, self.discovery.release, self.said.profile, host)
-
-    def _dispatch(self, stack: AsyncExitStack) -> Dispatcher:
-        """Who asks others for the experts that are not here."""
-        directory = Directory(self.discovery.nodes, self._key.node_id, self.said.profile)
-        opening = ExpertOpen(self.discovery.release, self.said.profile)
-        dispatcher = self.said.dispatcher = Dispatcher(directory, self._dialer, opening)
-        stack.push_async_callback(dispatcher.close)
-        return dispatcher
-
-    def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> Hosted:
+    def _serve(self, args: ModelArgs, parts: Parts, budget: Budget | None, stack: AsyncExitStack) -> Hosted:
         """The stage, open for sessions on what of its models is loaded: at first on nothing. None for experts alone."""
-        device, numerics = self._app.device, numerics_of(self.said.profile)
-        holding, experts = self.said.holding, self.said.experts or ExpertStore(args, numerics, device=device)
-        elsewhere = self._dispatch(stack) if holding.trunks else None
-        models = {
-            span: SpanModel(
-                args, span, numerics, device=device, trunks=holding.trunks, experts=experts, elsewhere=elsewhere
-            )
-            for span in holding.stages
-        }
-        hosted = Hosted(holding, models, experts)
-        if not models:
+        hosted = parts.empty(args, self.said.holding)
+        if not hosted.models:
             return hosted
-        to_come = int(holding.n_params(args) * numerics.layer_bytes_per_value)
-        budget = self._config.cache_budget_bytes or max(1, free_memory_bytes(device) - to_come) // 4
-        stage_config = StageConfig(cache_budget_bytes=max(1, budget), max_sessions=self._config.max_sessions)
-        self._stage = self.said.stage = Stage(args, models, stage_config, device)
+        to_come = parts.memory_of(args, hosted.holding)
+        cache_bytes = self._config.cache_budget_bytes or max(1, self._memory_bytes() - to_come) // 4
+        stage_config = StageConfig(cache_budget_bytes=max(1, cache_bytes), max_sessions=self._config.max_sessions)
+        self._stage = self.said.stage = Stage(args, hosted.models, stage_config, self._app.device)
         self._stage.set_loaded(())
+        if budget is not None:
+            self._stage.layer_time_s = budget.layer_time_s
         stack.callback(self._stage.shut_down)
         self._door.sessions = SessionHandler(
             self._key.node_id, self.discovery.release, self.said.profile, self._stage, self._dialer
@@ -281,7 +335,7 @@ class _Node:
 
     def _on_loaded(self, spans: tuple[Span, ...]) -> None:
         """Serve these layers, and say so, while the others are still on their way."""
-        n_experts = len(self.said.experts.ids) if self.said.experts is not None else 0
+        n_experts = len(self.said.store.ids) if self.said.store is not None else 0
         if self._server is None or (spans, n_experts) == (self.said.loaded, self._n_experts_told):
             return
         are_new = spans != self.said.loaded
@@ -325,6 +379,17 @@ class _Node:
         self.said.state = state
         self.said.withdraw()
         self.discovery.announce_change()
+
+
+def told_placement(assignment: Assignment, budget: Budget) -> dict[str, Any]:
+    """For people and programs: what is hosted, and why."""
+    return {
+        "spans": [str(span) for span in assignment.spans],
+        "reasons": list(assignment.reasons),
+        "max_layers": budget.n_layers,
+        "layer_time_s": budget.layer_time_s,
+        "throughput": budget.throughput(sum(map(len, assignment.spans))),
+    }
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

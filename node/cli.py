@@ -69,7 +69,7 @@ def node() -> None:
     "spans",
     type=SpanType(),
     multiple=True,
-    help="Layers to host, such as 0:8 (repeatable). Default: chosen by memory and need.",
+    help="Layers to host, such as 0:8 (repeatable). Default: chosen, and chosen anew, by memory and need.",
 )
 @click.option(
     "--trunk",
@@ -128,6 +128,14 @@ def node() -> None:
     help="For all sessions' KV caches; 0: a quarter of the free memory.",
 )
 @click.option(
+    "--memory",
+    "memory_bytes",
+    type=click.IntRange(0),
+    default=0,
+    metavar="BYTES",
+    help="For weights and caches; a quarter is kept for caches. 0: what is free.",
+)
+@click.option(
     "--disk",
     "disk_bytes",
     type=click.IntRange(0),
@@ -141,7 +149,7 @@ def node() -> None:
     type=click.IntRange(0),
     default=0,
     metavar="BYTES/S",
-    help="BitTorrent's share of the uplink; 0: unbounded.",
+    help="What the node may send: bounds BitTorrent, and what it says that it can pass on. 0: unbounded.",
 )
 @click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
 @torrent_settings_option
@@ -149,6 +157,7 @@ def node() -> None:
 @node_options
 @admission_options
 @data_dir_option("Where fetched bytes and the node's key are kept (default: the user's data folder).")
+@click.option("--dry-run", is_flag=True, help="Say what it would host and why, and end.")
 @json_option
 def start(
     magnet: str,
@@ -164,6 +173,7 @@ def start(
     torrent_port: int,
     threads: int,
     cache_budget: int,
+    memory_bytes: int,
     disk_bytes: int,
     max_sessions: int,
     upload_rate: int,
@@ -173,6 +183,7 @@ def start(
     reach: Reach,
     admission: Admission,
     data_dir: Path | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Fetch part of the model that MAGNET names, serve it, and keep seeding it.
@@ -209,6 +220,7 @@ def start(
         torrent_port=torrent_port,
         threads=threads,
         cache_budget_bytes=cache_budget,
+        memory_bytes=memory_bytes,
         disk_bytes=disk_bytes,
         max_sessions=max_sessions,
         upload_rate=upload_rate,
@@ -218,7 +230,7 @@ def start(
         stall_timeout_s=timeout_s,
         admission=admission,
     )
-    asyncio.run(_serve(config, as_json))
+    asyncio.run(_propose(config, as_json) if dry_run else _serve(config, as_json))
 
 
 @node.command()
@@ -243,6 +255,18 @@ def synthesize(folder: Path, preset: str, format_: str, seed: int) -> None:
         raise BadArgument(f"{folder} is not empty; name a new folder")
     write_preset(preset, folder, format=format_, seed=seed)
     click.echo(str(folder))
+
+
+async def _propose(config: NodeConfig, as_json: bool) -> None:
+    """Print what the node would host: layers on stdout, why on stderr."""
+    from node.app import NodeApp
+
+    fields = await NodeApp(config, lambda event, fields: None).propose()
+    if as_json:
+        print_event(EVENTS, "placement", **fields)
+        return
+    _tell_placement(fields)
+    click.echo(" ".join(f"--layers {span}" for span in fields["spans"]))
 
 
 async def _serve(config: NodeConfig, as_json: bool) -> None:
@@ -285,6 +309,12 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
         )
 
 
+def _tell_placement(fields: dict[str, Any]) -> None:
+    time_ms, tokens_per_s = 1e3 * fields["layer_time_s"], fields["throughput"]
+    note(f"layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
+    note(f"a token takes {time_ms:.3g} ms through a layer here, so {tokens_per_s:.3g} tokens/s through all of them")
+
+
 def progress_words(fields: dict[str, Any]) -> str:
     """Rates, peers, layers and, where it can be known, the time that is left."""
     down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
@@ -319,6 +349,12 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
         case "listening":
             note(f"listening on {fields['listen']}, dialled as {fields['address']}")
+        case "placement":
+            _tell_placement(fields)
+        case "moving":
+            note(f"moving to layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
+        case "moved":
+            note(f"serving layers {', '.join(fields['spans'])}")
         case "layout":
             note(f"hosting {_parts(fields)} of {fields['n_layers']} layers in {fields['profile']}")
         case "serving":

@@ -23,6 +23,7 @@ class NodeConfig:
     listen: where gRPC listens (port 0: any free one). advertise: what others dial; None: the listening address, or this
     machine's own when that is 0.0.0.0. network: loopback, lan or wan. threads: 0 leaves it to torch.
     cache_budget_bytes: for the KV caches of all sessions; 0: a quarter of the free memory.
+    memory_bytes: for weights and caches together, 0: what is free; a node that chooses its layers hosts what fits.
     disk_bytes: the most that the release may take on disk, 0: unbounded; what is hosted no longer goes first.
     torrent_settings: NAME=VALUE each, such as encryption=required; see swarm.torrent.SETTING_NAMES.
     upload_rate, download_rate: BitTorrent payload, bytes/s, 0: unbounded.
@@ -47,6 +48,7 @@ class NodeConfig:
     threads: int = 0
     cache_budget_bytes: int = 0
     max_sessions: int = 64
+    memory_bytes: int = 0
     disk_bytes: int = 0
     torrent_settings: tuple[str, ...] = ()
     upload_rate: int = 0
@@ -56,11 +58,17 @@ class NodeConfig:
     drain_timeout_s: float = 30.0
     admission: Admission = Admission()  # noqa: RUF009  frozen
 
+    @property
+    def names_parts(self) -> bool:
+        """Whether its owner said what it hosts."""
+        return bool(self.spans or self.trunks or self.experts)
+
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise BadArgument(f"device {self.device!r} is unknown; choose one of {', '.join(DEVICES)}")
         if (
-            min(self.threads, self.cache_budget_bytes, self.upload_rate, self.download_rate, self.disk_bytes) < 0
+            min(self.threads, self.cache_budget_bytes, self.upload_rate, self.download_rate) < 0
+            or min(self.memory_bytes, self.disk_bytes) < 0
             or self.max_sessions < 1
         ):
             raise BadArgument("threads, budgets and rates cannot be negative, and max_sessions is at least 1")

@@ -39,6 +39,9 @@ class NodeFact:
     of the spans. loaded_trunks, loaded_experts: of a joining node. n_experts: of each layer of the model, 0 if dense.
     expert_wait_s: of a node with trunks, the measured seconds for which a batch waits at one layer for experts
     elsewhere, 0.0 while unknown. heat: of the layers whose router is here, as far as rows came.
+    placed_at_s: when it chose its spans, by its own clock; 0.0 where its owner did. leaving_spans: parts of the spans
+    that it is about to give up, and serves until then. throughput: tokens per second that it can take through all of
+    its layers, by compute and link; 0.0 while unknown. queue_s: what a token lately waited there for its turn.
     needed_bytes / fetched_bytes: of the release, what it hosts and what this run of the node fetched for it so far.
     """
 
@@ -66,6 +69,10 @@ class NodeFact:
     n_experts: int = 0
     expert_wait_s: float = 0.0
     heat: tuple[LayerHeat, ...] = ()
+    placed_at_s: float = 0.0
+    leaving_spans: tuple[Span, ...] = ()
+    throughput: float = 0.0
+    queue_s: float = 0.0
 
     def __post_init__(self) -> None:
         if any(span.end > self.n_layers for span in (*self.spans, *self.trunks, *(e.layers for e in self.experts))):
@@ -75,6 +82,10 @@ class NodeFact:
                 raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
         if any(e.expert_idxs[-1] >= self.n_experts for e in (*self.experts, *self.loaded_experts)):
             raise BadArgument(f"node {self.node_id[:8]} claims experts beyond the model's {self.n_experts}")
+
+    @property
+    def hosts_anything(self) -> bool:
+        return bool(self.spans or self.trunks or self.experts)
 
     @property
     def served_spans(self) -> tuple[Span, ...]:

@@ -87,6 +87,16 @@ def merge_spans(spans: list[Span] | tuple[Span, ...]) -> tuple[Span, ...]:
     return tuple(merged)
 
 
+def subtract_spans(spans: Iterable[Span], gone: Iterable[Span]) -> tuple[Span, ...]:
+    """The layers of spans that are not among those gone, as sorted, disjoint spans."""
+    left = list(spans)
+    for taken in gone:
+        cut = [(span.start, min(span.end, taken.start)) for span in left]
+        cut += [(max(span.start, taken.end), span.end) for span in left]
+        left = [Span(start, end) for start, end in cut if start < end]
+    return merge_spans(left)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ExpertId:
     """The feed-forward network `expert_idx` of layer `layer_idx`."""

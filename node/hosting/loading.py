@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,13 +66,15 @@ async def host(
     on_loaded: Callable[[tuple[Span, ...]], None],
     make_room: Callable[[Sequence[int]], Awaitable[None]] | None = None,
     disk_bytes: int = 0,
+    keep: Sequence[Span] = (),
 ) -> None:
     """Fetch and load what is hosted. Layers are wanted and loaded in order, then experts; the small files come too, for
     others to find here.
 
     on_loaded: told after each part which layers can be served now, ends included; hosted.experts knows of the experts.
     disk_bytes: the most that the release may take on disk, 0 for no limit; make_room gives up the pieces of what is
-    hosted no longer, to stay below it.
+    hosted no longer, to stay below it. keep: spans that are hosted beside these, whose pieces stay; the layout holds
+    them too.
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
     """
     holding = hosted.holding
@@ -82,7 +84,8 @@ async def host(
     if disk_bytes and make_room is not None:
         have = [piece for piece in range(torrent.n_pieces) if download.has(piece)]
         others = download.availability() or [0] * torrent.n_pieces
-        await make_room(choose_evictions(have, plan.all_pieces, pieces.bytes_in, others, disk_bytes))
+        kept = plan_fetch(layout, pieces, (*holding.spans, *keep), holding.experts, holding.trunks).all_pieces
+        await make_room(choose_evictions(have, kept, pieces.bytes_in, others, disk_bytes))
     await download.want(_priorities(plan))
     loaded: set[Part] = set()
 
@@ -118,6 +121,18 @@ async def host(
         reporter.cancel()
         await asyncio.gather(reporter, return_exceptions=True)
     on_progress(progress())
+
+
+def regroup(models: Iterable[SpanModel], spans: Iterable[Span]) -> dict[Span, SpanModel]:
+    """Models of these spans out of the layers that others have loaded, which stay as they are: nothing is copied."""
+    old = list(models)
+    new = {}
+    for span in spans:
+        model = SpanModel(old[0].args, span, old[0].numerics, device=old[0].device, experts=old[0].experts)
+        for other in old:
+            model.share(other)
+        new[span] = model
+    return new
 
 
 def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[Part]) -> tuple[Span, ...]:

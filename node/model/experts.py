@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from node.model.feed_forward import FeedForward
+from node.model.heat import RoutingHeat
 from node.model.ops import Linear, Numerics
 from node.model.taking import Taker
 from swarm.release import ModelArgs
@@ -39,14 +41,24 @@ class Elsewhere(Protocol):
         """
 
 
+class LayerExperts(dict[int, FeedForward]):
+    """Experts of one layer by their index."""
+
+
 class ExpertStore:
-    """The experts that are loaded on this machine, of any layers. Loaded by one thread, read by any."""
+    """The experts that are loaded on this machine, of any layers, and how often they are routed to.
+
+    Those of a layer that is loaded live as long as the layer; single ones as long as the store. Loaded by one thread,
+    read by any.
+    """
 
     def __init__(self, args: ModelArgs, numerics: Numerics, *, device: torch.device | str = "cpu") -> None:
         self.args = args
         self.numerics = numerics
         self.device = torch.device(device)
-        self._layers: dict[int, dict[int, FeedForward]] = {}
+        self.heat = RoutingHeat(args.n_experts)
+        self._layers: WeakValueDictionary[int, LayerExperts] = WeakValueDictionary()
+        self._single: dict[int, LayerExperts] = {}
 
     @property
     def ids(self) -> frozenset[ExpertId]:
@@ -56,18 +68,19 @@ class ExpertStore:
             for expert_idx in experts
         )
 
-    def of_layer(self, layer_idx: int) -> Mapping[int, FeedForward]:
+    def of_layer(self, layer_idx: int) -> LayerExperts:
         """What is here of one layer, now and later: the mapping grows as experts are loaded."""
-        return self._layers.setdefault(layer_idx, {})
+        return self._layers.setdefault(layer_idx, LayerExperts())
 
     def load(self, expert: ExpertId, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
-        """Take one expert's weights, keyed prefix + 'w1.weight' and so on, in the model's dtype on its device.
+        """Take a single expert's weights, keyed prefix + 'w1.weight' and so on, in the model's dtype on its device.
 
         Raises: LocalProtocolError for a tensor missing, or one of another shape.
         """
         take = Taker(tensors, self.numerics.dtype, self.device)
         loaded = feed_forward(take, prefix, self.args, self.numerics)
-        self._layers.setdefault(expert.layer_idx, {})[expert.expert_idx] = loaded
+        experts = self._single[expert.layer_idx] = self.of_layer(expert.layer_idx)
+        experts[expert.expert_idx] = loaded
 
 
 def feed_forward(take: Taker, prefix: str, args: ModelArgs, numerics: Numerics) -> FeedForward:

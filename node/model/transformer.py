@@ -13,7 +13,6 @@ from node.model.batch import Batch, Chunk
 from node.model.cache import KVCache
 from node.model.experts import Elsewhere, ExpertStore, Steps, feed_forward, finish
 from node.model.feed_forward import FeedForward
-from node.model.heat import RoutingHeat
 from node.model.moe import MoE
 from node.model.norm import RMSNorm
 from node.model.ops import Linear, Numerics
@@ -21,7 +20,7 @@ from node.model.rope import RopeTable, halves_to_interleaved
 from node.model.taking import Taker
 from swarm.errors import LocalProtocolError
 from swarm.release import ModelArgs
-from swarm.terms import ExpertId, Span
+from swarm.terms import Span
 
 
 class Layer:
@@ -78,7 +77,6 @@ class SpanModel:
         self.trunks = tuple(trunks)
         self.experts = experts or ExpertStore(args, numerics, device=device)
         self.elsewhere = elsewhere
-        self.heat = RoutingHeat(args.n_experts)
         self._rope = RopeTable(args.head_dim, args.rope_theta, self.device)
         self._layers: dict[int, Layer] = {}
         self._tok_embeddings: Tensor | None = None
@@ -103,12 +101,19 @@ class SpanModel:
             if self.args.is_moe
             else feed_forward(take, "feed_forward.", self.args, self.numerics),
         )
-        if self.args.is_moe and not self.is_trunk(layer_idx):
-            for expert_idx in range(self.args.n_experts):
-                self.experts.load(ExpertId(layer_idx, expert_idx), tensors, f"feed_forward.experts.{expert_idx}.")
 
     def is_trunk(self, layer_idx: int) -> bool:
         return any(layer_idx in span for span in self.trunks)
+
+    def share(self, other: SpanModel) -> None:
+        """Take over what other has loaded of this span, and its ends where they are this span's: the same weights, once
+        in memory, in both models.
+        """
+        self._layers |= {layer_idx: layer for layer_idx, layer in other._layers.items() if layer_idx in self.span}
+        if self.span.start == 0 and other._tok_embeddings is not None:
+            self._tok_embeddings = other._tok_embeddings
+        if self.span.end == self.args.n_layers and other._norm is not None:
+            self._norm, self._output = other._norm, other._output
 
     def load_embeddings(self, tok_embeddings: Tensor) -> None:
         """tok_embeddings: (V, D)."""
@@ -197,12 +202,10 @@ class SpanModel:
         return Attention(wqkv, Linear(wo, numerics), args.n_heads, args.n_kv_heads, args.head_dim)
 
     def _moe(self, take: Taker, layer_idx: int) -> MoE:
-        weight = take("feed_forward.gate.weight", self.args.n_experts, self.args.dim)
-        return MoE(
-            Linear(weight, self.numerics.without_quantisation),
-            self.experts.of_layer(layer_idx),
-            self.args.n_experts_per_tok,
-            layer_idx,
-            self.elsewhere,
-            self.heat,
-        )
+        args, numerics = self.args, self.numerics
+        weight = take("feed_forward.gate.weight", args.n_experts, args.dim)
+        experts = self.experts.of_layer(layer_idx)
+        for expert_idx in () if self.is_trunk(layer_idx) else range(args.n_experts):
+            experts[expert_idx] = feed_forward(take, f"feed_forward.experts.{expert_idx}.", args, numerics)
+        gate = Linear(weight, numerics.without_quantisation)
+        return MoE(gate, experts, args.n_experts_per_tok, layer_idx, self.elsewhere, self.experts.heat)

@@ -8,7 +8,8 @@ walked, but neither how layers compute (node.stage) nor how bytes travel (swarm.
 from node.server.door import Door
 from node.server.experts import ExpertsHandler
 from node.server.facts import FactsHandler
+from node.server.parts import Parts
 from node.server.sessions import SessionHandler
 from node.server.statement import Statement
 
-__all__ = ["Door", "ExpertsHandler", "FactsHandler", "SessionHandler", "Statement"]
+__all__ = ["Door", "ExpertsHandler", "FactsHandler", "Parts", "SessionHandler", "Statement"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,13 @@ from node.stage import Stage
 from swarm.discovery import sign_fact
 from swarm.facts import LayerHeat, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.terms import Address, Infohash, Profile, Span, merge_experts
+from swarm.terms import Address, ExpertId, Infohash, Profile, Span, merge_experts
+
+LEAST_WAIT_S = 0.002
+"""Waits that differ by less are the same to everybody."""
+
+LOAD_INTERVAL_S = 1.0
+"""How often a changed load is told anew at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,8 @@ class Statement:
     """The state of a node as its fact tells it. Set the attributes as the node comes to know them, then withdraw().
 
     n_layers, n_experts: of the whole model. n_layers is 0 until the config is read, and so long there is nothing to
-    tell.
+    tell. placed_at_s: when the spans were claimed, 0.0 where the owner named them. max_tokens_per_s: what the link
+    passes on.
     """
 
     def __init__(
@@ -37,12 +45,17 @@ class Statement:
         self.state = NodeState.JOINING
         self.n_layers = 0
         self.n_experts = 0
-        self.holding = Holding()
+        self.spans: tuple[Span, ...] = ()
+        self.trunks: tuple[Span, ...] = ()
+        self.experts: tuple[ExpertId, ...] = ()
         self.loaded: tuple[Span, ...] = ()
-        self.experts: ExpertStore | None = None
+        self.store: ExpertStore | None = None
         self.dispatcher: Dispatcher | None = None
         self.progress: FetchProgress | None = None
         self.stage: Stage | None = None
+        self.placed_at_s = 0.0
+        self.leaving: tuple[Span, ...] = ()
+        self.max_tokens_per_s = math.inf
         self._key = key
         self._release = release
         self._torrent_port = torrent_port
@@ -55,15 +68,30 @@ class Statement:
         if self.n_layers == 0:
             return None
         said = self._said
-        is_full = self.stage is not None and self.stage.free_sessions == 0
-        if said is None or time.monotonic() - said.at_s > ttl_s / 3 or is_full != (said.signed.fact.free_sessions == 0):
+        if said is None or time.monotonic() - said.at_s > ttl_s / 3 or self._load_changed(said):
             self._seq = max(self._seq + 1, int(time.time() * 1000))
             said = self._said = _Said(sign_fact(self._key, self._fact(ttl_s)), time.monotonic())
         return said.signed
 
+    @property
+    def holding(self) -> Holding:
+        return Holding(self.spans, self.trunks, self.experts)
+
+    def hold(self, holding: Holding) -> None:
+        self.spans, self.trunks, self.experts = holding.spans, holding.trunks, holding.experts
+
     def withdraw(self) -> None:
         """Something changed: the next fact is a new one."""
         self._said = None
+
+    def _load_changed(self, said: _Said) -> bool:
+        """Whether it is full or has room again; or, a second on, whether sessions wait clearly more or less for it."""
+        if self.stage is None:
+            return False
+        fact, wait_s = said.signed.fact, self.stage.queue.wait_s
+        differs = abs(wait_s - fact.queue_s) > max(LEAST_WAIT_S, 0.5 * max(wait_s, fact.queue_s))
+        is_due = time.monotonic() - said.at_s > LOAD_INTERVAL_S
+        return (self.stage.free_sessions == 0) != (fact.free_sessions == 0) or (differs and is_due)
 
     def _fact(self, ttl_s: float) -> NodeFact:
         return NodeFact(
@@ -74,20 +102,22 @@ class Statement:
             issued_at_s=time.time(),
             ttl_s=ttl_s,
             state=self.state,
-            spans=self.holding.spans,
-            trunks=self.holding.trunks,
-            experts=merge_experts(self.holding.experts),
+            spans=self.spans,
+            trunks=self.trunks,
+            experts=merge_experts(self.experts),
             profile=self.profile,
             n_layers=self.n_layers,
             torrent_port=self._torrent_port,
             version=self._version,
             n_experts=self.n_experts,
             **(self._loaded() if self.state is NodeState.JOINING else {}),
+            placed_at_s=self.placed_at_s,
+            leaving_spans=self.leaving,
             **self._measured(),
         )
 
     def _loaded(self) -> dict[str, Any]:
-        experts = self.experts.ids.intersection(self.holding.experts) if self.experts is not None else ()
+        experts = self.store.ids.intersection(self.experts) if self.store is not None else ()
         return {
             "loaded_spans": self.holding.whole_among(self.loaded),
             "loaded_trunks": self.holding.trunks_among(self.loaded),
@@ -97,7 +127,11 @@ class Statement:
     def _measured(self) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         if self.stage is not None:
-            fields |= {"free_sessions": self.stage.free_sessions, "layer_time_s": self.stage.layer_time_s}
+            layer_time_s, n_layers = self.stage.layer_time_s, sum(map(len, self.holding.stages))
+            fields |= {"free_sessions": self.stage.free_sessions, "layer_time_s": layer_time_s}
+            fields["queue_s"] = self.stage.queue.wait_s
+            if layer_time_s and n_layers:
+                fields["throughput"] = min(1.0 / (layer_time_s * n_layers), self.max_tokens_per_s)
             shares = sorted(self.stage.heat().items())
             fields["heat"] = tuple(LayerHeat(idx, bytes(round(255 * s) for s in of_layer)) for idx, of_layer in shares)
         if self.dispatcher is not None:

@@ -57,7 +57,8 @@ class Job:
     """One step that waits or runs.
 
     session: whose; at most one slice of a session is in a batch. group: only jobs of one group are computed together.
-    n_hops: of its route. n_batches: among how many batches the decoding sessions of its group are shared out. n_done: rows that earlier batches computed; outputs: theirs. answer: of the whole.
+    n_hops: of its route. n_batches: among how many batches the decoding sessions of its group are shared out. n_done:
+    rows that earlier batches computed; outputs: theirs. answer: of the whole.
     """
 
     session: Hashable

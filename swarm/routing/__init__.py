@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from swarm.routing.coverage import coverage, expert_coverage, layer_ranges
 from swarm.routing.experts import describe_missing, missing_experts
+from swarm.routing.mend import mend_route
 from swarm.routing.plan import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, plan_route
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "describe_missing",
     "expert_coverage",
     "layer_ranges",
+    "mend_route",
     "missing_experts",
     "plan_route",
 ]

@@ -7,14 +7,32 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import grpc
 
-from swarm.errors import DeadlineExceeded, ListenError, LocalProtocolError, RemoteProtocolError, SwarmError
+from swarm.errors import (
+    DeadlineExceeded,
+    ListenError,
+    LocalProtocolError,
+    NodeUnreachable,
+    RemoteProtocolError,
+    SwarmError,
+)
 from swarm.facts import SignedFact
 from swarm.identity import TlsIdentity
-from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen, ExpertRefusal, Failure, Open, Opened, Result, Step
+from swarm.messages import (
+    ExpertAnswer,
+    ExpertCall,
+    ExpertOpen,
+    ExpertRefusal,
+    Failure,
+    Leave,
+    Open,
+    Opened,
+    Result,
+    Step,
+)
 from swarm.rpc import paths
 from swarm.rpc.callers import Callers
 from swarm.rpc.config import RpcConfig, server_options
@@ -35,8 +53,6 @@ from swarm.wire import (
 
 _log = logging.getLogger(__name__)
 
-Message = TypeVar("Message")
-
 Behaviour = Callable[[Any, grpc.aio.ServicerContext, NodeId], Awaitable[Any]]
 
 
@@ -44,7 +60,9 @@ class StageHandler(Protocol):
     """Both are cancelled when the caller cancels, disconnects or passes its deadline: clean up in `finally`."""
 
     def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId, /) -> AsyncIterator[Opened | Failure]:
-        """Serve one session until `steps` ends. `steps` raises RemoteProtocolError for a frame that is no Step."""
+        """Serve one session until `steps` ends, which is when its caller leaves it. `steps` raises NodeUnreachable when
+        the caller is gone without leaving, and RemoteProtocolError for a frame that is no Step.
+        """
         ...
 
     def results(self, session_id: SessionId, epoch: int, caller: NodeId, /) -> AsyncIterator[Result]: ...
@@ -185,8 +203,7 @@ class RpcServer:
         opening = decode_run_request(await self._first_frame(context))
         if not isinstance(opening, Open):
             raise RemoteProtocolError("a Run that starts with a Step instead of an Open")
-        steps = _Frames(context, decode_run_request, Step)
-        async with contextlib.aclosing(_closable(self._stage.run(opening, steps, caller))) as replies:
+        async with contextlib.aclosing(_closable(self._stage.run(opening, _Steps(context), caller))) as replies:
             async for reply in replies:
                 await context.write(encode_run_reply(reply))
 
@@ -195,8 +212,7 @@ class RpcServer:
         opening = decode_expert_request(await self._first_frame(context))
         if not isinstance(opening, ExpertOpen):
             raise RemoteProtocolError("an Apply that starts with a call instead of an Open")
-        calls = _Frames(context, decode_expert_request, ExpertCall)
-        async with contextlib.aclosing(_closable(self._experts.apply(opening, calls, caller))) as replies:
+        async with contextlib.aclosing(_closable(self._experts.apply(opening, _Calls(context), caller))) as replies:
             async for reply in replies:
                 await context.write(encode_expert_reply(reply))
 
@@ -238,27 +254,44 @@ class _Methods(grpc.GenericRpcHandler):
         return self._methods.get(handler_call_details.method)
 
 
-class _Frames(Generic[Message]):
-    """What follows a stream's Open, as it arrives. One reader at a time; reading in a task that outlives the call
-    raises.
-    """
+class _Steps:
+    """A Run's Steps as they arrive. One reader at a time; reading in a task that outlives the call raises."""
 
-    def __init__(self, context: grpc.aio.ServicerContext, decode: Callable[[bytes], Any], kind: type[Message]) -> None:
+    def __init__(self, context: grpc.aio.ServicerContext) -> None:
         self._context = context
-        self._decode = decode
-        self._kind = kind
 
-    def __aiter__(self) -> _Frames[Message]:
+    def __aiter__(self) -> _Steps:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> Step:
+        frame = await self._context.read()
+        if frame is grpc.aio.EOF:
+            raise NodeUnreachable("the caller went away without leaving the session")
+        request = decode_run_request(frame)
+        if isinstance(request, Leave):
+            raise StopAsyncIteration
+        if isinstance(request, Open):
+            raise RemoteProtocolError("a second Open in one Run")
+        return request
+
+
+class _Calls:
+    """An Apply's calls as they arrive. One reader at a time."""
+
+    def __init__(self, context: grpc.aio.ServicerContext) -> None:
+        self._context = context
+
+    def __aiter__(self) -> _Calls:
+        return self
+
+    async def __anext__(self) -> ExpertCall:
         frame = await self._context.read()
         if frame is grpc.aio.EOF:
             raise StopAsyncIteration
-        message = self._decode(frame)
-        if not isinstance(message, self._kind):
-            raise RemoteProtocolError("a second Open in one stream")
-        return message
+        request = decode_expert_request(frame)
+        if isinstance(request, ExpertOpen):
+            raise RemoteProtocolError("a second Open in one Apply")
+        return request
 
 
 def _closable(iterator: AsyncIterator[Any]) -> Any:

@@ -24,6 +24,7 @@ from swarm.wire.checks import (
     check_profile,
     check_seconds,
     check_span,
+    check_throughput,
     parse,
     printable,
 )
@@ -76,6 +77,10 @@ def encode_fact(fact: NodeFact) -> bytes:
         n_experts=fact.n_experts,
         expert_wait_s=fact.expert_wait_s,
         heat=[pb.LayerHeat(layer_idx=heat.layer_idx, shares=heat.shares) for heat in fact.heat],
+        placed_at_s=fact.placed_at_s,
+        leaving_spans=map(to_wire_span, fact.leaving_spans),
+        throughput=fact.throughput,
+        queue_s=fact.queue_s,
     ).SerializeToString(deterministic=True)
 
 
@@ -113,6 +118,10 @@ def decode_fact(payload: bytes) -> NodeFact:
         n_experts=n_experts,
         expert_wait_s=check_seconds(wire.expert_wait_s, "expert_wait_s"),
         heat=tuple(_from_wire_heat(heat, n_layers, n_experts) for heat in wire.heat),
+        placed_at_s=check_seconds(wire.placed_at_s, "placed_at_s"),
+        leaving_spans=_leaving(wire, n_layers),
+        throughput=check_throughput(wire.throughput),
+        queue_s=check_seconds(wire.queue_s, "queue_s"),
     )
 
 
@@ -150,6 +159,11 @@ def _from_wire_experts(wire: Sequence[pb.ExpertRange], n_layers: int, n_experts:
 def _from_wire_heat(wire: pb.LayerHeat, n_layers: int, n_experts: int) -> LayerHeat:
     check(len(wire.shares) == n_experts, f"the heat of {len(wire.shares)} experts of {n_experts}")
     return LayerHeat(check_number(wire.layer_idx, 0, n_layers - 1, "layer_idx"), wire.shares)
+
+
+def _leaving(wire: pb.NodeFact, n_layers: int) -> tuple[Span, ...]:
+    check(len(wire.leaving_spans) <= MAX_SPANS, f"a fact of {len(wire.leaving_spans)} spans to leave")
+    return tuple(check_span(span, n_layers) for span in wire.leaving_spans)
 
 
 def encode_signed_fact(signed: SignedFact) -> bytes:

@@ -27,11 +27,13 @@ FLOORS = (
     # floor 2
     ("swarm.torrent", "swarm.discovery", "swarm.rpc", "swarm.tokenizer", "swarm.grammar", "node.weights", "node.model"),
     # floor 3
-    ("swarm.client", "node.stage", "node.hosting"),
+    ("swarm.client", "node.stage", "node.hosting", "node.placement"),
     # Its calls are computed by a thread like the stage's.
     ("node.experts",),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
     ("node.server", "swarm"),
+    # It keeps what the server says of the node true.
+    ("node.moving",),
     # It serves what the client offers, and tells the public version.
     ("swarm.gateway",),
     # floor 5, and the composition root in its own order

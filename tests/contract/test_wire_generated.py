@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from swarm.facts import Hop, NodeFact, NodeState, SignedFact
-from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
+from swarm.messages import Failure, HopTime, Leave, Open, Opened, Result, Rows, Step, TopLogits
 from swarm.terms import Address, Infohash, NodeId, Profile, SessionId, Span
 from swarm.wire import (
     decode_exchange_reply,
@@ -135,7 +135,18 @@ GOLDEN = [
         decode_run_request,
         f"1267080710ff01220a080110021a040001020328013240{TIMES_HEX}4210{bytes(range(16)).hex()}",
     ),
+    (
+        Open(SESSION, 7, RELEASE, A, HOPS, 1, Profile("fp32"), 4096, 64, (), 300),
+        encode_run_request,
+        decode_run_request,
+        f"0a86020a10{SESSION}10071a14{RELEASE}2234{A_HEX}"
+        f"2a4a0a34{A_HEX}120e3132372e302e302e313a373030301a021003"
+        f"2a480a34{B_HEX}120a5b3a3a315d3a373030311a0408031009"
+        "30013a0466703332408020484058ac02",
+    ),
+    (Leave(), encode_run_request, decode_run_request, "1a00"),
     (Opened(7), encode_run_reply, decode_run_reply, "0a020807"),
+    (Opened(7, 513, 100), encode_run_reply, decode_run_reply, "0a0708071081041864"),
     (Opened(7, 512), encode_run_reply, decode_run_reply, "0a050807108004"),
     (
         Failure(1, A, "StageFull", "no room", 1.5),

@@ -177,7 +177,7 @@ async def test_rows_that_are_no_numbers_reach_no_client(world: World) -> None:
 
 
 async def test_the_results_of_a_session_are_its_clients_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.server.sessions.RESULTS_WAIT_S", 0.2)
+    monkeypatch.setattr("node.server.outboxes.RESULTS_WAIT_S", 0.2)
     thief_key = NodeKey.generate()
     opening = world.as_first_hop()
     owner = await world.stranger.connect(world.hops[1].address)

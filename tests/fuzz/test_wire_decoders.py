@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from swarm.errors import RemoteProtocolError
 from swarm.facts import Hop, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
+from swarm.messages import Failure, HopTime, Leave, Open, Opened, Result, Rows, Step, TopLogits
 from swarm.terms import Address, Infohash, Profile, SessionId, Span
 from swarm.wire import (
     decode_exchange_reply,
@@ -62,6 +62,8 @@ KINDS: dict[str, tuple[Decoder, Callable[[Any], bytes], list[bytes]]] = {
                 Open(SESSION, 1, RELEASE, NODE, HOPS, 1, Profile("fp32"), 600, 8, (bytes(16), bytes(range(16))))
             ),
             encode_run_request(Step(1, 510, Rows(2, "bf16", bytes(range(16))), 1, TIMES, b"", (bytes(range(16)),))),
+            encode_run_request(Open(SESSION, 2, RELEASE, NODE, HOPS, 1, Profile("fp32"), 600, 8, (), 577)),
+            encode_run_request(Leave()),
         ],
     ),
     "run_reply": (
@@ -70,6 +72,7 @@ KINDS: dict[str, tuple[Decoder, Callable[[Any], bytes], list[bytes]]] = {
         [
             encode_run_reply(Opened(3)),
             encode_run_reply(Opened(3, 512)),
+            encode_run_reply(Opened(3, 513, 100)),
             encode_run_reply(Failure(1, NODE, "StageFull", "full", 1.5)),
         ],
     ),
@@ -155,4 +158,6 @@ def decode_by_generated_code(frame: bytes) -> Any:
             return from_wire_open(wire.open)
         case "step":
             return from_wire_step(wire.step)
+        case "leave":
+            return Leave()
     raise RemoteProtocolError("empty")

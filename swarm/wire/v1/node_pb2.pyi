@@ -20,7 +20,7 @@ NODE_STATE_SERVING: NodeState
 NODE_STATE_DRAINING: NodeState
 
 class NodeFact(_message.Message):
-    __slots__ = ("node_id", "release", "address", "seq", "issued_at_s", "ttl_s", "state", "spans", "profile", "n_layers", "free_sessions", "layer_time_s", "torrent_port", "needed_bytes", "fetched_bytes", "version", "loaded_spans", "trunks", "loaded_trunks", "experts", "loaded_experts", "n_experts", "expert_wait_s", "heat")
+    __slots__ = ("node_id", "release", "address", "seq", "issued_at_s", "ttl_s", "state", "spans", "profile", "n_layers", "free_sessions", "layer_time_s", "torrent_port", "needed_bytes", "fetched_bytes", "version", "loaded_spans", "trunks", "loaded_trunks", "experts", "loaded_experts", "n_experts", "expert_wait_s", "heat", "placed_at_s", "leaving_spans", "throughput", "queue_s")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,10 @@ class NodeFact(_message.Message):
     N_EXPERTS_FIELD_NUMBER: _ClassVar[int]
     EXPERT_WAIT_S_FIELD_NUMBER: _ClassVar[int]
     HEAT_FIELD_NUMBER: _ClassVar[int]
+    PLACED_AT_S_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_SPANS_FIELD_NUMBER: _ClassVar[int]
+    THROUGHPUT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_S_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     release: bytes
     address: str
@@ -69,7 +73,11 @@ class NodeFact(_message.Message):
     n_experts: int
     expert_wait_s: float
     heat: _containers.RepeatedCompositeFieldContainer[LayerHeat]
-    def __init__(self, node_id: _Optional[str] = ..., release: _Optional[bytes] = ..., address: _Optional[str] = ..., seq: _Optional[int] = ..., issued_at_s: _Optional[float] = ..., ttl_s: _Optional[float] = ..., state: _Optional[_Union[NodeState, str]] = ..., spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., profile: _Optional[str] = ..., n_layers: _Optional[int] = ..., free_sessions: _Optional[int] = ..., layer_time_s: _Optional[float] = ..., torrent_port: _Optional[int] = ..., needed_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ..., version: _Optional[str] = ..., loaded_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., trunks: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., loaded_trunks: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., experts: _Optional[_Iterable[_Union[ExpertRange, _Mapping]]] = ..., loaded_experts: _Optional[_Iterable[_Union[ExpertRange, _Mapping]]] = ..., n_experts: _Optional[int] = ..., expert_wait_s: _Optional[float] = ..., heat: _Optional[_Iterable[_Union[LayerHeat, _Mapping]]] = ...) -> None: ...
+    placed_at_s: float
+    leaving_spans: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
+    throughput: float
+    queue_s: float
+    def __init__(self, node_id: _Optional[str] = ..., release: _Optional[bytes] = ..., address: _Optional[str] = ..., seq: _Optional[int] = ..., issued_at_s: _Optional[float] = ..., ttl_s: _Optional[float] = ..., state: _Optional[_Union[NodeState, str]] = ..., spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., profile: _Optional[str] = ..., n_layers: _Optional[int] = ..., free_sessions: _Optional[int] = ..., layer_time_s: _Optional[float] = ..., torrent_port: _Optional[int] = ..., needed_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ..., version: _Optional[str] = ..., loaded_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., trunks: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., loaded_trunks: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., experts: _Optional[_Iterable[_Union[ExpertRange, _Mapping]]] = ..., loaded_experts: _Optional[_Iterable[_Union[ExpertRange, _Mapping]]] = ..., n_experts: _Optional[int] = ..., expert_wait_s: _Optional[float] = ..., heat: _Optional[_Iterable[_Union[LayerHeat, _Mapping]]] = ..., placed_at_s: _Optional[float] = ..., leaving_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., throughput: _Optional[float] = ..., queue_s: _Optional[float] = ...) -> None: ...
 
 class ExpertRange(_message.Message):
     __slots__ = ("layers", "expert_idxs")

@@ -32,6 +32,7 @@ from swarm.wire import (
     encode_run_request,
     encode_signed_fact,
 )
+from swarm.wire.checks import MAX_POSITIONS
 from swarm.wire.codec import to_wire_step
 from swarm.wire.v1 import node_pb2, stage_pb2
 
@@ -73,6 +74,7 @@ def opens(draw: st.DrawFn) -> Open:
         max_positions=max_positions,
         n_top=draw(st.integers(min_value=1, max_value=2**20)),
         page_hashes=tuple(draw(st.lists(hashes, max_size=most_pages))),
+        fed_positions=draw(st.integers(min_value=0, max_value=max_positions - 1)),
     )
 
 
@@ -153,6 +155,10 @@ def facts(draw: st.DrawFn) -> NodeFact:
         needed_bytes=draw(counters),
         fetched_bytes=draw(counters),
         version=draw(st.sampled_from(["", "0.1.0", "1.0.0+local"])),
+        placed_at_s=draw(st.floats(min_value=0, max_value=1e11)),
+        leaving_spans=loaded,
+        throughput=draw(st.floats(min_value=0, max_value=2**29, width=32)),
+        queue_s=draw(seconds),
     )
 
 
@@ -218,10 +224,10 @@ def test_a_large_tensor_passes() -> None:
     assert len(step.payload.data) == len(data)
 
 
-cached = st.integers(min_value=0, max_value=MAX_PAGES_OFFERED).map(lambda n_pages: n_pages * PAGE)
+cached = st.integers(min_value=0, max_value=MAX_POSITIONS - 1)
 
 
-@given(reply=st.one_of(failures, st.builds(Opened, counters, cached)))
+@given(reply=st.one_of(failures, st.builds(Opened, counters, cached, cached)))
 def test_run_reply_round_trip(reply: Opened | Failure) -> None:
     assert decode_run_reply(encode_run_reply(reply)) == reply
 
@@ -391,6 +397,7 @@ def test_the_frames_that_the_next_test_breaks_are_good() -> None:
         open_frame(max_positions=512, page_hashes=[bytes(16)] * 2),  # no position would be left to compute
         open_frame(max_positions=513, page_hashes=[bytes(16)] * 3),
         open_frame(max_positions=513, page_hashes=[b""]),
+        open_frame(max_positions=513, fed_positions=513),
         open_frame(max_positions=513, page_hashes=[bytes(16), bytes(32)]),
         open_frame(max_positions=2**24, page_hashes=[bytes(16)] * (MAX_PAGES_OFFERED + 1)),
     ],
@@ -400,10 +407,14 @@ def test_run_requests_out_of_bounds_are_refused(frame: bytes) -> None:
         decode_run_request(frame)
 
 
-@pytest.mark.parametrize("cached", [1, 255, 257, (MAX_PAGES_OFFERED + 1) * PAGE, 2**32 - 256])
-def test_cached_positions_that_are_no_pages_are_refused(cached: int) -> None:
+@pytest.mark.parametrize("n", [MAX_POSITIONS, 2**32 - 1])
+@pytest.mark.parametrize("field", ["cached", "answered"])
+def test_an_opened_with_more_positions_than_there_can_be_is_refused(field: str, n: int) -> None:
+    opened = stage_pb2.Opened(epoch=1, **{field: n - 1 if n == MAX_POSITIONS else 7})
+    decode_run_reply(stage_pb2.RunReply(opened=opened).SerializeToString())
+    setattr(opened, field, n)
     with pytest.raises(RemoteProtocolError):
-        decode_run_reply(stage_pb2.RunReply(opened=stage_pb2.Opened(epoch=1, cached=cached)).SerializeToString())
+        decode_run_reply(stage_pb2.RunReply(opened=opened).SerializeToString())
 
 
 def top(ids: list[int], logits: list[float], log_sum_exp: float = 1.0) -> bytes:
@@ -456,6 +467,12 @@ def test_results_out_of_bounds_are_refused(data: bytes) -> None:
         {"torrent_port": 65536},
         {"needed_bytes": 2**63},
         {"version": "x" * 9000},
+        {"placed_at_s": -1.0},
+        {"leaving_spans": [stage_pb2.Span(start=0, end=5)]},
+        {"leaving_spans": [stage_pb2.Span(start=0, end=1)] * 65},
+        {"throughput": INF},
+        {"throughput": 1e10},
+        {"queue_s": NAN},
     ],
 )
 def test_facts_out_of_bounds_are_refused(changes: dict[str, Any]) -> None:
