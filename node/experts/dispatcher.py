@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from node.stage import rows_of, tensor_of
 from swarm.errors import DeadlineExceeded, ExpertUnavailable, SwarmError
 from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen
 from swarm.rpc import Dialer
-from swarm.terms import ExpertId
+from swarm.terms import ExpertId, NodeId
 
 HOLD_S = 1.0
 """How long a call waits for a host of an expert that has none. Longer hides longer absences from sessions; meanwhile
@@ -83,9 +84,8 @@ class Dispatcher:
     def __init__(self, directory: Directory, dialer: Dialer, opening: ExpertOpen) -> None:
         self.wait_s = 0.0
         """What a layer's experts take that are not here, as measured; 0.0 while they were never asked for."""
-        self.n_calls = 0
-        """Layers at which somebody else was asked, so far; n_messages: to how many hosts in all."""
-        self.n_messages = 0
+        self.asked: Counter[NodeId] = Counter()
+        """Messages to each host so far."""
         self._directory = directory
         self._dialer = dialer
         self._opening = opening
@@ -129,7 +129,6 @@ class Dispatcher:
         if x.shape[0] <= FEW_ROWS:
             took_s = time.monotonic() - started_s
             self.wait_s += (took_s - self.wait_s) * (SMOOTHING if self.wait_s else 1.0)
-        self.n_calls += 1
         future.set_result(answers)
 
     # -- for a call ----------------------------------------------------------------------------------------------
@@ -211,7 +210,7 @@ class _Call:
             link = self._dispatcher.link(host)
             call = call_of(link.new_id(), self._layer_idx, self._x, {e: self._wanted[e] for e in expert_idxs})
             self._asks[link.ask(call)] = _Ask(link, expert_idxs, call.n_answers, time.monotonic())
-            self._dispatcher.n_messages += 1
+            self._dispatcher.asked[host.node_id] += 1
 
     async def _wait(self, missing: Sequence[int]) -> None:
         """Until something is answered, or fails, or somebody is late."""
