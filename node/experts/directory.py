@@ -24,7 +24,8 @@ class Host(NamedTuple):
 class Directory:
     """Hosts of experts that keep the profile of this node.
 
-    facts: those in force now. own_id: this node, which does not ask itself.
+    facts: those in force now. own_id: this node, which does not ask itself. shape: the model's layers, and the experts
+    of each; who speaks of another is no host.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Directory:
         facts: Callable[[], Sequence[NodeFact]],
         own_id: NodeId,
         profile: Profile,
+        shape: tuple[int, int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._facts = facts
         self._own_id = own_id
         self._profile = profile
+        self._shape = shape
         self._clock = clock
         self._read_s = float("-inf")
         self._hosts: Mapping[ExpertId, tuple[Host, ...]] = {}
@@ -53,6 +56,8 @@ class Directory:
         leaving: dict[ExpertId, tuple[Host, ...]] = {}
         for fact in self._facts():
             if fact.node_id == self._own_id or not fact.profile.satisfies(self._profile):
+                continue
+            if (fact.n_layers, fact.n_experts) != self._shape:
                 continue
             found = leaving if fact.state is NodeState.DRAINING else staying
             for experts in fact.served_experts:

@@ -47,7 +47,7 @@ class Parts:
     def empty(self, args: ModelArgs, holding: Holding) -> Hosted:
         """Models and a store that these parts can be loaded into."""
         if holding.trunks and self._said.dispatcher is None:
-            self._said.dispatcher = self._dispatcher()
+            self._said.dispatcher = self._dispatcher(args)
         numerics = numerics_of(self._said.profile)
         experts = self._said.store or ExpertStore(args, numerics, device=self._device)
         models = {
@@ -63,8 +63,9 @@ class Parts:
         """Bytes that these parts take once they are loaded."""
         return int(holding.n_params(args) * numerics_of(self._said.profile).layer_bytes_per_value)
 
-    def _dispatcher(self) -> Dispatcher:
-        directory = Directory(self._discovery.nodes, self._node_id, self._said.profile)
+    def _dispatcher(self, args: ModelArgs) -> Dispatcher:
+        shape = (args.n_layers, args.n_experts)
+        directory = Directory(self._discovery.nodes, self._node_id, self._said.profile, shape)
         opening = ExpertOpen(self._discovery.release, self._said.profile)
         dispatcher = Dispatcher(directory, self._dialer, opening)
         self._stack.push_async_callback(dispatcher.close)

@@ -162,7 +162,7 @@ async def dispatching(
 ) -> AsyncIterator[Dispatcher]:
     facts = [part.told(address, args) for part, address in zip(parts, addresses, strict=True)]
     async with Dialer(issue(NodeKey.generate()), RpcConfig.loopback()) as dialer:
-        directory = Directory(lambda: facts, NodeId(""), PROFILE)
+        directory = Directory(lambda: facts, NodeId(""), PROFILE, (args.n_layers, args.n_experts))
         dispatcher = Dispatcher(directory, dialer, ExpertOpen(RELEASE, PROFILE))
         try:
             yield dispatcher

@@ -213,7 +213,10 @@ class AsyncClient:
         await self._discovery.refresh()
         release, nodes = self.release, self._discovery.nodes()
         n_layers, now_s = release.args.n_layers, time.time()
-        hosts, experts = coverage(nodes, n_layers, now_s), expert_coverage(nodes, n_layers, now_s)
+        hosts, experts = (
+            coverage(nodes, n_layers, now_s),
+            expert_coverage(nodes, n_layers, release.args.n_experts, now_s),
+        )
         return SwarmStatus(release.name, release.infohash, n_layers, nodes, hosts, experts)
 
     # -- joining -------------------------------------------------------------------------------------------------

@@ -27,12 +27,13 @@ def coverage(facts: Sequence[NodeFact], n_layers: int, now_s: float) -> tuple[in
     return best
 
 
-def expert_coverage(facts: Sequence[NodeFact], n_layers: int, now_s: float) -> tuple[tuple[int, ...], ...]:
+def expert_coverage(
+    facts: Sequence[NodeFact], n_layers: int, n_experts: int, now_s: float
+) -> tuple[tuple[int, ...], ...]:
     """For each layer and expert the number of nodes that answer for it, those that host whole layers among them, of the
     profile that leaves the fewest experts out; of equal ones that which has the most hosts. Empty for a dense model.
     """
-    known = in_force(newest(facts), n_layers, now_s)
-    n_experts = max((f.n_experts for f in known), default=0)
+    known = [f for f in in_force(newest(facts), n_layers, now_s) if f.n_experts == n_experts]
     best: tuple[tuple[int, ...], ...] = ((0,) * n_experts,) * n_layers if n_experts else ()
     for profile in profiles_of(known) if n_experts else ():
         counts = [[0] * n_experts for _ in range(n_layers)]
@@ -99,10 +100,12 @@ def layer_ranges(layers: Iterable[int]) -> str:
     return ", ".join(str(span) for span in merge_spans([Span(idx, idx + 1) for idx in layers]))
 
 
-def describe_gap(missing: Sequence[int], facts: Sequence[NodeFact], reasons: dict[NodeId, str], n_layers: int) -> str:
+def describe_gap(
+    missing: Sequence[int], facts: Sequence[NodeFact], reasons: dict[NodeId, str], n_layers: int, now_s: float
+) -> str:
     """What is missing, who would have had it and why they do not count. What mends it is for who knows the magnet."""
     lines = [f"layers {layer_ranges(missing)} of {n_layers} have no node that can take a session"]
-    if lacking := missing_experts(facts, missing):
+    if lacking := missing_experts(in_force(facts, n_layers, now_s), missing):
         lines.append(describe_missing(lacking))
     hosts = [f for f in facts if any(idx in span for span in (*f.spans, *f.trunks) for idx in missing)]
     for fact in hosts[:8]:

@@ -91,7 +91,7 @@ def plan_route(
     if found:
         return min(found, key=lambda entry: entry[0])[1]
     missing, reasons_of_gap = min(gaps, key=lambda gap: len(gap[0]))
-    raise LayersUncovered(describe_gap(missing, known, reasons_of_gap, n_layers), missing)
+    raise LayersUncovered(describe_gap(missing, known, reasons_of_gap, n_layers, now_s), missing)
 
 
 def route_cost_s(route: Route, facts: Sequence[NodeFact], rtt_s: Mapping[NodeId, float] | None = None) -> float:

@@ -92,6 +92,7 @@ def decode_fact(payload: bytes) -> NodeFact:
     n_experts = check_number(wire.n_experts, 0, MAX_EXPERTS, "n_experts")
     spans, loaded_spans = _hosted_and_loaded(wire.spans, wire.loaded_spans, n_layers)
     trunks, loaded_trunks = _hosted_and_loaded(wire.trunks, wire.loaded_trunks, n_layers)
+    check(n_experts > 0 or not trunks, "a trunk of a model without experts")
     check(len(wire.heat) <= n_layers, f"the heat of {len(wire.heat)} layers")
     return NodeFact(
         node_id=check_node_id(wire.node_id),
@@ -153,6 +154,8 @@ def _from_wire_experts(wire: Sequence[pb.ExpertRange], n_layers: int, n_experts:
         check(all(a < b for a, b in pairwise(expert_idxs)), f"experts {expert_idxs}, which do not ascend")
         check(expert_idxs[-1] < n_experts, f"expert {expert_idxs[-1]} of {n_experts}")
         ranges.append(ExpertRange(check_span(one.layers, n_layers), expert_idxs))
+    for a, b in pairwise(ranges):
+        check(a.layers.end <= b.layers.start, f"experts of layers {a.layers} and {b.layers}, not sorted and disjoint")
     return tuple(ranges)
 
 

@@ -13,13 +13,29 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarm.errors import RemoteProtocolError
-from swarm.facts import Hop, NodeFact, NodeState, SignedFact
+from swarm.facts import Hop, LayerHeat, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.messages import Failure, HopTime, Leave, Open, Opened, Result, Rows, Step, TopLogits
-from swarm.terms import Address, Infohash, Profile, SessionId, Span
+from swarm.messages import (
+    ExpertAnswer,
+    ExpertCall,
+    ExpertOpen,
+    ExpertRefusal,
+    Failure,
+    HopTime,
+    Leave,
+    Open,
+    Opened,
+    Result,
+    Rows,
+    Step,
+    TopLogits,
+)
+from swarm.terms import Address, ExpertRange, Infohash, Profile, SessionId, Span
 from swarm.wire import (
     decode_exchange_reply,
     decode_exchange_request,
+    decode_expert_reply,
+    decode_expert_request,
     decode_fact,
     decode_result,
     decode_results_request,
@@ -28,6 +44,8 @@ from swarm.wire import (
     decode_signed_fact,
     encode_exchange_reply,
     encode_exchange_request,
+    encode_expert_reply,
+    encode_expert_request,
     encode_fact,
     encode_result,
     encode_results_request,
@@ -45,6 +63,14 @@ RELEASE, SESSION = Infohash("ab" * 20), SessionId("cd" * 16)
 FACT = NodeFact(
     NODE, RELEASE, Address("::1", 7), 3, 1e9, 60.0, NodeState.SERVING, (Span(0, 2), Span(3, 4)), Profile("bf16"), 9
 )
+PARTS = NodeFact(
+    NODE, RELEASE, Address("::1", 7), 3, 1e9, 60.0, NodeState.JOINING, (Span(0, 2),), Profile("bf16"), 9,
+    trunks=(Span(2, 4), Span(5, 9)), loaded_trunks=(Span(2, 3),),
+    experts=(ExpertRange(Span(2, 4), (0, 2)), ExpertRange(Span(6, 7), (1,))),
+    loaded_experts=(ExpertRange(Span(3, 4), (2,)),), n_experts=3, expert_wait_s=0.25,
+    heat=(LayerHeat(2, bytes((255, 0, 130))),),
+)  # fmt: skip
+TWO_ROWS = Rows(2, "bf16", bytes(range(16)))
 SIGNED = SignedFact(FACT, encode_fact(FACT), bytes(64))
 ROW = TopLogits((5, 2, 9), (1.5, 1.0, -2.0), 2.0)
 
@@ -82,7 +108,23 @@ KINDS: dict[str, tuple[Decoder, Callable[[Any], bytes], list[bytes]]] = {
         [encode_results_request(SESSION, 4)],
     ),
     "result": (decode_result, encode_result, [encode_result(Result(1, 9, (ROW, ROW), TIMES))]),
-    "fact": (decode_fact, encode_fact, [encode_fact(FACT)]),
+    "fact": (decode_fact, encode_fact, [encode_fact(FACT), encode_fact(PARTS)]),
+    "expert_request": (
+        decode_expert_request,
+        encode_expert_request,
+        [
+            encode_expert_request(ExpertOpen(RELEASE, Profile("fp32"))),
+            encode_expert_request(ExpertCall(7, 3, ((0, (0, 1)), (5, (1,))), TWO_ROWS)),
+        ],
+    ),
+    "expert_reply": (
+        decode_expert_reply,
+        encode_expert_reply,
+        [
+            encode_expert_reply(ExpertAnswer(7, TWO_ROWS, 0.5, 0.25)),
+            encode_expert_reply(ExpertRefusal(7, "StageFull", "full")),
+        ],
+    ),
     "signed_fact": (decode_signed_fact, encode_signed_fact, [encode_signed_fact(SIGNED)]),
     "exchange_request": (
         decode_exchange_request,
