@@ -24,18 +24,20 @@ from node.hosting import (
     layers_that_fit,
     measure_layer_time,
     numerics_of,
-    outward_host,
     own_key,
     pick_device,
     settle_profile,
+    tell_sharing,
 )
 from node.model import SpanModel
-from node.moving import Claims, Mover
-from node.placement import Assignment, Budget, PlacementConfig
-from node.server import Door, FactsHandler, Parts, SessionHandler, Statement
+from node.moving import Claims, Mover, told_placement
+from node.placement import Budget, PlacementConfig
+from node.reach import ReachKeeper
+from node.server import DialBack, Door, FactsHandler, Parts, RelayConfig, RelayHandler, SessionHandler, Statement
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
+from swarm.client.reach import Reach, Verdict, reach_fields
 from swarm.client.release import fetch_metadata, read_admitted_layout
 from swarm.discovery import Discovery
 from swarm.errors import BadArgument, StageFull
@@ -46,12 +48,9 @@ from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
-SHARING_INTERVAL_S = 10.0
-"""How often a node says what it gave, when that changed."""
-
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, placement, layout, serving, progress, ready,
-moving, moved, sharing, draining, stopped.
+"""(event name, its fields): started, metadata, provenance, listening, reach, placement, layout, serving, progress,
+ready, moving, moved, sharing, draining, stopped.
 """
 
 
@@ -65,6 +64,7 @@ class NodeApp:
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
         self.network = self.network.with_torrent_settings(config.torrent_settings)
+        self.listen = config.listen or Address("127.0.0.1" if self.network.name == "loopback" else "0.0.0.0", 0)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
         self._node: _Node | None = None
@@ -88,6 +88,7 @@ class NodeApp:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not serving.done():
                     await node.drain()
+                    await node.leave()
             finally:
                 stopping.cancel()
                 serving.cancel()
@@ -112,6 +113,7 @@ class NodeApp:
         dialer = Dialer(issue(key), self.network.rpc)
         stack.push_async_callback(dialer.close)
         node = _Node(self, key, torrents, download, dialer)
+        stack.push_async_callback(node.discovery.close)
         stack.push_async_callback(download.save_resume)
         return node
 
@@ -128,10 +130,10 @@ class _Node:
         self._torrents = torrents
         self._download = download
         self._dialer = dialer
-        self.said = Statement(
-            key, app.magnet.infohash, app.config.listen, torrents.port, app.config.profile, __version__
-        )
+        self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
         self._door = Door()
+        if app.config.relay_rate:
+            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
         self._n_experts_told = 0
@@ -140,11 +142,12 @@ class _Node:
             app.magnet.infohash,
             RpcFactsPort(dialer),
             app.network.discovery,
-            rendezvous=torrents if app.network.torrent.dht else None,
+            rendezvous=app.network.rendezvous(torrents, app.listen),
             static_peers=app.config.peers,
             own=self.own_fact,
-            announces=app.network.name == "loopback" or not app.config.listen.is_loopback,
+            announces=app.network.name == "loopback" or not app.listen.is_loopback,
         )
+        self.said.discovery = self.discovery
 
     async def join_and_serve(self, stack: AsyncExitStack) -> None:
         config, event = self._config, self._app.on_event
@@ -160,15 +163,15 @@ class _Node:
             self._app.network.rpc,
             stage=self._door,
             experts=parts.experts_service(args),
-            node=FactsHandler(self.discovery, self.own_fact),
+            node=FactsHandler(self.discovery, self.own_fact, DialBack(self._dialer, self.own_fact)),
+            relay=self.said.relay,
         )
         self._server = server
-        bound = await server.start(config.listen)
+        bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
-        address = config.advertise or (Address(outward_host(), bound.port) if bound.is_unspecified else bound)
-        self.said.address, self.said.n_experts = address, args.n_experts
-        self.said.n_layers = args.n_layers  # from here on there is a fact to tell
-        event("listening", {"listen": str(bound), "address": str(address)})
+        await self._come_within_reach(bound, stack)
+        self.said.n_layers, self.said.n_experts = args.n_layers, args.n_experts  # from here on there is a fact to tell
+        event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
         claims = self._claims(budget) if budget is not None and not config.names_parts else None
         if claims is None:
             self.said.hold(self._holding(args))
@@ -182,8 +185,8 @@ class _Node:
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
-        event("ready", {"address": str(address), **words, **fetched})
-        sharing = asyncio.create_task(self._tell_sharing())
+        event("ready", {"address": str(self.said.reach.address), **words, **fetched})
+        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_given))
         stack.push_async_callback(_cancel, sharing)
         if claims is not None and self.said.state is NodeState.SERVING:
             self._moving = asyncio.create_task(self._keep_placed(torrent, claims, parts))
@@ -197,8 +200,7 @@ class _Node:
         if budget is None:
             raise BadArgument("there is nothing to choose where --trunk or --experts say what to host")
         await self.discovery.refresh()
-        assignment = self._claims(budget).look(args.n_layers, time.time())
-        return told_placement(assignment, budget)
+        return told_placement(self._claims(budget).look(args.n_layers, time.time()), budget)
 
     async def drain(self) -> None:
         """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
@@ -215,6 +217,12 @@ class _Node:
         while self._stage.n_sessions and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
 
+    async def leave(self) -> None:
+        """Tell others that this node is gone, so that nobody waits for its last fact to expire."""
+        self.said.state = NodeState.LEFT
+        self.said.withdraw()
+        await self.discovery.say_goodbye()
+
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
         return self.said.signed(self.discovery.config.fact_ttl_s)
@@ -224,6 +232,16 @@ class _Node:
         return 0 if self._stage is None else self._stage.n_sessions
 
     # -- steps of joining ----------------------------------------------------------------------------------------
+
+    async def _come_within_reach(self, bound: Address, stack: AsyncExitStack) -> None:
+        """Find out where others dial this node, and go on finding out. On one machine nothing stands in between."""
+        keeper = ReachKeeper(
+            self._key.node_id, self._dialer, self.discovery, bound, self._on_reach,
+            network=self._app.network.name, advertise=self._config.advertise,
+        )  # fmt: skip
+        self.said.reach = await keeper.begin(self._torrents)
+        if self._config.advertise is not None or not bound.is_loopback:
+            stack.push_async_callback(_cancel, asyncio.create_task(keeper.run()))
 
     async def _read_release(self) -> tuple[Torrent, ModelArgs]:
         """What the magnet names, and the profile that this machine has for it."""
@@ -310,8 +328,7 @@ class _Node:
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=(lambda progress: None) if keep else self._on_progress,
             on_loaded=(lambda spans: None) if keep else self._on_loaded,
-            make_room=lambda pieces: self._torrents.drop(self._download, pieces),
-            disk_bytes=self._config.disk_bytes,
+            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, self._config.disk_bytes),
             keep=keep,
         )
 
@@ -345,23 +362,9 @@ class _Node:
         if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
             if are_new:
-                self._app.on_event(
-                    "serving", {"address": str(self.said.address), "loaded_spans": [str(s) for s in spans]}
-                )
+                fields = {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
+                self._app.on_event("serving", fields)
             self._change(NodeState.JOINING)
-
-    async def _tell_sharing(self) -> None:
-        """Say now and then what this node gave to others, when it gave something."""
-        told = -1
-        while True:
-            status = self._download.status()
-            if status.uploaded_ever_bytes != told:
-                told = status.uploaded_ever_bytes
-                ratio = status.share_ratio
-                fields = {"uploaded_bytes": told, "fetched_bytes": status.fetched_ever_bytes}
-                fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
-                self._app.on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})
-            await asyncio.sleep(SHARING_INTERVAL_S)
 
     async def _introduce(self) -> None:
         """Tell the torrent of the nodes that were met: they seed what they host."""
@@ -375,21 +378,21 @@ class _Node:
         self.said.progress = progress
         self._app.on_event("progress", progress.as_event())
 
+    def _on_reach(self, reach: Reach, verdict: Verdict) -> None:
+        if reach != self.said.reach:
+            self.said.reach = reach
+            self.said.withdraw()
+            self.discovery.announce_change()
+            self._app.on_event("reach", reach_fields(reach, verdict))
+
+    def _on_given(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
+        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
+        self.said.withdraw()
+
     def _change(self, state: NodeState) -> None:
         self.said.state = state
         self.said.withdraw()
         self.discovery.announce_change()
-
-
-def told_placement(assignment: Assignment, budget: Budget) -> dict[str, Any]:
-    """For people and programs: what is hosted, and why."""
-    return {
-        "spans": [str(span) for span in assignment.spans],
-        "reasons": list(assignment.reasons),
-        "max_layers": budget.n_layers,
-        "layer_time_s": budget.layer_time_s,
-        "throughput": budget.throughput(sum(map(len, assignment.spans))),
-    }
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

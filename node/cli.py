@@ -22,7 +22,9 @@ from swarm.cli.console import (
 )
 from swarm.cli.options import (
     ADDRESS,
+    SPAN,
     Reach,
+    RelayRateType,
     admission_options,
     data_dir_option,
     json_option,
@@ -34,27 +36,13 @@ from swarm.cli.options import (
 from swarm.cli.release_plan import parse_experts
 from swarm.cli.status import hosting_words
 from swarm.errors import BadArgument, Interrupted
-from swarm.terms import Address, Profile, Span
+from swarm.terms import Address, Profile, Span, short_id
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
     from swarm.client.admission import Admission
 
 EVENTS = "swarm.node/1"
-
-
-class SpanType(click.ParamType[Span]):
-    """START:END."""
-
-    name = "START:END"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:
-        if isinstance(value, Span):
-            return value
-        try:
-            return Span.parse(value)
-        except BadArgument as error:
-            self.fail(error.message, param, ctx)
 
 
 @click.group()
@@ -67,14 +55,14 @@ def node() -> None:
 @click.option(
     "--layers",
     "spans",
-    type=SpanType(),
+    type=SPAN,
     multiple=True,
     help="Layers to host, such as 0:8 (repeatable). Default: chosen, and chosen anew, by memory and need.",
 )
 @click.option(
     "--trunk",
     "trunks",
-    type=SpanType(),
+    type=SPAN,
     multiple=True,
     help="Layers to host without their experts, which other nodes answer for: 0:16 (repeatable).",
 )
@@ -105,9 +93,8 @@ def node() -> None:
 @click.option(
     "--listen",
     type=ADDRESS,
-    default="127.0.0.1:0",
-    show_default=True,
-    help="Where to serve; 0.0.0.0:PORT lets other machines in.",
+    help="Where to serve. Default: any free port, of this machine alone with --network loopback, else of all "
+    "interfaces.",
 )
 @click.option("--advertise", type=ADDRESS, help="The address that others dial, when it is not the one listened on.")
 @click.option(
@@ -118,6 +105,7 @@ def node() -> None:
     type=click.IntRange(0),
     default=0,
     envvar="SWARM_THREADS",
+    show_envvar=True,
     help="Threads to compute with; 0: all cores.",
 )
 @click.option(
@@ -142,6 +130,14 @@ def node() -> None:
     default=0,
     metavar="BYTES",
     help="The most that the release may take on disk; pieces of layers no longer hosted go first. 0: unbounded.",
+)
+@click.option(
+    "--relay",
+    "relay_rate",
+    type=RelayRateType(),
+    default="4000000",
+    show_default=True,
+    help="Pass on so much for nodes that nobody can dial, encrypted from end to end; `off`: nothing.",
 )
 @click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
@@ -168,13 +164,14 @@ def start(
     quantisation: str | None,
     profile: str | None,
     device: str,
-    listen: Address,
+    listen: Address | None,
     advertise: Address | None,
     torrent_port: int,
     threads: int,
     cache_budget: int,
     memory_bytes: int,
     disk_bytes: int,
+    relay_rate: int,
     max_sessions: int,
     upload_rate: int,
     download_rate: int,
@@ -222,6 +219,7 @@ def start(
         cache_budget_bytes=cache_budget,
         memory_bytes=memory_bytes,
         disk_bytes=disk_bytes,
+        relay_rate=relay_rate,
         max_sessions=max_sessions,
         upload_rate=upload_rate,
         download_rate=download_rate,
@@ -290,7 +288,7 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
                 showing.enter_context(meter)
             elif event in ("ready", "draining", "stopped"):
                 showing.close()
-            _tell(config, event, fields)
+            _tell(event, fields)
 
     def on_signal() -> None:
         if stop.is_set():
@@ -335,7 +333,18 @@ def _parts(fields: dict[str, Any]) -> str:
     return hosting_words(spans, fields["trunks"], fields["experts"])
 
 
-def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
+def reach_words(fields: dict[str, Any]) -> str:
+    """Where others find this node, and what mends it when they do not."""
+    if fields["reachability"] == "reachable":
+        return f"others reach this node at {fields['address']}"
+    mend = "forward the port on the router, or turn on UPnP there; `swarm netcheck` says more"
+    if fields["relay"]:
+        relay, address = short_id(fields["relay"]), Address.parse(fields["address"]).relay
+        return f"nobody can dial this node ({fields['problem']}): serving through node {relay} at {address}; {mend}"
+    return f"nobody can dial this node ({fields['problem']}), and no relay was found yet; {mend}"
+
+
+def _tell(event: str, fields: dict[str, Any]) -> None:
     """One event in words."""
     match event:
         case "started":
@@ -345,10 +354,12 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(f"release {fields['name']}, {size} in pieces of {piece}")
         case "provenance":
             note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")
-        case "listening" if config.listen.is_loopback:
+        case "listening" if Address.parse(fields["listen"]).is_loopback:
             note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
         case "listening":
             note(f"listening on {fields['listen']}, dialled as {fields['address']}")
+        case "reach":
+            note(reach_words(fields))
         case "placement":
             _tell_placement(fields)
         case "moving":
@@ -363,6 +374,7 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
             share = format_percent(fetched, whole)
             came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
+            came += f"; {format_size(fields['found_bytes'])} were here" if fetched and fields["found_bytes"] else ""
             note(f"needed {format_size(needed)}, {came}")
             note(f"ready: serving {_parts(fields)} at {fields['address']}")
         case "sharing":

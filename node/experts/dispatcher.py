@@ -245,7 +245,10 @@ class _Call:
         self._ask(candidates)
 
     def _take(self, answered: asyncio.Future[ExpertAnswer]) -> None:
-        ask = self._asks.pop(answered)
+        ask = self._asks.pop(answered, None)
+        if ask is None:  # another one that was done at the same moment has said it all
+            answered.exception()
+            return
         try:
             rows = tensor_of(answered.result().rows, self._x.shape[1], self._x.device)
         except SwarmError as error:

@@ -8,16 +8,15 @@ from node.hosting.budget import layers_that_fit, measure_layer_time
 from node.hosting.holding import Holding, spans_of
 from node.hosting.key_slot import own_key
 from node.hosting.loading import FetchProgress, Hosted, host, load_part, regroup, servable
-from node.hosting.machine import free_memory_bytes, outward_host, pick_device
+from node.hosting.machine import free_memory_bytes, pick_device
 from node.hosting.memory import give_back_freed_memory
 from node.hosting.numerics import numerics_of, settle_profile
-from node.hosting.room import choose_evictions
+from node.hosting.sharing import tell_sharing
 
 __all__ = [
     "FetchProgress",
     "Holding",
     "Hosted",
-    "choose_evictions",
     "free_memory_bytes",
     "give_back_freed_memory",
     "host",
@@ -25,11 +24,11 @@ __all__ = [
     "load_part",
     "measure_layer_time",
     "numerics_of",
-    "outward_host",
     "own_key",
     "pick_device",
     "regroup",
     "servable",
     "settle_profile",
     "spans_of",
+    "tell_sharing",
 ]

@@ -10,11 +10,14 @@ from typing import Any
 from node.experts import Dispatcher
 from node.hosting import FetchProgress, Holding
 from node.model import ExpertStore
+from node.server.relay import RelayHandler
 from node.stage import Stage
-from swarm.discovery import sign_fact
+from swarm.client.reach import Reach
+from swarm.discovery import Discovery, sign_fact
 from swarm.facts import LayerHeat, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
 from swarm.terms import Address, ExpertId, Infohash, Profile, Span, merge_experts
+from swarm.wire import MAX_RTTS
 
 LEAST_WAIT_S = 0.002
 """Waits that differ by less are the same to everybody."""
@@ -32,15 +35,19 @@ class _Said:
 class Statement:
     """The state of a node as its fact tells it. Set the attributes as the node comes to know them, then withdraw().
 
+    reach: where others dial it. relay: what it is to others as a relay; None: nothing.
+
     n_layers, n_experts: of the whole model. n_layers is 0 until the config is read, and so long there is nothing to
     tell. placed_at_s: when the spans were claimed, 0.0 where the owner named them. max_tokens_per_s: what the link
-    passes on.
+    passes on. uploaded_bytes, downloaded_bytes: of the release, over all runs in this data folder.
     """
 
     def __init__(
         self, key: NodeKey, release: Infohash, address: Address, torrent_port: int, profile: Profile, version: str
     ) -> None:
-        self.address = address
+        self.reach = Reach(address)
+        self.discovery: Discovery | None = None
+        self.relay: RelayHandler | None = None
         self.profile = profile
         self.state = NodeState.JOINING
         self.n_layers = 0
@@ -56,6 +63,8 @@ class Statement:
         self.placed_at_s = 0.0
         self.leaving: tuple[Span, ...] = ()
         self.max_tokens_per_s = math.inf
+        self.uploaded_bytes = 0
+        self.downloaded_bytes = 0
         self._key = key
         self._release = release
         self._torrent_port = torrent_port
@@ -97,7 +106,9 @@ class Statement:
         return NodeFact(
             node_id=self._key.node_id,
             release=self._release,
-            address=self.address,
+            address=self.reach.address,
+            reachability=self.reach.reachability,
+            relay=self.reach.relay,
             seq=self._seq,
             issued_at_s=time.time(),
             ttl_s=ttl_s,
@@ -113,6 +124,8 @@ class Statement:
             **(self._loaded() if self.state is NodeState.JOINING else {}),
             placed_at_s=self.placed_at_s,
             leaving_spans=self.leaving,
+            uploaded_bytes=self.uploaded_bytes,
+            downloaded_bytes=self.downloaded_bytes,
             **self._measured(),
         )
 
@@ -126,6 +139,10 @@ class Statement:
 
     def _measured(self) -> dict[str, Any]:
         fields: dict[str, Any] = {}
+        if self.discovery is not None:
+            fields["rtts"] = self.discovery.nearest(MAX_RTTS)
+        if self.relay is not None and not self.reach.address.target:
+            fields["relay_places"] = self.relay.n_free_places
         if self.stage is not None:
             layer_time_s, n_layers = self.stage.layer_time_s, sum(map(len, self.holding.stages))
             fields |= {"free_sessions": self.stage.free_sessions, "layer_time_s": layer_time_s}
@@ -138,4 +155,5 @@ class Statement:
             fields["expert_wait_s"] = self.dispatcher.wait_s
         if self.progress is not None:
             fields |= {"needed_bytes": self.progress.needed_bytes, "fetched_bytes": self.progress.fetched_bytes}
+            fields["found_bytes"] = self.progress.found_bytes
         return fields

@@ -51,7 +51,7 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     quality   perplexity and right answers of the embedded release in fp32, bf16, int8 and int4
     experts   single experts in other processes at RTT 0 to 20 ms, against all here and against a split by layers
     heat      remote calls per token of the embedded release, experts placed by heat against by turns
-    fetch     how much a node of a quarter of the layers fetches; download rate against aria2c
+    fetch     fetched by needed per layout and piece size, at true scale and transferred; download rate against aria2c
     """
     bench = importlib.import_module(f"benchmarks.{name}")
     with interrupted_by_sigterm(), tempfile.TemporaryDirectory(prefix="swarm-bench-") as folder:

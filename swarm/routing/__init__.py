@@ -1,20 +1,22 @@
-"""Facts -> Route: the fastest chain of nodes that computes the whole model, by what the nodes say of themselves.
+"""Facts -> Route: the fastest (or the widest) chain of nodes that computes the whole model, by what nodes say.
 
 Pure: the clock is an argument, the same facts in any order give the same route. The room does NOT check signatures
-(swarm.discovery hands over facts that it has checked), dial anybody, remember failures (the caller excludes), or spread
-load between clients beyond refusing full nodes.
+(swarm.discovery hands over facts that it has checked), dial anybody, measure, or remember: which nodes failed and which
+route was taken last is the caller's to know.
 """
 
 from __future__ import annotations
 
+from swarm.routing.costs import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, Links
 from swarm.routing.coverage import coverage, expert_coverage, layer_ranges
 from swarm.routing.experts import describe_missing, missing_experts
 from swarm.routing.mend import mend_route
-from swarm.routing.plan import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, plan_route
+from swarm.routing.plan import plan_route, route_cost_s
 
 __all__ = [
     "DEFAULT_LAYER_TIME_S",
     "HOP_OVERHEAD_S",
+    "Links",
     "coverage",
     "describe_missing",
     "expert_coverage",
@@ -22,4 +24,5 @@ __all__ = [
     "mend_route",
     "missing_experts",
     "plan_route",
+    "route_cost_s",
 ]

@@ -12,8 +12,9 @@ from swarm.rpc.connection import Connection
 from swarm.rpc.dialer import Dialer
 from swarm.rpc.experts_call import ExpertsCall
 from swarm.rpc.run_call import RunCall
-from swarm.rpc.server import ExpertsHandler, NodeHandler, RpcServer, StageHandler
+from swarm.rpc.server import ExpertsHandler, NodeHandler, RelayHandler, RpcServer, StageHandler
 from swarm.rpc.status import error_to_failure, failure_to_error, http_status
+from swarm.rpc.tunnel import let_in
 
 __all__ = [
     "Connection",
@@ -21,6 +22,7 @@ __all__ = [
     "ExpertsCall",
     "ExpertsHandler",
     "NodeHandler",
+    "RelayHandler",
     "RpcConfig",
     "RpcServer",
     "RunCall",
@@ -28,4 +30,5 @@ __all__ = [
     "error_to_failure",
     "failure_to_error",
     "http_status",
+    "let_in",
 ]

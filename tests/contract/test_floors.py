@@ -31,7 +31,7 @@ FLOORS = (
     # Its calls are computed by a thread like the stage's.
     ("node.experts",),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
-    ("node.server", "swarm"),
+    ("node.server", "node.reach", "swarm"),
     # It keeps what the server says of the node true.
     ("node.moving",),
     # It serves what the client offers, and tells the public version.
@@ -53,6 +53,7 @@ SOLE_IMPORTERS = {
     "starlette": ("swarm.gateway",),
     "uvicorn": ("swarm.gateway",),
     "prometheus_client": ("swarm.gateway",),
+    "zeroconf": ("swarm.discovery",),
     "torch": ("node",),
     "transformers": (),
     "swarm.wire.v1": ("swarm.wire", "swarm.rpc"),
