@@ -183,7 +183,7 @@ class _Node:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
         event("ready", {"address": str(self.said.reach.address), "spans": [str(s) for s in spans], **fetched})
-        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event))
+        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_shared))
         stack.push_async_callback(_cancel, sharing)
         if not config.spans and self.said.state is NodeState.SERVING:
             self._moving = asyncio.create_task(self._keep_placed(torrent, claims))
@@ -315,8 +315,7 @@ class _Node:
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=(lambda progress: None) if keep else self._on_progress,
             on_loaded=(lambda spans: None) if keep else self._on_loaded,
-            make_room=lambda pieces: self._torrents.drop(self._download, pieces),
-            disk_bytes=self._config.disk_bytes,
+            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, self._config.disk_bytes),
             keep=keep,
         )
 
@@ -366,6 +365,10 @@ class _Node:
     def _on_progress(self, progress: FetchProgress) -> None:
         self.said.progress = progress
         self._app.on_event("progress", progress.as_event())
+
+    def _on_shared(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
+        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
+        self.said.withdraw()
 
     def _on_reach(self, reach: Reach, verdict: Verdict) -> None:
         if reach != self.said.reach:

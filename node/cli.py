@@ -114,6 +114,7 @@ def node() -> None:
     type=click.IntRange(0),
     default=0,
     envvar="SWARM_THREADS",
+    show_envvar=True,
     help="Threads to compute with; 0: all cores.",
 )
 @click.option(
@@ -370,6 +371,7 @@ def _tell(event: str, fields: dict[str, Any]) -> None:
             needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
             share = format_percent(fetched, whole)
             came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
+            came += f"; {format_size(fields['found_bytes'])} were here" if fetched and fields["found_bytes"] else ""
             note(f"needed {format_size(needed)}, {came}")
             note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
         case "sharing":

@@ -42,6 +42,8 @@ class NodeFact:
     that it is about to give up, and serves until then. throughput: tokens per second that it can take through all of
     its layers, by compute and link; 0.0 while unknown. queue_s: what a token lately waited there for its turn.
     needed_bytes / fetched_bytes: of the release, what it hosts and what this run of the node fetched for it so far.
+    found_bytes: of what it hosts, what is on its machine without that: kept from earlier runs, or fetched by another
+    node in its data folder. uploaded_bytes / downloaded_bytes: what all runs in that folder gave and took.
     """
 
     node_id: NodeId
@@ -59,6 +61,9 @@ class NodeFact:
     torrent_port: int = 0
     needed_bytes: int = 0
     fetched_bytes: int = 0
+    found_bytes: int = 0
+    uploaded_bytes: int = 0
+    downloaded_bytes: int = 0
     version: str = ""
     loaded_spans: tuple[Span, ...] = ()
     reachability: Reachability = Reachability.UNKNOWN
@@ -75,6 +80,11 @@ class NodeFact:
             raise BadArgument(f"node {self.node_id[:8]} claims layers beyond the model's {self.n_layers}")
         if not all(any(span.covers(loaded) for span in self.spans) for loaded in self.loaded_spans):
             raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
+
+    @property
+    def share_ratio(self) -> float | None:
+        """Given by taken; None before anything was taken."""
+        return self.uploaded_bytes / self.downloaded_bytes if self.downloaded_bytes else None
 
     @property
     def served_spans(self) -> tuple[Span, ...]:

@@ -10,12 +10,10 @@ from node.hosting.loading import FetchProgress, host, load_part, regroup, servab
 from node.hosting.machine import free_memory_bytes, pick_device
 from node.hosting.memory import give_back_freed_memory
 from node.hosting.numerics import numerics_of, settle_profile
-from node.hosting.room import choose_evictions
 from node.hosting.sharing import tell_sharing
 
 __all__ = [
     "FetchProgress",
-    "choose_evictions",
     "free_memory_bytes",
     "give_back_freed_memory",
     "host",

@@ -37,6 +37,7 @@ class Statement:
 
     n_layers: of the whole model; 0 until the config is read, and so long there is nothing to tell. placed_at_s: when
     the spans were claimed, 0.0 where the owner named them. max_tokens_per_s: what the link passes on.
+    uploaded_bytes, downloaded_bytes: of the release, over all runs in this data folder.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Statement:
         self.placed_at_s = 0.0
         self.leaving: tuple[Span, ...] = ()
         self.max_tokens_per_s = math.inf
+        self.uploaded_bytes = 0
+        self.downloaded_bytes = 0
         self._key = key
         self._release = release
         self._torrent_port = torrent_port
@@ -104,6 +107,8 @@ class Statement:
             loaded_spans=self.loaded if self.state is NodeState.JOINING else (),
             placed_at_s=self.placed_at_s,
             leaving_spans=self.leaving,
+            uploaded_bytes=self.uploaded_bytes,
+            downloaded_bytes=self.downloaded_bytes,
             **self._measured(),
         )
 
@@ -121,4 +126,5 @@ class Statement:
                 fields["throughput"] = min(1.0 / (layer_time_s * n_layers), self.max_tokens_per_s)
         if self.progress is not None:
             fields |= {"needed_bytes": self.progress.needed_bytes, "fetched_bytes": self.progress.fetched_bytes}
+            fields["found_bytes"] = self.progress.found_bytes
         return fields

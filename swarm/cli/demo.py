@@ -173,7 +173,7 @@ class Demo:
         if self._as_json:
             print_event(DEMO_SCHEMA, "killed", node_id=node_id, layers=str(node.span), pid=node.child.pid)
         else:
-            click.secho(f" [{node.child.name} killed] ", nl=False, dim=True)
+            click.secho(f" [{node.child.name} killed]", nl=False, dim=True)
             sys.stdout.flush()
         return node
 

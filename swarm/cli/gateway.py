@@ -6,15 +6,18 @@ import asyncio
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from swarm.cli.console import note, print_event
 from swarm.cli.local_swarm import EMBEDDED, release_or_embedded
-from swarm.cli.options import ADDRESS, Reach, client_options, json_option, node_options
+from swarm.cli.options import ADDRESS, Reach, client_options, json_option, node_options, publisher_option
 from swarm.errors import BadArgument
 from swarm.terms import Address
+
+if TYPE_CHECKING:
+    from swarm.client.admission import Admission
 
 GATEWAY_SCHEMA = "swarm.gateway/1"
 
@@ -26,6 +29,7 @@ GATEWAY_SCHEMA = "swarm.gateway/1"
     type=ADDRESS,
     default="127.0.0.1:8000",
     envvar="SWARM_GATEWAY_LISTEN",
+    show_envvar=True,
     show_default=True,
     help="Where to answer; port 0 takes any free one. Beyond this machine a key is asked for.",
 )
@@ -34,6 +38,7 @@ GATEWAY_SCHEMA = "swarm.gateway/1"
     "api_keys",
     multiple=True,
     envvar="SWARM_API_KEY",
+    show_envvar=True,
     metavar="KEY",
     help="A key that callers must show (repeatable). Others can see flags: use the environment or --keys.",
 )
@@ -42,6 +47,7 @@ GATEWAY_SCHEMA = "swarm.gateway/1"
     "keys_file",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SWARM_GATEWAY_KEYS",
+    show_envvar=True,
     help="A file of hashed keys, as `swarm gateway-keys add` makes it (default: that verb's own, if it is there).",
 )
 @click.option(
@@ -59,6 +65,7 @@ GATEWAY_SCHEMA = "swarm.gateway/1"
     "ledger_file",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SWARM_LEDGER",
+    show_envvar=True,
     help="Where usage is kept (default: gateway-usage.sqlite in the user's data folder).",
 )
 @click.option("--no-ledger", is_flag=True, help="Keep no usage.")
@@ -66,6 +73,7 @@ GATEWAY_SCHEMA = "swarm.gateway/1"
               help="How long running answers may go on after SIGTERM.")  # fmt: skip
 @node_options
 @client_options
+@publisher_option
 @json_option
 def gateway(
     magnets: tuple[str, ...],
@@ -84,6 +92,7 @@ def gateway(
     reach: Reach,
     timeout_s: float,
     data_dir: Path | None,
+    admission: Admission,
     as_json: bool,
 ) -> None:
     """Serve the releases that MAGNET… name over HTTP: OpenAI's and Mistral's API under /v1, a chat at /, the swarm at
@@ -122,6 +131,7 @@ def gateway(
         peers=tuple(map(str, reach.peers)),
         data_dir=data_dir,
         timeout_s=timeout_s,
+        publishers=tuple(sorted(admission.publishers)),
     )
 
     def on_listening(url: str) -> None:

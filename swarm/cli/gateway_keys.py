@@ -23,6 +23,7 @@ def keys_option(verb: Verb) -> Verb:
         "keys_file",
         type=click.Path(path_type=Path, dir_okay=False),
         envvar="SWARM_GATEWAY_KEYS",
+        show_envvar=True,
         help="The key file (default: gateway-keys.json in the user's config folder).",
     )(verb)
 

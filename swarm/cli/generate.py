@@ -151,8 +151,10 @@ def refuse_with_resume(**given: Any) -> None:
 
 def show_stream(stream: TokenStream, as_json: bool) -> None:
     """Write tokens as they come, and the account of them at the end."""
+    n_come = 0
     with ended_with(stream):
         for event in stream:
+            n_come += 1
             if as_json:
                 print_event(GENERATE_SCHEMA, "token", **token_fields(event))
             else:
@@ -161,6 +163,9 @@ def show_stream(stream: TokenStream, as_json: bool) -> None:
     result = stream.result
     if as_json:
         print_event(GENERATE_SCHEMA, "done", **generation_fields(result))
+    elif not n_come and result.text:  # only a resumed one has text without a token
+        click.echo(result.text)
+        note(f"the journal was at its end: this is its whole answer, ended by {result.finish_reason}")
     else:
         click.echo()
         note(describe_generation(result))

@@ -31,10 +31,18 @@ def sampling_options(verb: Verb) -> Verb:
     """
 
     @click.option(
-        "--max-tokens", type=int, envvar="SWARM_MAX_TOKENS", help="The most tokens to generate (default: 256)."
+        "--max-tokens",
+        type=int,
+        envvar="SWARM_MAX_TOKENS",
+        show_envvar=True,
+        help="The most tokens to generate (default: 256).",
     )
     @click.option(
-        "--temperature", type=float, envvar="SWARM_TEMPERATURE", help="0: always the likeliest token (default: 0.7)."
+        "--temperature",
+        type=float,
+        envvar="SWARM_TEMPERATURE",
+        show_envvar=True,
+        help="0: always the likeliest token (default: 0.7).",
     )
     @click.option("--top-p", type=float, help="Keep the likeliest tokens that make up this probability.")
     @click.option("--top-k", type=int, help="Keep this many of the likeliest tokens (0: all).")

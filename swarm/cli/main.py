@@ -142,6 +142,7 @@ def load_external(entry: metadata.EntryPoint) -> click.Command:
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SWARM_CONFIG",
+    show_envvar=True,
     help="TOML file with defaults for flags; a flag wins over SWARM_… in the environment, and that over the file.",
 )
 @click.pass_context

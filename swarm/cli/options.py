@@ -77,6 +77,7 @@ def network_options(verb: Verb) -> Verb:
         type=click.Choice(NETWORKS),
         default="wan",
         envvar="SWARM_NETWORK",
+        show_envvar=True,
         show_default=True,
         help="How far to look: this machine, this site, or anyone.",
     )
@@ -85,6 +86,7 @@ def network_options(verb: Verb) -> Verb:
         type=ADDRESS,
         multiple=True,
         envvar="SWARM_BOOTSTRAP",
+        show_envvar=True,
         help="A DHT node to start from (repeatable).",
     )
     return network(bootstrap(verb))
@@ -100,6 +102,7 @@ def node_options(verb: Verb) -> Verb:
         type=ADDRESS,
         multiple=True,
         envvar="SWARM_PEER",
+        show_envvar=True,
         help="A node to ask directly, as `swarm node start` prints it (repeatable).",
     )
     @functools.wraps(verb)
@@ -155,6 +158,7 @@ def timeout_option(default_s: float, help: str) -> Callable[[Verb], Verb]:
         type=click.FloatRange(min=0, min_open=True),
         default=default_s,
         envvar="SWARM_TIMEOUT",
+        show_envvar=True,
         show_default=True,
         metavar="SECONDS",
         help=help,
@@ -164,7 +168,11 @@ def timeout_option(default_s: float, help: str) -> Callable[[Verb], Verb]:
 def data_dir_option(help: str) -> Callable[[Verb], Verb]:
     """--data-dir, handed to the verb as `data_dir`, None for the verb's own default, which `help` must name."""
     return click.option(
-        "--data-dir", type=click.Path(path_type=Path, file_okay=False), envvar="SWARM_DATA_DIR", help=help
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="SWARM_DATA_DIR",
+        show_envvar=True,
+        help=help,
     )
 
 
@@ -180,6 +188,7 @@ def keys_dir_option(verb: Verb) -> Verb:
         "--keys-dir",
         type=click.Path(path_type=Path, file_okay=False),
         envvar="SWARM_KEYS_DIR",
+        show_envvar=True,
         help="Where signing keys and trusted ids are kept (default: the user's config folder).",
     )(verb)
 
@@ -190,6 +199,19 @@ def keyring_at(keys_dir: Path | None) -> Keyring:
     from swarm.identity import Keyring
 
     return Keyring(keys_dir or user_config_path("mistral-swarm") / "keys")
+
+
+def onlooker_option(verb: Verb) -> Verb:
+    """--keys-dir, handed over as the `admission: Admission` of somebody who only looks and knows whose key is whose."""
+
+    @keys_dir_option
+    @functools.wraps(verb)
+    def looking(*args: Any, keys_dir: Path | None, **rest: Any) -> Any:
+        from swarm.client.admission import Admission
+
+        return verb(*args, admission=Admission(trusted=keyring_at(keys_dir).known(), hosts=False), **rest)
+
+    return looking  # type: ignore[return-value]
 
 
 def publisher_option(verb: Verb) -> Verb:
@@ -209,11 +231,12 @@ def publisher_option(verb: Verb) -> Verb:
     @functools.wraps(verb)
     def with_publishers(*args: Any, publishers: tuple[str, ...], keys_dir: Path | None, **rest: Any) -> Any:
         from swarm.client.admission import Admission
+        from swarm.identity.keyring import EVERYONE
 
         keyring = keyring_at(keys_dir)
         wanted: set[NodeId] = set()
         for who in publishers:
-            wanted |= set(keyring.trusted()) if who == "trusted" else {keyring.find(who)}
+            wanted |= set(keyring.trusted()) if who == EVERYONE else {keyring.find(who)}
         if publishers and not wanted:
             raise BadArgument("no key is trusted yet; trust one with: swarm keys trust ID NAME")
         admission = Admission(publishers=frozenset(wanted), trusted=keyring.known(), hosts=False)
@@ -230,7 +253,7 @@ def admission_options(verb: Verb) -> Verb:
         "accepted",
         multiple=True,
         metavar="NAME",
-        help="Say that a licence which is not free for every use (mrl, mnpl) covers yours (repeatable).",
+        help="Say that a licence which is not known to be free for every use (mrl, mnpl) covers yours (repeatable).",
     )
     @publisher_option
     @functools.wraps(verb)

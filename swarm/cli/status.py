@@ -10,7 +10,7 @@ import click
 
 from swarm.cli.console import format_percent, format_size, note, out_console, print_json
 from swarm.cli.generation import open_client
-from swarm.cli.options import Reach, client_options, json_option, node_options
+from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
 from swarm.routing import layer_ranges
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from swarm.client import SwarmStatus
+    from swarm.client.admission import Admission
     from swarm.facts import NodeFact
 
 STATUS_SCHEMA = "swarm.status/1"
@@ -32,14 +33,18 @@ STRIP_WIDTH = 64
 @click.argument("magnet")
 @node_options
 @client_options
+@publisher_option
 @json_option
-def status(magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, as_json: bool) -> None:
-    """Show the nodes of a release: state, layers, address, profile, and how much of it each has fetched.
+def status(
+    magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, admission: Admission, as_json: bool
+) -> None:
+    """Show the nodes of a release: state, layers, address, profile, how much of that each has, how much it fetched for
+    it in this run (the rest was on its machine), and its share ratio: bytes given by bytes taken, over all runs.
 
     Exits with 4 when there are no nodes.
     """
     deadline_s = time.monotonic() + timeout_s
-    with open_client(magnet, reach, timeout_s, data_dir) as client:
+    with open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client:
         while not (seen := client.status()).nodes and time.monotonic() < deadline_s:
             time.sleep(ASK_AGAIN_S)
     if as_json:
@@ -78,6 +83,10 @@ def node_fields(fact: NodeFact) -> dict[str, Any]:
         "layer_time_s": fact.layer_time_s,
         "needed_bytes": fact.needed_bytes,
         "fetched_bytes": fact.fetched_bytes,
+        "found_bytes": fact.found_bytes,
+        "uploaded_bytes": fact.uploaded_bytes,
+        "downloaded_bytes": fact.downloaded_bytes,
+        "share_ratio": None if fact.share_ratio is None else round(fact.share_ratio, 4),
         "version": fact.version,
     }
 
@@ -99,8 +108,9 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("node", "state", "layers", "address", "profile", "free", "has"):
-        table.add_column(heading, justify="right" if heading in ("free", "has") else "left", no_wrap=True)
+    right = ("free", "has", "fetched", "ratio")
+    for heading in ("node", "state", "layers", "address", "profile", *right):
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
     for fact in sorted(nodes, key=lambda fact: (fact.spans, fact.node_id)):
         table.add_row(
             short_id(fact.node_id),
@@ -110,6 +120,8 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             str(fact.profile),
             str(fact.free_sessions),
             holding_words(fact),
+            format_size(fact.fetched_bytes),
+            "-" if fact.share_ratio is None else f"{fact.share_ratio:.2f}",
         )
     return table
 
@@ -128,11 +140,12 @@ def layers_words(fact: NodeFact) -> str:
 
 
 def holding_words(fact: NodeFact) -> str:
-    """How much of what it hosts the node has. One that serves has it all, whenever it fetched it."""
+    """How much of what it hosts the node has. One that serves has it all, whoever fetched it."""
     if not fact.needed_bytes:
         return "-"
-    fetched_bytes = fact.fetched_bytes if fact.state is NodeState.JOINING else fact.needed_bytes
-    return f"{format_percent(fetched_bytes, fact.needed_bytes)} of {format_size(fact.needed_bytes)}"
+    has_bytes = min(fact.fetched_bytes + fact.found_bytes, fact.needed_bytes)
+    has_bytes = has_bytes if fact.state is NodeState.JOINING else fact.needed_bytes
+    return f"{format_percent(has_bytes, fact.needed_bytes)} of {format_size(fact.needed_bytes)}"
 
 
 def coverage_strip(hosts_per_layer: tuple[int, ...], width: int = STRIP_WIDTH) -> str:

@@ -13,7 +13,7 @@ import click
 
 from swarm.cli.console import note, out_console, print_event, print_json
 from swarm.cli.generation import open_client
-from swarm.cli.options import Reach, client_options, json_option, node_options
+from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
 from swarm.errors import NoNodesFound
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from swarm.cli.top_gateway import Gateway
     from swarm.cli.top_look import Look
     from swarm.client import Client
+    from swarm.client.admission import Admission
 
 TOP_SCHEMA = "swarm.top/1"
 FIRST_LOOK_PAUSE_S = 0.5
@@ -43,12 +44,20 @@ FIRST_LOOK_PAUSE_S = 0.5
     "--gateway",
     "gateway_url",
     envvar="SWARM_GATEWAY",
+    show_envvar=True,
     metavar="URL",
     help="A gateway of this swarm: adds the requests that it runs and the tokens/s that it gives.",
 )
-@click.option("--api-key", envvar="SWARM_API_KEY", metavar="KEY", help="The key that the gateway asks for, if it does.")
+@click.option(
+    "--api-key",
+    envvar="SWARM_API_KEY",
+    show_envvar=True,
+    metavar="KEY",
+    help="The key that the gateway asks for, if it does.",
+)
 @node_options
 @client_options
+@publisher_option
 @json_option
 def top(
     magnet: str,
@@ -59,6 +68,7 @@ def top(
     reach: Reach,
     timeout_s: float,
     data_dir: Path | None,
+    admission: Admission,
     as_json: bool,
 ) -> None:
     """Watch the nodes of a release: state, layers, sessions that they can still take, speed, coverage.
@@ -69,7 +79,7 @@ def top(
     from swarm.cli.top_gateway import Gateway
 
     gateway = None if gateway_url is None else Gateway(gateway_url, api_key)
-    with open_client(magnet, reach, timeout_s, data_dir) as client:
+    with open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client:
         if once:
             show_once(first_look(client, gateway, timeout_s), as_json)
             return

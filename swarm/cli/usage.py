@@ -41,6 +41,7 @@ GROUPINGS = ("key", "model", "node", "day")
     "prices_file",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SWARM_PRICES",
+    show_envvar=True,
     help="TOML table of prices per million tokens; adds a column of costs.",
 )
 @click.option(
@@ -48,6 +49,7 @@ GROUPINGS = ("key", "model", "node", "day")
     "ledger_file",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SWARM_LEDGER",
+    show_envvar=True,
     help="The gateway's ledger (default: gateway-usage.sqlite in the user's data folder).",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout, for spreadsheets.")

@@ -27,6 +27,12 @@ DEATH_NOTICE_S = 0.5
 """How long to wait, once a stream of the session broke, for the Failure that says which hop is at fault."""
 
 
+SILENCE_NOTICE_S = 3.5
+"""The same where the last stage lives and says that the session ended there: the hop before it, or one further up, fell
+silent, and whoever calls that one notices within the time of a ping (swarm/rpc/config.py), sooner or later than others.
+"""
+
+
 class HopFailed(Exception):
     """A route broke. error: what a hop said, or what its silence was. node_ids: the hop at fault; the whole route when
     it fell silent and nobody said who.
@@ -59,7 +65,8 @@ class RouteSession:
         self._hops = opening.hops
         self._name_pages = name_pages
         self.n_cached_at_open = 0
-        self._n_answered = 0  # positions of which the last stage knows
+        self._n_sent = 0
+        self._n_answered = 0  # positions that the last stage has reached
         self._open_timeout_s = open_timeout_s
         self._step_timeout_s = step_timeout_s
         self._call: RunCall | None = None
@@ -99,7 +106,9 @@ class RouteSession:
         says so. Raises: HopFailed.
         """
         ends = [position + n for n in itertools.accumulate(map(len, chunks))]
-        self._n_answered = min(self._n_answered, position)
+        if position < self._n_sent:  # taking back what was fed, and its answers
+            self._n_answered = min(self._n_answered, position)
+        self._n_sent = ends[-1]
         for n_sent, chunk in enumerate(chunks):
             while sum(end > self._n_answered for end in ends[:n_sent]) >= MAX_CHUNKS_IN_FLIGHT:
                 await self._next_result(ends[-1])
@@ -203,7 +212,8 @@ class RouteSession:
         """Raise what the route says is at fault, if it says so soon; a broken stream alone only shows where it was
         noticed.
         """
-        await asyncio.wait((self._fault,), timeout=DEATH_NOTICE_S)
+        told_to_end = isinstance(seen.error, SessionLost)
+        await asyncio.wait((self._fault,), timeout=SILENCE_NOTICE_S if told_to_end else DEATH_NOTICE_S)
         told = self._fault.result() if self._fault.done() else None
         if told is not None and not (isinstance(told.error, SessionLost) and isinstance(seen.error, NodeUnreachable)):
             raise told

@@ -29,7 +29,7 @@ class GatewayConfig:
     max_connections: at a time, each a file descriptor; those beyond are closed at once.
     header_timeout_s: how long a connection may take over one request's head. drain_timeout_s: how long running answers
     may go on once the gateway was told to stop.
-    network, bootstrap, peers, data_dir, timeout_s: as for the client (`swarm.client.connect_async`).
+    network, bootstrap, peers, data_dir, timeout_s, publishers: as for the client (`swarm.client.connect_async`).
     """
 
     magnets: tuple[str, ...]
@@ -53,6 +53,7 @@ class GatewayConfig:
     peers: tuple[str, ...] = ()
     data_dir: Path | None = None
     timeout_s: float = 60.0
+    publishers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.magnets:

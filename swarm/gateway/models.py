@@ -145,6 +145,10 @@ class ModelRegistry:
         known = ", ".join(model.name for model in self.models)
         raise UnknownModel(f"the model {name!r} does not exist here; this gateway serves {known}")
 
+    async def wait_open(self) -> None:
+        """Until every release is open."""
+        await asyncio.gather(*self._opening)
+
     async def readiness(self) -> tuple[ModelReadiness, ...]:
         """Every release's, by what the nodes said within the last STATUS_MAX_AGE_S."""
         return tuple(await asyncio.gather(*map(self._readiness, self._slots)))
@@ -201,6 +205,7 @@ class ModelRegistry:
             network=config.network,
             data_dir=config.data_dir,
             timeout_s=config.timeout_s,
+            publishers=config.publishers,
         )
         return await client.__aenter__()
 

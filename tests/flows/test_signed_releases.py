@@ -63,6 +63,30 @@ async def test_a_signed_release_is_served_and_used(
             pass
 
 
+async def test_a_gateway_opens_only_its_publishers_release(
+    signed: Path, keyring: Keyring, local_swarm: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    from swarm.gateway import GatewayConfig
+    from swarm.gateway.models import ModelRegistry
+
+    swarm = local_swarm(signed)
+    magnet = await swarm.publish(16 << 10)
+
+    def registry(publisher: str) -> ModelRegistry:
+        data_dir = tmp_path / publisher
+        config = GatewayConfig((magnet,), network="loopback", data_dir=data_dir, publishers=(publisher,))
+        return ModelRegistry(config)
+
+    async with asyncio.timeout(60):
+        async with registry(keyring.find("alice")) as opened:
+            await opened.wait_open()
+            assert [model.name for model in opened.models] == ["signed-mixtral"]
+        async with registry(NodeKey.generate().node_id) as refused:
+            while "--publisher asks for" not in (await refused.readiness())[0].problem:
+                await asyncio.sleep(0.05)
+            assert refused.models == ()
+
+
 async def test_an_unsigned_release_says_so_and_is_not_a_publishers(
     release: Callable[..., Path], keyring: Keyring, local_swarm: Callable[[Path], Any]
 ) -> None:
