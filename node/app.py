@@ -183,7 +183,7 @@ class _Node:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
         event("ready", {"address": str(self.said.reach.address), "spans": [str(s) for s in spans], **fetched})
-        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_shared))
+        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_given))
         stack.push_async_callback(_cancel, sharing)
         if not config.spans and self.said.state is NodeState.SERVING:
             self._moving = asyncio.create_task(self._keep_placed(torrent, claims))
@@ -366,16 +366,16 @@ class _Node:
         self.said.progress = progress
         self._app.on_event("progress", progress.as_event())
 
-    def _on_shared(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
-        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
-        self.said.withdraw()
-
     def _on_reach(self, reach: Reach, verdict: Verdict) -> None:
         if reach != self.said.reach:
             self.said.reach = reach
             self.said.withdraw()
             self.discovery.announce_change()
             self._app.on_event("reach", reach_fields(reach, verdict))
+
+    def _on_given(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
+        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
+        self.said.withdraw()
 
     def _change(self, state: NodeState) -> None:
         self.said.state = state

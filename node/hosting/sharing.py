@@ -13,18 +13,19 @@ SHARING_INTERVAL_S = 10.0
 
 
 async def tell_sharing(
-    download: Download, on_event: Callable[[str, dict[str, Any]], None], on_shared: Callable[[int, int], None]
+    download: Download, on_event: Callable[[str, dict[str, Any]], None], on_given: Callable[[int, int], None]
 ) -> None:
     """Say now and then, as the event `sharing`, what was given to others, when something was.
 
-    on_shared: is told (bytes given, bytes taken) then.
+    on_given: told the bytes given and those taken, over all runs in the folder.
     """
     told = -1
     while True:
         status = download.status()
         if status.uploaded_ever_bytes != told:
-            told, ratio = status.uploaded_ever_bytes, status.share_ratio
-            on_shared(told, status.fetched_ever_bytes)
+            told = status.uploaded_ever_bytes
+            ratio = status.share_ratio
+            on_given(told, status.fetched_ever_bytes)
             fields = {"uploaded_bytes": told, "fetched_bytes": status.fetched_ever_bytes}
             fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
             on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})

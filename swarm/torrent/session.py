@@ -225,6 +225,10 @@ class TorrentSession:
         self._running()
         return self._mappings.add(self._session, port)
 
+    @property
+    def n_dht_nodes(self) -> int:
+        return 0 if self._rendezvous is None else self._rendezvous.n_nodes
+
     async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
         """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
         rendezvous = self._running()
@@ -337,15 +341,9 @@ class TorrentSession:
         return None
 
     def _admit(
-        self,
-        params: Any,
-        magnet: Magnet,
-        torrent: Torrent | None,
-        save_dir: Path,
-        *,
-        resume_file: Path | None = None,
-        extra_flags: int = 0,
-    ) -> Download:
+        self, params: Any, magnet: Magnet, torrent: Torrent | None, save_dir: Path, *,
+        resume_file: Path | None = None, extra_flags: int = 0,
+    ) -> Download:  # fmt: skip
         attempts = Attempts(self.describe_dht)
         prepare_to_join(params, self.config, magnet, save_dir, attempts, starts_blank=torrent is None)
         params.flags |= extra_flags

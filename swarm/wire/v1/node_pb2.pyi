@@ -31,7 +31,7 @@ REACHABILITY_REACHABLE: Reachability
 REACHABILITY_UNREACHABLE: Reachability
 
 class NodeFact(_message.Message):
-    __slots__ = ("node_id", "release", "address", "seq", "issued_at_s", "ttl_s", "state", "spans", "profile", "n_layers", "free_sessions", "layer_time_s", "torrent_port", "needed_bytes", "fetched_bytes", "version", "loaded_spans", "found_bytes", "uploaded_bytes", "downloaded_bytes", "reachability", "relay", "relay_places", "rtt_tags", "rtts_s", "placed_at_s", "leaving_spans", "throughput", "queue_s")
+    __slots__ = ("node_id", "release", "address", "seq", "issued_at_s", "ttl_s", "state", "spans", "profile", "n_layers", "free_sessions", "layer_time_s", "torrent_port", "needed_bytes", "fetched_bytes", "version", "loaded_spans", "reachability", "relay", "relay_places", "rtt_tags", "rtts_s", "found_bytes", "uploaded_bytes", "downloaded_bytes", "placed_at_s", "leaving_spans", "throughput", "queue_s")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -49,14 +49,14 @@ class NodeFact(_message.Message):
     FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LOADED_SPANS_FIELD_NUMBER: _ClassVar[int]
-    FOUND_BYTES_FIELD_NUMBER: _ClassVar[int]
-    UPLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
-    DOWNLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
     REACHABILITY_FIELD_NUMBER: _ClassVar[int]
     RELAY_FIELD_NUMBER: _ClassVar[int]
     RELAY_PLACES_FIELD_NUMBER: _ClassVar[int]
     RTT_TAGS_FIELD_NUMBER: _ClassVar[int]
     RTTS_S_FIELD_NUMBER: _ClassVar[int]
+    FOUND_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UPLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DOWNLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
     PLACED_AT_S_FIELD_NUMBER: _ClassVar[int]
     LEAVING_SPANS_FIELD_NUMBER: _ClassVar[int]
     THROUGHPUT_FIELD_NUMBER: _ClassVar[int]
@@ -78,19 +78,19 @@ class NodeFact(_message.Message):
     fetched_bytes: int
     version: str
     loaded_spans: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
-    found_bytes: int
-    uploaded_bytes: int
-    downloaded_bytes: int
     reachability: Reachability
     relay: str
     relay_places: int
     rtt_tags: _containers.RepeatedScalarFieldContainer[int]
     rtts_s: _containers.RepeatedScalarFieldContainer[float]
+    found_bytes: int
+    uploaded_bytes: int
+    downloaded_bytes: int
     placed_at_s: float
     leaving_spans: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
     throughput: float
     queue_s: float
-    def __init__(self, node_id: _Optional[str] = ..., release: _Optional[bytes] = ..., address: _Optional[str] = ..., seq: _Optional[int] = ..., issued_at_s: _Optional[float] = ..., ttl_s: _Optional[float] = ..., state: _Optional[_Union[NodeState, str]] = ..., spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., profile: _Optional[str] = ..., n_layers: _Optional[int] = ..., free_sessions: _Optional[int] = ..., layer_time_s: _Optional[float] = ..., torrent_port: _Optional[int] = ..., needed_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ..., version: _Optional[str] = ..., loaded_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., found_bytes: _Optional[int] = ..., uploaded_bytes: _Optional[int] = ..., downloaded_bytes: _Optional[int] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., relay: _Optional[str] = ..., relay_places: _Optional[int] = ..., rtt_tags: _Optional[_Iterable[int]] = ..., rtts_s: _Optional[_Iterable[float]] = ..., placed_at_s: _Optional[float] = ..., leaving_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., throughput: _Optional[float] = ..., queue_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, node_id: _Optional[str] = ..., release: _Optional[bytes] = ..., address: _Optional[str] = ..., seq: _Optional[int] = ..., issued_at_s: _Optional[float] = ..., ttl_s: _Optional[float] = ..., state: _Optional[_Union[NodeState, str]] = ..., spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., profile: _Optional[str] = ..., n_layers: _Optional[int] = ..., free_sessions: _Optional[int] = ..., layer_time_s: _Optional[float] = ..., torrent_port: _Optional[int] = ..., needed_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ..., version: _Optional[str] = ..., loaded_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., relay: _Optional[str] = ..., relay_places: _Optional[int] = ..., rtt_tags: _Optional[_Iterable[int]] = ..., rtts_s: _Optional[_Iterable[float]] = ..., found_bytes: _Optional[int] = ..., uploaded_bytes: _Optional[int] = ..., downloaded_bytes: _Optional[int] = ..., placed_at_s: _Optional[float] = ..., leaving_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., throughput: _Optional[float] = ..., queue_s: _Optional[float] = ...) -> None: ...
 
 class SignedFact(_message.Message):
     __slots__ = ("payload", "signature")
