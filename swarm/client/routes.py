@@ -62,19 +62,26 @@ class RouteFinder:
         started_s = time.monotonic()
         deadline_s = started_s + self.wait_s
         said = ""
-        while True:
-            try:
-                return self._plan(profile, broken)
-            except LayersUncovered as error:
-                if error.message != said and time.monotonic() - started_s >= QUIET_S:
-                    said = error.message
-                    left_s = max(0.0, deadline_s - time.monotonic())
-                    log.info("waiting up to %.0f s for nodes: %s; %s", left_s, said, _mend(error))
-                if time.monotonic() >= deadline_s:
-                    raise self._explained(error) from error
-            with contextlib.suppress(TimeoutError):  # a peer that says nothing must not outlast the caller's patience
-                async with asyncio.timeout(max(RETRY_S, deadline_s - time.monotonic())):
-                    await asyncio.gather(self._discovery.refresh(), asyncio.sleep(RETRY_S))
+        asking: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    return self._plan(profile, broken)
+                except LayersUncovered as error:
+                    if error.message != said and time.monotonic() - started_s >= QUIET_S:
+                        said = error.message
+                        left_s = max(0.0, deadline_s - time.monotonic())
+                        log.info("waiting up to %.0f s for nodes: %s; %s", left_s, said, _mend(error))
+                    if time.monotonic() >= deadline_s:
+                        raise self._explained(error) from error
+                if asking is not None and asking.done():
+                    asking = asking.result()  # None, or what it raised
+                asking = asking or asyncio.create_task(self._discovery.refresh())
+                await asyncio.sleep(RETRY_S)  # the first nodes to answer may be enough: others may take long
+        finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
 
     def learn(self, route: Route, step_s: float) -> None:
         """Steps of one token took step_s along this route."""
