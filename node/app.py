@@ -130,8 +130,7 @@ class _Node:
         self._dialer = dialer
         self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
         self._door = Door()
-        if app.config.relay_rate:
-            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
+        self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
         self._moving: asyncio.Task[None] | None = None
@@ -204,6 +203,7 @@ class _Node:
             return
         if self._moving is not None:
             await _cancel(self._moving)
+        self.said.relay.close()
         self._door.sessions.draining = True
         self._change(NodeState.DRAINING)
         fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}

@@ -20,7 +20,10 @@ from swarm.torrent import PortMapping, TorrentSession
 log = logging.getLogger("swarm.node")
 
 CHECK_AGAIN_S = 600.0
-"""Between two checks of a node that knows. What changes in between (a router's mapping, an address) costs it calls."""
+"""Between two checks of a node that others reach. What changes in between (a mapping, an address) costs it calls."""
+
+TRY_AGAIN_S = 120.0
+"""Between two checks of one that they do not: those whom it asked may only have been busy."""
 
 ASK_AGAIN_S = 1.0
 """While nobody has said, since nobody was met yet, and while no relay was found."""
@@ -30,6 +33,12 @@ AVOID_S = 60.0
 
 MAPPING_TIMEOUT_S = 3.0
 """How long to wait for a router before the first fact names an address; a later answer comes with the next one."""
+
+PAUSES_S = {
+    Reachability.REACHABLE: CHECK_AGAIN_S,
+    Reachability.UNREACHABLE: TRY_AGAIN_S,
+    Reachability.UNKNOWN: ASK_AGAIN_S,
+}
 
 OnReach = Callable[[Reach, Verdict], None]
 
@@ -55,6 +64,7 @@ class ReachKeeper:
         self._mapping: PortMapping | None = None
         self._verdict = Verdict(Reachability.UNKNOWN)
         self._failed: dict[NodeId, float] = {}  # relays, and until when to leave them alone (monotonic)
+        self._letting_in: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> Address:
@@ -125,20 +135,14 @@ class ReachKeeper:
         connection = await self._dialer.connect(relay.address, relay.node_id)
         address = Address(relay.address.host, relay.address.port, self._node_id)
         local = Address("127.0.0.1", self._listening.port) if self._listening.is_unspecified else self._listening
-        letting_in: set[asyncio.Task[None]] = set()
-        try:
-            async with contextlib.aclosing(connection.reserve()) as tunnels:
-                async for tunnel in tunnels:
-                    if tunnel:
-                        task = asyncio.create_task(_let_in(connection, tunnel, local))
-                        letting_in.add(task)
-                        task.add_done_callback(letting_in.discard)
-                    else:
-                        self._on_reach(Reach(address, Reachability.UNREACHABLE, relay.node_id), self._verdict)
-        finally:
-            for task in letting_in:
-                task.cancel()
-            await asyncio.gather(*letting_in, return_exceptions=True)
+        async with contextlib.aclosing(connection.reserve()) as tunnels:
+            async for tunnel in tunnels:
+                if tunnel:  # it may outlast the place: a relay that is about to stop takes its time
+                    task = asyncio.create_task(_let_in(connection, tunnel, local))
+                    self._letting_in.add(task)
+                    task.add_done_callback(self._letting_in.discard)
+                else:
+                    self._on_reach(Reach(address, Reachability.UNREACHABLE, relay.node_id), self._verdict)
 
 
 async def _let_in(connection: Connection, tunnel: bytes, local: Address) -> None:
