@@ -33,11 +33,14 @@ class _Seen:
 
 
 class Experience:
-    """Of one client with one release. rtts: what it measures as it exchanges facts."""
+    """Of one client with one release. rtts: what it measures as it exchanges facts. client: its id, by which many of
+    them share nodes that are alike.
+    """
 
-    def __init__(self, rtts: RttBook, n_layers: int) -> None:
+    def __init__(self, rtts: RttBook, n_layers: int, client: str) -> None:
         self._rtts = rtts
         self._n_layers = n_layers
+        self._client = client
         self._seen: dict[NodeId, _Seen] = {}
         self._last: dict[Profile | None, Route] = {}
         self._links: Links = {}
@@ -51,8 +54,9 @@ class Experience:
         facts, rtt_s, links_s = self._judged(stated)
         now_s = time.time()
         best = plan_route(
-            facts, n_layers=self._n_layers, now_s=now_s, profile=profile, exclude=exclude, rtt_s=rtt_s, links_s=links_s
-        )
+            facts, n_layers=self._n_layers, now_s=now_s, profile=profile, exclude=exclude, rtt_s=rtt_s, links_s=links_s,
+            client=self._client,
+        )  # fmt: skip
         route = steady(
             self._last.get(profile), best, facts,
             n_layers=self._n_layers, now_s=now_s, exclude=exclude, rtt_s=rtt_s, links_s=links_s,
