@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from swarm.client.reach import Reach, Verdict, be_dialled, own_address, relays_for
 from swarm.discovery import Discovery
@@ -25,8 +26,11 @@ CHECK_AGAIN_S = 600.0
 TRY_AGAIN_S = 120.0
 """Between two checks of one that they do not: those whom it asked may only have been busy."""
 
-ASK_AGAIN_S = 1.0
-"""While nobody has said, since nobody was met yet, and while no relay was found."""
+ASK_AGAIN_S = 15.0
+"""While those who were asked could not say."""
+
+LOOK_AGAIN_S = 1.0
+"""While there is nobody to ask yet, and while no relay was found."""
 
 AVOID_S = 60.0
 """How long a relay that failed is not asked again while there are others."""
@@ -69,9 +73,8 @@ class ReachKeeper:
     @property
     def address(self) -> Address:
         """What this node calls itself where no relay is needed."""
-        return own_address(
-            self._listening, self._advertise, None if self._mapping is None else self._mapping.now.address
-        )
+        mapped = None if self._mapping is None else self._mapping.now.address
+        return own_address(self._listening, self._advertise, mapped)
 
     async def begin(self, torrents: TorrentSession) -> Reach:
         """What to say before anybody has dialled this node; asks the router to let them, where there may be one."""
@@ -84,19 +87,18 @@ class ReachKeeper:
         relaying: asyncio.Task[None] | None = None
         try:
             while True:
-                self._verdict = await self._be_dialled()
-                if self._verdict.reachability is Reachability.REACHABLE:
+                verdict = self._verdict = await self._be_dialled()
+                if verdict.reachability is Reachability.REACHABLE:
                     await _end(relaying)
                     relaying = None
-                    found = Address(self._verdict.host, self.address.port)
-                    self._on_reach(Reach(self._advertise or found, Reachability.REACHABLE), self._verdict)
-                elif self._verdict.reachability is Reachability.UNREACHABLE and relaying is None:
+                    found = Address(verdict.host, self.address.port)
+                    self._on_reach(Reach(self._advertise or found, Reachability.REACHABLE), verdict)
+                elif verdict.reachability is Reachability.UNREACHABLE and relaying is None:
                     relaying = asyncio.create_task(self._be_relayed())
-                await asyncio.sleep(
-                    ASK_AGAIN_S if self._verdict.reachability is Reachability.UNKNOWN else CHECK_AGAIN_S
-                )
+                await asyncio.sleep(PAUSES_S[verdict.reachability] if verdict.n_asked else LOOK_AGAIN_S)
         finally:
             await _end(relaying)
+            await asyncio.gather(*map(_end, self._letting_in))
 
     async def _be_dialled(self) -> Verdict:
         met = [fact for fact in self._discovery.table.confirmed() if fact.node_id != self._node_id]
@@ -105,7 +107,8 @@ class ReachKeeper:
         verdict = await be_dialled(self._dialer, met, address.port, self._network)
         is_elsewhere = self._advertise is not None and verdict.host != self._advertise.host
         if verdict.reachability is Reachability.UNREACHABLE and is_elsewhere:
-            return Verdict(Reachability.UNKNOWN)  # the address that was dialled is not the one that the user named
+            # the address that was dialled is not the one that the user named
+            return replace(verdict, reachability=Reachability.UNKNOWN)
         return verdict
 
     async def _be_relayed(self) -> None:
@@ -114,8 +117,10 @@ class ReachKeeper:
             relay = self._choose()
             if relay is None:
                 self._on_reach(Reach(self.address, Reachability.UNREACHABLE), self._verdict)
-                await asyncio.sleep(ASK_AGAIN_S)
+                await asyncio.sleep(LOOK_AGAIN_S)
                 continue
+            if relay.node_id in self._failed:  # and so have all the others
+                await asyncio.sleep(LOOK_AGAIN_S)
             try:
                 await self._keep_place(relay)
             except SwarmError as error:

@@ -10,7 +10,7 @@ import ipaddress
 import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from swarm.errors import SwarmError
 from swarm.facts import NodeFact, NodeState, Reachability
@@ -44,18 +44,19 @@ class Reach:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What came of being dialled back. host: as the others saw it, '' while nobody said. problem: of an unreachable
-    one, what they met.
+    one, what they met. n_asked: how many were asked; n_answers: how many could say.
     """
 
     reachability: Reachability
     host: str = ""
     problem: str = ""
     n_answers: int = 0
+    n_asked: int = 0
 
 
 def reach_fields(reach: Reach, verdict: Verdict) -> dict[str, str | int | None]:
     """For programs: a node's reach, and what it is known by."""
-    known = {"reachability": reach.reachability.value, "problem": verdict.problem, "n_asked": verdict.n_answers}
+    known = {"reachability": reach.reachability.value, "problem": verdict.problem, "n_answers": verdict.n_answers}
     return {"address": str(reach.address), "relay": reach.relay, **known}
 
 
@@ -86,7 +87,8 @@ async def be_dialled(dialer: Dialer, nodes: Sequence[NodeFact], port: int, netwo
     """
     asked = [fact.address for fact in nodes if not fact.address.target][:MAX_ASKED]
     answers = await asyncio.gather(*(_ask(dialer, address, port) for address in asked))
-    return count_answers([a for a in answers if a is not None and not (network == "wan" and is_inside(a[0]))])
+    telling = [a for a in answers if a is not None and not (network == "wan" and is_inside(a[0]))]
+    return replace(count_answers(telling), n_asked=len(asked))
 
 
 def count_answers(answers: Sequence[tuple[str, str]]) -> Verdict:
