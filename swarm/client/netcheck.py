@@ -119,7 +119,7 @@ def _lan(network: NetworkConfig, discovery: Discovery) -> list[Finding]:
     if network.name != "lan":
         return []
     words = discovery.outcomes.get("LAN", "not looked up: no MAGNET was named")
-    return [Finding("lan", "ok" if words.endswith("addresses") else "note", f"multicast: {words}")]
+    return [Finding("lan", "ok" if "address" in words else "note", f"multicast: {words}")]
 
 
 def _nodes(nodes: Sequence[NodeFact], attempts: str) -> Finding:

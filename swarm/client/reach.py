@@ -22,6 +22,9 @@ MAX_ASKED = 3
 
 ASK_TIMEOUT_S = 8.0
 
+MAX_HOSTS = 8
+"""Interfaces of one machine that count: some have dozens, for containers."""
+
 _INSIDE = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -69,14 +72,24 @@ def is_inside(host: str) -> bool:
     return any(address in network for network in _INSIDE if network.version == address.version)
 
 
-def outward_host() -> str:
-    """The address of the interface that leads outwards. Connecting a UDP socket sends nothing."""
+def own_hosts() -> list[str]:
+    """The IPv4 addresses of this machine's interfaces, that which leads outwards first; loopback where it has none."""
+    import ifaddr
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737; connecting a UDP socket sends nothing
+            outward = [str(probe.getsockname()[0])]
+        except OSError:  # a network of its own, without a way out
+            outward = []
+    found = [str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
+    others = [host for host in found if not ipaddress.ip_address(host).is_loopback]
+    return list(dict.fromkeys([*outward, *others]))[:MAX_HOSTS] or ["127.0.0.1"]
+
+
+def outward_host() -> str:
+    """The address that this machine has for others."""
+    return own_hosts()[0]
 
 
 async def be_dialled(dialer: Dialer, nodes: Sequence[NodeFact], port: int, network: str) -> Verdict:

@@ -25,6 +25,9 @@ log = logging.getLogger("swarm.discovery")
 ANNOUNCE_CHECK_S = 0.5
 """Between two looks at whether this node has something to announce."""
 
+OTHERS_S = 0.5
+"""How long the other meeting places have once one has named somebody."""
+
 CHECKED_AT_ONCE = 16
 """Signatures, at about 0.1 ms each, before others of the event loop have their turn."""
 
@@ -225,13 +228,28 @@ class Discovery:
             await asyncio.sleep(min(self.config.exchange_interval_s, ANNOUNCE_CHECK_S))
 
     async def _look_up(self) -> list[Address]:
-        timeout_s = self.config.look_up_timeout_s
-        key = rendezvous_key(self.release)
-        looked_up = await asyncio.gather(*(place.look_up(key, timeout_s) for place in self._rendezvous))
-        for place, found in zip(self._rendezvous, looked_up, strict=True):
-            none = f"no node announced within {timeout_s:g} s"
-            self.outcomes[place.name] = f"{len(found)} addresses" if found else none
-        return sorted(set[Address]().union(*looked_up))
+        """What the meeting places know. Once one of them has named somebody, the others are not waited for long."""
+        timeout_s, key = self.config.look_up_timeout_s, rendezvous_key(self.release)
+        asked = {asyncio.create_task(place.look_up(key, timeout_s)): place.name for place in self._rendezvous}
+        found: set[Address] = set()
+        waiting = set(asked)
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=OTHERS_S if found else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    here = task.result()
+                    found |= here
+                    none = f"no node announced within {timeout_s:g} s"
+                    self.outcomes[asked[task]] = _count(here) if here else none
+                if not done:
+                    break
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return sorted(found)
 
     async def _ask_all(self, addresses: Sequence[Address], asked: set[Address]) -> None:
         fresh = [a for a in dict.fromkeys(addresses) if a not in asked and not self._is_own(a)]
@@ -300,6 +318,10 @@ class Discovery:
     def _is_own(self, address: Address) -> bool:
         own = self._own()
         return own is not None and own.fact.address == address
+
+
+def _count(addresses: set[Address]) -> str:
+    return f"{len(addresses)} address{'es' if len(addresses) > 1 else ''}"
 
 
 def _can_be_dialled(fact: NodeFact) -> bool:
