@@ -220,7 +220,7 @@ class _Node:
 
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
-        return self.said.signed(self.discovery.config.fact_ttl_s)
+        return self.said.signed(self.discovery.fact_ttl_s)
 
     @property
     def n_sessions(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from swarm.discovery.ports import FactsPort, Rendezvous
 from swarm.discovery.rtts import RttBook
 from swarm.discovery.signing import rendezvous_key
-from swarm.discovery.table import FactTable
+from swarm.discovery.table import MAX_TTL_S, FactTable
 from swarm.errors import NodeUnreachable, SwarmError
 from swarm.facts import MAX_TAG, Known, NodeFact, NodeState, Reachability, SignedFact
 from swarm.terms import Address, Infohash, NodeId, id_tag
@@ -43,6 +43,7 @@ class DiscoveryConfig:
     come sooner, from first_interval_s on, each pause twice as long as the one before.
     announce_interval_s: between DHT announcements; the DHT forgets after 45 minutes.
     fact_ttl_s: how long a node's word holds without renewal; at least three rounds, so that a lost round does no harm.
+    full_rate_nodes: beyond so many, words hold longer in proportion, so that renewing them costs no node more.
     fanout: nodes asked a round; news reaches n nodes in about log(n)/log(fanout) rounds.
     max_asked_per_round: addresses dialled at once on hearsay; more find a large swarm sooner, and abuse the DHT more.
     max_pushed: facts told unasked in one call, and most taken in from a stranger.
@@ -54,6 +55,7 @@ class DiscoveryConfig:
     first_interval_s: float = 0.5
     announce_interval_s: float = 300.0
     fact_ttl_s: float = 60.0
+    full_rate_nodes: int = 1000
     fanout: int = 3
     call_timeout_s: float = 5.0
     look_up_timeout_s: float = 5.0
@@ -120,6 +122,11 @@ class Discovery:
         """The facts in force of other nodes."""
         own_id = self._own_id()
         return tuple(fact for fact in self.table.live() if fact.node_id != own_id)
+
+    @property
+    def fact_ttl_s(self) -> float:
+        """How long this node's own word is to hold, in a swarm of the size that is known."""
+        return min(MAX_TTL_S, self.config.fact_ttl_s * max(1.0, self.table.n_nodes / self.config.full_rate_nodes))
 
     def torrent_peers(self) -> list[Address]:
         """Where the nodes that were met seed from. Hearsay is left out: it could aim a whole swarm at one victim."""

@@ -242,3 +242,13 @@ async def test_a_slow_meeting_place_is_not_waited_for_once_another_has_named_som
         await d.refresh()
     assert found(d) == ["198.51.100.1:1"] and slow.cancelled
     assert d.outcomes["DHT"] == "1 address"
+
+
+async def test_in_a_large_swarm_a_word_holds_longer_but_not_for_ever() -> None:
+    few = replace(DiscoveryConfig(), full_rate_nodes=4)
+    d = discovery(World(), config=few)
+    assert d.fact_ttl_s == few.fact_ttl_s
+    await d.receive(many(8))
+    assert d.fact_ttl_s == 2 * few.fact_ttl_s
+    await d.receive(many(80))
+    assert d.fact_ttl_s == 600.0
