@@ -134,7 +134,7 @@ class AsyncClient:
             raise
         if self._release.tokenizer is not None:
             self._compiler = GrammarCompiler(self._release.tokenizer, self._release.args.vocab_size)
-        self._finder = RouteFinder(self._discovery, self._release.args.n_layers, self.timeout_s)
+        self._finder = RouteFinder(self._discovery, self._release.args.n_layers, self.timeout_s, self._client_id)
         self._exchanging = asyncio.create_task(self._discovery.run())
         return self
 
