@@ -76,6 +76,8 @@ def node_fields(fact: NodeFact) -> dict[str, Any]:
         "spans": [str(span) for span in fact.spans],
         "loaded_spans": [str(span) for span in fact.loaded_spans],
         "address": str(fact.address),
+        "reachability": fact.reachability.value,
+        "relay": fact.relay,
         "profile": str(fact.profile),
         "free_sessions": fact.free_sessions,
         "layer_time_s": fact.layer_time_s,
@@ -114,7 +116,7 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             short_id(fact.node_id),
             fact.state.value,
             layers_words(fact),
-            str(fact.address),
+            address_words(fact),
             str(fact.profile),
             str(fact.free_sessions),
             holding_words(fact),
@@ -122,6 +124,11 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             "-" if fact.share_ratio is None else f"{fact.share_ratio:.2f}",
         )
     return table
+
+
+def address_words(fact: NodeFact) -> str:
+    """Where it is dialled: `abcdefgh@192.0.2.1:7000` through a relay."""
+    return f"{short_id(fact.node_id)}@{fact.address.relay}" if fact.address.target else str(fact.address)
 
 
 def layers_words(fact: NodeFact) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import os
+import statistics
 import time
 from collections.abc import AsyncGenerator
 
@@ -26,6 +27,9 @@ from swarm.sampling import StopMatcher, sample
 from swarm.terms import NodeId, SessionId
 
 log = logging.getLogger("swarm.client")
+
+TELLING_STEPS = 8
+"""Steps of one token whose median says how fast a route is."""
 
 
 class TokenLoop:
@@ -131,12 +135,18 @@ class TokenLoop:
             n_cached = len(journal.ids)
             allowed = await self._allowed()
             result = await session.step(self._replay_chunks(route, n_found), n_found, allowed)
+            steps_s: list[float] = []
             while True:
                 yield self._take(result, route, allowed)
+                if len(steps_s) == TELLING_STEPS:
+                    self._finder.learn(route, statistics.median(steps_s))
+                    steps_s.clear()
                 if self._finish_reason is not None:
                     return
                 allowed = await self._allowed()
+                began_s = time.monotonic()
                 result = await session.step([journal.ids[n_cached:]], n_cached, allowed)
+                steps_s.append(time.monotonic() - began_s)
                 n_cached = len(journal.ids)
 
     def _replay_chunks(self, route: Route, n_found: int) -> list[list[int]]:

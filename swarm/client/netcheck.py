@@ -93,9 +93,8 @@ async def _describe(discovery: Discovery, dialer: Dialer, peer: Address) -> Node
 
 
 async def _hear_dht(torrents: TorrentSession, timeout_s: float) -> bool:
-    """Whether some DHT node answers. What is looked up has nobody, so it takes its whole time."""
-    await torrents.dht_look_up(os.urandom(20), min(timeout_s, DHT_TIMEOUT_S))
-    return torrents.n_dht_nodes > 0
+    """Whether some DHT node answers: whether it would take an announcement, of nothing that anybody looks for."""
+    return await torrents.dht_announce(os.urandom(20), torrents.port, timeout_s=min(timeout_s, DHT_TIMEOUT_S))
 
 
 def _address(network: NetworkConfig, bound: Address) -> Finding:

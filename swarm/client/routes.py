@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from swarm.client.experience import Experience
 from swarm.discovery import Discovery
 from swarm.errors import LayersUncovered, NoNodesFound, StageFull, SwarmError
 from swarm.facts import NodeState, Route
-from swarm.routing import mend_route, plan_route
+from swarm.routing import mend_route
 from swarm.terms import NodeId, Profile, Span, merge_spans
 
 log = logging.getLogger("swarm.client")
@@ -50,6 +51,7 @@ class RouteFinder:
         self._n_layers = n_layers
         self.wait_s = wait_s
         self._avoided: dict[NodeId, _Avoided] = {}
+        self._experience = Experience(discovery.rtts, n_layers)
 
     async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
         """The best route of this profile (None: of the best profile there is). broken: the one before it, whose hops
@@ -60,19 +62,31 @@ class RouteFinder:
         started_s = time.monotonic()
         deadline_s = started_s + self.wait_s
         said = ""
-        while True:
-            try:
-                return self._plan(profile, broken)
-            except LayersUncovered as error:
-                if error.message != said and time.monotonic() - started_s >= QUIET_S:
-                    said = error.message
-                    left_s = max(0.0, deadline_s - time.monotonic())
-                    log.info("waiting up to %.0f s for nodes: %s; %s", left_s, said, _mend(error))
-                if time.monotonic() >= deadline_s:
-                    raise self._explained(error) from error
-            with contextlib.suppress(TimeoutError):  # a peer that says nothing must not outlast the caller's patience
-                async with asyncio.timeout(max(RETRY_S, deadline_s - time.monotonic())):
-                    await asyncio.gather(self._discovery.refresh(), asyncio.sleep(RETRY_S))
+        asking: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    return self._plan(profile, broken)
+                except LayersUncovered as error:
+                    if error.message != said and time.monotonic() - started_s >= QUIET_S:
+                        said = error.message
+                        left_s = max(0.0, deadline_s - time.monotonic())
+                        log.info("waiting up to %.0f s for nodes: %s; %s", left_s, said, _mend(error))
+                    if time.monotonic() >= deadline_s:
+                        raise self._explained(error) from error
+                if asking is not None and asking.done():
+                    asking = asking.result()  # None, or what it raised
+                asking = asking or asyncio.create_task(self._discovery.refresh())
+                await asyncio.sleep(RETRY_S)  # the first nodes to answer may be enough: others may take long
+        finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+
+    def learn(self, route: Route, step_s: float) -> None:
+        """Steps of one token took step_s along this route."""
+        facts = [fact for fact in self._discovery.nodes() if fact.n_layers == self._n_layers]
+        self._experience.note(route, facts, step_s)
 
     def avoid(self, node_ids: Sequence[NodeId], error: SwarmError) -> None:
         """A route broke, and one of these is to blame: leave them out for a while.
@@ -102,7 +116,7 @@ class RouteFinder:
         if broken is not None and profile == broken.profile:
             with contextlib.suppress(LayersUncovered):
                 return mend_route(broken, facts, now_s=time.time(), exclude=exclude)
-        return plan_route(facts, n_layers=self._n_layers, now_s=time.time(), profile=profile, exclude=exclude)
+        return self._experience.plan(facts, profile, exclude)
 
     def _explained(self, error: LayersUncovered) -> SwarmError:
         """The same, with what was tried; and NoNodesFound when there is no swarm at all."""
