@@ -7,9 +7,21 @@ walked, but neither how layers compute (node.stage) nor how bytes travel (swarm.
 
 from node.server.dial_back import DialBack
 from node.server.door import Door
+from node.server.experts import ExpertsHandler
 from node.server.facts import FactsHandler
+from node.server.parts import Parts
 from node.server.relay import RelayConfig, RelayHandler
 from node.server.sessions import SessionHandler
 from node.server.statement import Statement
 
-__all__ = ["DialBack", "Door", "FactsHandler", "RelayConfig", "RelayHandler", "SessionHandler", "Statement"]
+__all__ = [
+    "DialBack",
+    "Door",
+    "ExpertsHandler",
+    "FactsHandler",
+    "Parts",
+    "RelayConfig",
+    "RelayHandler",
+    "SessionHandler",
+    "Statement",
+]

@@ -24,7 +24,7 @@ from swarm.discovery import Discovery
 from swarm.errors import BadArgument, MetadataTimeout, TransferError
 from swarm.grammar import Grammar, GrammarCompiler
 from swarm.identity import NodeKey, issue
-from swarm.routing import coverage
+from swarm.routing import coverage, expert_coverage
 from swarm.rpc import Dialer
 from swarm.sampling import SamplingParams
 from swarm.terms import Address, NodeId, is_node_id
@@ -217,8 +217,12 @@ class AsyncClient:
         """Ask around now, and tell what the swarm looks like."""
         await self._discovery.refresh()
         release, nodes = self.release, self._discovery.nodes()
-        hosts = coverage(nodes, release.args.n_layers, time.time())
-        return SwarmStatus(release.name, release.infohash, release.args.n_layers, nodes, hosts)
+        n_layers, now_s = release.args.n_layers, time.time()
+        hosts, experts = (
+            coverage(nodes, n_layers, now_s),
+            expert_coverage(nodes, n_layers, release.args.n_experts, now_s),
+        )
+        return SwarmStatus(release.name, release.infohash, n_layers, nodes, hosts, experts)
 
     # -- joining -------------------------------------------------------------------------------------------------
 

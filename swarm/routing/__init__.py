@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from swarm.routing.belief import believe, links_of, steady
 from swarm.routing.costs import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, Links
-from swarm.routing.coverage import coverage, layer_ranges
+from swarm.routing.coverage import coverage, expert_coverage, layer_ranges
+from swarm.routing.experts import describe_missing, missing_experts
 from swarm.routing.mend import mend_route
 from swarm.routing.plan import plan_route, route_cost_s
 
@@ -19,9 +20,12 @@ __all__ = [
     "Links",
     "believe",
     "coverage",
+    "describe_missing",
+    "expert_coverage",
     "layer_ranges",
     "links_of",
     "mend_route",
+    "missing_experts",
     "plan_route",
     "route_cost_s",
     "steady",

@@ -14,9 +14,10 @@ from grpc_health.v1 import health_pb2
 
 from swarm.errors import NodeUnreachable, RemoteProtocolError, SwarmError
 from swarm.facts import Answer, Known, SignedFact
-from swarm.messages import Open, Result
+from swarm.messages import ExpertOpen, Open, Result
 from swarm.rpc import paths
 from swarm.rpc.config import RpcConfig
+from swarm.rpc.experts_call import ExpertsCall
 from swarm.rpc.run_call import RunCall
 from swarm.rpc.status import Ending, error_of_ending
 from swarm.rpc.stream import Stream
@@ -64,6 +65,7 @@ class Connection:
         self._check = channel.unary_unary(paths.HEALTH_CHECK)
         self._run = channel.stream_stream(paths.RUN)
         self._results = channel.unary_stream(paths.RESULTS)
+        self._apply = channel.stream_stream(paths.APPLY)
         self._reserve = channel.unary_stream(paths.RESERVE)
         self._connect = channel.stream_stream(paths.CONNECT)
         self._accept = channel.stream_stream(paths.ACCEPT)
@@ -113,6 +115,11 @@ class Connection:
         """A session's stream. It has no deadline: a node that stops answering ends it through pings."""
         self._check_open()
         return RunCall(self._stream(self._run()), opening)
+
+    def apply_experts(self, opening: ExpertOpen) -> ExpertsCall:
+        """A stream of calls of experts. It has no deadline, as `run` has none."""
+        self._check_open()
+        return ExpertsCall(self._stream(self._apply()), opening)
 
     async def results(self, session_id: SessionId, epoch: int) -> AsyncIterator[Result]:
         """Asked of the last stage; the call starts with the first item, and ends with the iterator."""
