@@ -33,14 +33,15 @@ class _Seen:
 
 
 class Experience:
-    """Of one client with one release. rtts: what it measures as it exchanges facts. client: its id, by which many of
-    them share nodes that are alike.
+    """Of one client with one release. rtts: what it measures as it exchanges facts. client_id: whose lot decides among
+    nodes that are nearly equal. for_batches: wide routes rather than quick ones.
     """
 
-    def __init__(self, rtts: RttBook, n_layers: int, client: str) -> None:
+    def __init__(self, rtts: RttBook, n_layers: int, client_id: str = "", for_batches: bool = False) -> None:
         self._rtts = rtts
         self._n_layers = n_layers
-        self._client = client
+        self._client_id = client_id
+        self._for_batches = for_batches
         self._seen: dict[NodeId, _Seen] = {}
         self._last: dict[Profile | None, Route] = {}
         self._links: Links = {}
@@ -54,9 +55,11 @@ class Experience:
         facts, rtt_s, links_s = self._judged(stated)
         now_s = time.time()
         best = plan_route(
-            facts, n_layers=self._n_layers, now_s=now_s, profile=profile, exclude=exclude, rtt_s=rtt_s, links_s=links_s,
-            client=self._client,
+            facts, n_layers=self._n_layers, now_s=now_s, profile=profile, exclude=exclude, rtt_s=rtt_s,
+            links_s=links_s, client=self._client_id, for_batches=self._for_batches,
         )  # fmt: skip
+        if self._for_batches:
+            return best
         route = steady(
             self._last.get(profile), best, facts,
             n_layers=self._n_layers, now_s=now_s, exclude=exclude, rtt_s=rtt_s, links_s=links_s,

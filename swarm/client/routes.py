@@ -43,16 +43,18 @@ class RouteFinder:
     """Routes over the live facts of one release.
 
     Plans with what discovery knows at the moment, and has it ask around only when that is not enough.
-    wait_s: how long find() waits for the swarm to become whole, asking at most every RETRY_S. client: its id; '' for
-    nobody's, to whom equal nodes look the same.
+    wait_s: how long find() waits for the swarm to become whole, asking at most every RETRY_S.
+    client_id, for_batches: see Experience.
     """
 
-    def __init__(self, discovery: Discovery, n_layers: int, wait_s: float, client: str = "") -> None:
+    def __init__(
+        self, discovery: Discovery, n_layers: int, wait_s: float, client_id: str = "", for_batches: bool = False
+    ) -> None:
         self._discovery = discovery
         self._n_layers = n_layers
         self.wait_s = wait_s
         self._avoided: dict[NodeId, _Avoided] = {}
-        self._experience = Experience(discovery.rtts, n_layers, client)
+        self._experience = Experience(discovery.rtts, n_layers, client_id, for_batches)
 
     async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
         """The best route of this profile (None: of the best profile there is). broken: the one before it, whose hops

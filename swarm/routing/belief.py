@@ -11,9 +11,9 @@ from swarm.routing.coverage import newest, unavailable
 from swarm.routing.plan import route_cost_s
 from swarm.terms import NodeId, id_tag
 
-WORTH_MOVING = 1.2
-"""How many times as long the route that was taken last may take before another is chosen. Measurements differ by as
-much from minute to minute, and pages that the last route has cached are worth something."""
+WORTH_MOVING = 1.1
+"""How many times as long the route that was taken last may take before another is chosen: pages that it has cached are
+worth something, a tenth of the speed at most."""
 
 
 def links_of(facts: Sequence[NodeFact], rtt_s: Mapping[NodeId, float]) -> Links:

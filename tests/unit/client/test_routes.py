@@ -320,3 +320,16 @@ async def test_the_last_route_is_not_kept_over_a_node_that_takes_no_session_ther
     assert all(hop.address == Address("127.0.0.1", 7000) for hop in route.hops if hop.node_id[0] == "c")
     assert names(route) == (["b"] if "address" in change else ["c"])
     assert route.hops[0].address == discovery.known[names(route) == ["c"]].address
+
+
+async def test_for_batches_the_route_leads_over_more_nodes_and_equals_are_shared_among_clients(
+    discovery: FakeDiscovery,
+) -> None:
+    discovery.known = [fact(name, "0:4", layer_time_s=0.01) for name in "abcd"]
+    wide = RouteFinder(discovery, N_LAYERS, 0.0, "client", for_batches=True)  # type: ignore[arg-type]
+    assert [len(hop.span) for hop in (await wide.find(BF16)).hops] == [1, 1, 1, 1]
+    quick = [RouteFinder(discovery, N_LAYERS, 0.0, f"client {n}") for n in range(20)]  # type: ignore[arg-type]
+    routes_taken = [await one.find(BF16) for one in quick]
+    assert {len(route.hops) for route in routes_taken} == {1}
+    assert len({route.hops[0].node_id for route in routes_taken}) > 2
+    assert [await one.find(BF16) for one in quick] == routes_taken
