@@ -7,11 +7,9 @@ by one -> serving -> draining -> gone.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,35 +17,38 @@ import torch
 from node.config import NodeConfig
 from node.hosting import (
     FetchProgress,
-    choose_span,
     free_memory_bytes,
     host,
+    layers_that_fit,
+    measure_layer_time,
     numerics_of,
     own_key,
+    pick_device,
     settle_profile,
+    tell_sharing,
 )
 from node.model import SpanModel
-from node.server import FactsHandler, SessionHandler
+from node.moving import Claims, Mover
+from node.placement import Assignment, Budget, PlacementConfig
+from node.reach import ReachKeeper
+from node.server import DialBack, Door, FactsHandler, RelayConfig, RelayHandler, SessionHandler, Statement
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
+from swarm.client.reach import Reach, Verdict, reach_fields
 from swarm.client.release import fetch_metadata, read_admitted_layout
-from swarm.discovery import Discovery, sign_fact
+from swarm.discovery import Discovery
 from swarm.errors import BadArgument, StageFull
-from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.facts import NodeState, SignedFact
 from swarm.identity import NodeKey, issue
-from swarm.messages import Failure, Open, Opened, Result, Step
 from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
-from swarm.terms import Address, NodeId, SessionId, Span, merge_spans
+from swarm.terms import Address, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
-SHARING_INTERVAL_S = 10.0
-"""How often a node says what it gave, when that changed."""
-
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, layout, serving, progress, ready, sharing,
-draining, stopped.
+"""(event name, its fields): started, metadata, provenance, listening, reach, placement, layout, serving, progress,
+ready, moving, moved, sharing, draining, stopped.
 """
 
 
@@ -61,6 +62,7 @@ class NodeApp:
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
         self.network = self.network.with_torrent_settings(config.torrent_settings)
+        self.listen = config.listen or Address("127.0.0.1" if self.network.name == "loopback" else "0.0.0.0", 0)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
         self._node: _Node | None = None
@@ -77,20 +79,14 @@ class NodeApp:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
-            key = NodeKey.load_or_create(stack.enter_context(own_key(self._dir)))
-            torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
-            download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
-            self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
-            dialer = Dialer(issue(key), self.network.rpc)
-            stack.push_async_callback(dialer.close)
-            node = self._node = _Node(self, key, torrents, download, dialer)
-            stack.push_async_callback(download.save_resume)
+            node = self._node = await self._enter(stack)
             serving = asyncio.create_task(node.join_and_serve(stack))
             stopping = asyncio.create_task(stop.wait())
             try:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not serving.done():
                     await node.drain()
+                    await node.leave()
             finally:
                 stopping.cancel()
                 serving.cancel()
@@ -99,13 +95,25 @@ class NodeApp:
                 serving.result()  # raises what stopped it
         self.on_event("stopped", {})
 
+    async def propose(self) -> dict[str, Any]:
+        """What it would host now, and why: the fields of the event `placement`. Raises: SwarmError."""
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        async with AsyncExitStack() as stack:
+            return await (await self._enter(stack)).propose()
 
-@dataclass(slots=True)
-class _Said:
-    """This node's fact as last signed."""
-
-    signed: SignedFact
-    at_s: float
+    async def _enter(self, stack: AsyncExitStack) -> _Node:
+        """The node's key, its torrent and its way to others, for as long as the stack."""
+        key = NodeKey.load_or_create(stack.enter_context(own_key(self._dir)))
+        torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
+        download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
+        self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
+        dialer = Dialer(issue(key), self.network.rpc)
+        stack.push_async_callback(dialer.close)
+        node = _Node(self, key, torrents, download, dialer)
+        stack.push_async_callback(node.discovery.close)
+        stack.push_async_callback(download.save_resume)
+        return node
 
 
 class _Node:
@@ -120,27 +128,23 @@ class _Node:
         self._torrents = torrents
         self._download = download
         self._dialer = dialer
-        self._state = NodeState.JOINING
-        self._address = app.config.listen
-        self._args: ModelArgs | None = None
-        self._profile = app.config.profile
-        self._spans: tuple[Span, ...] = ()
-        self._loaded: tuple[Span, ...] = ()
+        self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
+        self._door = Door()
+        if app.config.relay_rate:
+            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
-        self._progress: FetchProgress | None = None
         self._stage: Stage | None = None
-        self._sessions: SessionHandler | None = None
-        self._said: _Said | None = None
-        self._seq = int(time.time() * 1000)
+        self._moving: asyncio.Task[None] | None = None
         self.discovery = Discovery(
             app.magnet.infohash,
             RpcFactsPort(dialer),
             app.network.discovery,
-            rendezvous=torrents if app.network.torrent.dht else None,
+            rendezvous=app.network.rendezvous(torrents, app.listen),
             static_peers=app.config.peers,
             own=self.own_fact,
-            announces=app.network.name == "loopback" or not app.config.listen.is_loopback,
+            announces=app.network.name == "loopback" or not app.listen.is_loopback,
         )
+        self.said.discovery = self.discovery
 
     async def join_and_serve(self, stack: AsyncExitStack) -> None:
         config, event = self._config, self._app.on_event
@@ -148,43 +152,59 @@ class _Node:
         stack.push_async_callback(_cancel, exchanging)
         introducing = asyncio.create_task(self._introduce())
         stack.push_async_callback(_cancel, introducing)
-        torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
-        event("metadata", {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size})
-        args = (await self._read_layout(torrent, ())).args
-        self._check_spans(args)
-        self._profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, self._app.device)
+        torrent, args = await self._read_release()
+        budget = await self._measure(args)
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
-            stage=_Door(self),
-            node=FactsHandler(self.discovery, self.own_fact),
+            stage=self._door,
+            node=FactsHandler(self.discovery, self.own_fact, DialBack(self._dialer, self.own_fact)),
+            relay=self.said.relay,
         )
         self._server = server
-        bound = await server.start(config.listen)
+        bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
-        self._address = config.advertise or (Address(_outward_host(), bound.port) if bound.is_unspecified else bound)
-        self._args = args  # from here on there is a fact to tell
-        event("listening", {"listen": str(bound), "address": str(self._address)})
-        self._spans = await self._choose(args)
+        await self._come_within_reach(bound, stack)
+        self.said.n_layers = args.n_layers  # from here on there is a fact to tell
+        event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
+        claims = self._claims(budget)
+        if not config.spans:
+            event("placement", told_placement(await claims.choose(), budget))
+        else:
+            self.said.spans = merge_spans(config.spans)
+        spans = self.said.spans
         event(
             "layout",
-            {"spans": [str(s) for s in self._spans], "n_layers": args.n_layers, "profile": str(self._profile)},
+            {"spans": [str(s) for s in spans], "n_layers": args.n_layers, "profile": str(self.said.profile)},
         )
-        layout = await self._read_layout(torrent, self._spans)
-        models = self._serve(layout.args, stack)
-        await self._fetch(torrent, layout, models)
-        if self._state is NodeState.JOINING:
+        layout = await self._read_layout(torrent, spans)
+        await self._fetch(torrent, layout, self._serve(layout.args, budget, stack))
+        if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
-        event("ready", {"address": str(self._address), "spans": [str(s) for s in self._spans], **self._fetched()})
-        sharing = asyncio.create_task(self._tell_sharing())
+        fetched = self.said.progress.as_event() if self.said.progress is not None else {}
+        event("ready", {"address": str(self.said.reach.address), "spans": [str(s) for s in spans], **fetched})
+        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_given))
         stack.push_async_callback(_cancel, sharing)
+        if not config.spans and self.said.state is NodeState.SERVING:
+            self._moving = asyncio.create_task(self._keep_placed(torrent, claims))
+            stack.push_async_callback(_cancel, self._moving)
         await exchanging  # for as long as the node lives
+
+    async def propose(self) -> dict[str, Any]:
+        """What this node would host now, and why. Nothing is claimed, fetched or told to anybody."""
+        _, args = await self._read_release()
+        budget = await self._measure(args)
+        await self.discovery.refresh()
+        assignment = self._claims(budget).look(args.n_layers, time.time())
+        return told_placement(assignment, budget)
 
     async def drain(self) -> None:
         """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
-        if self._stage is None or self._sessions is None:
+        if self._stage is None or self._door.sessions is None:
             return
-        self._sessions.draining = True
+        if self._moving is not None:
+            await _cancel(self._moving)
+        self._door.sessions.draining = True
         self._change(NodeState.DRAINING)
         fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}
         self._app.on_event("draining", fields)
@@ -192,32 +212,44 @@ class _Node:
         while self._stage.n_sessions and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
 
+    async def leave(self) -> None:
+        """Tell others that this node is gone, so that nobody waits for its last fact to expire."""
+        self.said.state = NodeState.LEFT
+        self.said.withdraw()
+        await self.discovery.say_goodbye()
+
     def own_fact(self) -> SignedFact | None:
-        """This node's newest fact, signed anew when it changed or has lived a third of its time; None before the
-        config is read.
-        """
-        if self._args is None:
-            return None
-        ttl_s = self.discovery.config.fact_ttl_s
-        said = self._said
-        is_full = self._stage is not None and self._stage.free_sessions == 0
-        if said is None or time.monotonic() - said.at_s > ttl_s / 3 or is_full != (said.signed.fact.free_sessions == 0):
-            self._seq = max(self._seq + 1, int(time.time() * 1000))
-            said = _Said(sign_fact(self._key, self._fact(ttl_s, self._args.n_layers)), time.monotonic())
-            self._said = said
-        return said.signed
+        """This node's newest fact; None before the config is read."""
+        return self.said.signed(self.discovery.config.fact_ttl_s)
 
     @property
     def n_sessions(self) -> int:
         return 0 if self._stage is None else self._stage.n_sessions
 
-    @property
-    def sessions(self) -> SessionHandler:
-        if self._sessions is None:
-            raise StageFull("this node is still joining and serves no layers yet", retry_after_s=5.0)
-        return self._sessions
-
     # -- steps of joining ----------------------------------------------------------------------------------------
+
+    async def _come_within_reach(self, bound: Address, stack: AsyncExitStack) -> None:
+        """Find out where others dial this node, and go on finding out. On one machine nothing stands in between."""
+        keeper = ReachKeeper(
+            self._key.node_id, self._dialer, self.discovery, bound, self._on_reach,
+            network=self._app.network.name, advertise=self._config.advertise,
+        )  # fmt: skip
+        self.said.reach = await keeper.begin(self._torrents)
+        if self._config.advertise is not None or not bound.is_loopback:
+            stack.push_async_callback(_cancel, asyncio.create_task(keeper.run()))
+
+    async def _read_release(self) -> tuple[Torrent, ModelArgs]:
+        """What the magnet names, and the profile that this machine has for it."""
+        config = self._config
+        torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
+        fields = {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size}
+        self._app.on_event("metadata", fields)
+        args = (await self._read_layout(torrent, ())).args
+        self._check_spans(args)
+        self.said.profile = await asyncio.to_thread(
+            settle_profile, config.profile, config.exact, args, self._app.device
+        )
+        return torrent, args
 
     async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
         stall_timeout_s = self._config.stall_timeout_s
@@ -235,70 +267,92 @@ class _Node:
             if span.end > args.n_layers:
                 raise BadArgument(f"--layers {span} ends beyond the model's layers; write at most 0:{args.n_layers}")
 
-    async def _choose(self, args: ModelArgs) -> tuple[Span, ...]:
-        if self._config.spans:
-            return merge_spans(self._config.spans)
-        await self.discovery.refresh()
-        hosts = [0] * args.n_layers
-        for fact in self.discovery.nodes():
-            for span in fact.spans:
-                for layer_idx in span:
-                    hosts[layer_idx] += 1
-        memory = free_memory_bytes(self._app.device)
-        numerics = numerics_of(self._profile)
-        return (choose_span(args, hosts, memory, numerics.dtype.itemsize, numerics.layer_bytes_per_value),)
+    async def _measure(self, args: ModelArgs) -> Budget:
+        """What this machine gives: layers by memory and disk, their speed by a real step, its link by what is known."""
+        config, device, numerics = self._config, self._app.device, numerics_of(self.said.profile)
+        if config.spans:
+            n_layers = sum(map(len, merge_spans(config.spans)))
+        else:
+            n_layers = layers_that_fit(args, numerics, self._memory_bytes(), config.disk_bytes)
+        layer_time_s = await asyncio.to_thread(measure_layer_time, args, numerics, device)
+        if config.upload_rate:
+            self.said.max_tokens_per_s = config.upload_rate / (args.dim * numerics.dtype.itemsize)
+        return Budget(n_layers, layer_time_s, self.said.max_tokens_per_s)
 
-    async def _fetch(self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel]) -> None:
+    def _memory_bytes(self) -> int:
+        return self._config.memory_bytes or free_memory_bytes(self._app.device)
+
+    def _claims(self, budget: Budget) -> Claims:
+        placement = PlacementConfig.for_network(self._app.network.name)
+        return Claims(self._key.node_id, self.discovery, self.said, budget, placement)
+
+    async def _keep_placed(self, torrent: Torrent, claims: Claims) -> None:
+        """Move where the swarm needs this node more, for as long as it serves."""
+        assert self._stage is not None
+
+        async def load(spans: tuple[Span, ...], keep: tuple[Span, ...]) -> dict[Span, SpanModel]:
+            layout = await self._read_layout(torrent, (*spans, *keep))
+            models = self._empty_models(layout.args, spans)
+            needed = self._memory_of(layout.args, spans)
+            if needed > free_memory_bytes(self._app.device):
+                raise StageFull(f"{needed} bytes of memory are needed to move, and not free")
+            await self._fetch(torrent, layout, models, keep)
+            return models
+
+        await Mover(claims, self._stage, load, self._app.on_event, self._config.drain_timeout_s).run()
+
+    async def _fetch(
+        self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel], keep: tuple[Span, ...] = ()
+    ) -> None:
+        """Fetch and load the models; keep: what is served already. Only a node that serves nothing yet tells how far
+        it is.
+        """
         await host(
             self._download,
             torrent,
             layout,
             models,
             stall_timeout_s=self._config.stall_timeout_s,
-            on_progress=self._on_progress,
-            on_loaded=self._on_loaded,
-            make_room=lambda pieces: self._torrents.drop(self._download, pieces),
-            disk_bytes=self._config.disk_bytes,
+            on_progress=(lambda progress: None) if keep else self._on_progress,
+            on_loaded=(lambda spans: None) if keep else self._on_loaded,
+            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, self._config.disk_bytes),
+            keep=keep,
         )
 
-    def _serve(self, args: ModelArgs, stack: AsyncExitStack) -> dict[Span, SpanModel]:
+    def _empty_models(self, args: ModelArgs, spans: tuple[Span, ...]) -> dict[Span, SpanModel]:
+        numerics = numerics_of(self.said.profile)
+        return {span: SpanModel(args, span, numerics, device=self._app.device) for span in spans}
+
+    def _memory_of(self, args: ModelArgs, spans: tuple[Span, ...]) -> int:
+        return sum(map(len, spans)) * int(args.n_layer_params * numerics_of(self.said.profile).layer_bytes_per_value)
+
+    def _serve(self, args: ModelArgs, budget: Budget, stack: AsyncExitStack) -> dict[Span, SpanModel]:
         """The stage, open for sessions on what of its models is loaded: at first on nothing."""
-        device, numerics = self._app.device, numerics_of(self._profile)
-        models = {span: SpanModel(args, span, numerics, device=device) for span in self._spans}
-        to_come = sum(map(len, self._spans)) * int(args.n_layer_params * numerics.layer_bytes_per_value)
-        budget = self._config.cache_budget_bytes or max(1, free_memory_bytes(device) - to_come) // 4
-        stage_config = StageConfig(cache_budget_bytes=max(1, budget), max_sessions=self._config.max_sessions)
-        self._stage = Stage(args, models, stage_config, device)
+        models = self._empty_models(args, self.said.spans)
+        to_come = self._memory_of(args, self.said.spans)
+        cache_bytes = self._config.cache_budget_bytes or max(1, self._memory_bytes() - to_come) // 4
+        stage_config = StageConfig(cache_budget_bytes=max(1, cache_bytes), max_sessions=self._config.max_sessions)
+        self._stage = self.said.stage = Stage(args, models, stage_config, self._app.device)
         self._stage.set_loaded(())
+        self._stage.layer_time_s = budget.layer_time_s
         stack.callback(self._stage.shut_down)
-        self._sessions = SessionHandler(
-            self._key.node_id, self.discovery.release, self._profile, self._stage, self._dialer
+        self._door.sessions = SessionHandler(
+            self._key.node_id, self.discovery.release, self.said.profile, self._stage, self._dialer
         )
         return models
 
     def _on_loaded(self, spans: tuple[Span, ...]) -> None:
         """Serve these layers, and say so, while the others are still on their way."""
-        if self._stage is None or self._server is None or spans == self._loaded:
+        if self._stage is None or self._server is None or spans == self.said.loaded:
             return
-        self._loaded = spans
+        self.said.loaded = spans
         self._stage.set_loaded(spans)
-        if self._state is NodeState.JOINING:
+        if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
-            self._app.on_event("serving", {"address": str(self._address), "loaded_spans": [str(s) for s in spans]})
+            self._app.on_event(
+                "serving", {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
+            )
             self._change(NodeState.JOINING)
-
-    async def _tell_sharing(self) -> None:
-        """Say now and then what this node gave to others, when it gave something."""
-        told = -1
-        while True:
-            status = self._download.status()
-            if status.uploaded_ever_bytes != told:
-                told = status.uploaded_ever_bytes
-                ratio = status.share_ratio
-                fields = {"uploaded_bytes": told, "fetched_bytes": status.fetched_ever_bytes}
-                fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
-                self._app.on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})
-            await asyncio.sleep(SHARING_INTERVAL_S)
 
     async def _introduce(self) -> None:
         """Tell the torrent of the nodes that were met: they seed what they host."""
@@ -309,89 +363,37 @@ class _Node:
     # -- what this node says of itself ---------------------------------------------------------------------------
 
     def _on_progress(self, progress: FetchProgress) -> None:
-        self._progress = progress
-        self._app.on_event("progress", self._fetched())
+        self.said.progress = progress
+        self._app.on_event("progress", progress.as_event())
 
-    def _fetched(self) -> dict[str, Any]:
-        p = self._progress
-        if p is None:
-            return {}
-        return {
-            "layers_loaded": p.layers_loaded,
-            "layers_total": p.layers_total,
-            "needed_bytes": p.needed_bytes,
-            "planned_bytes": p.planned_bytes,
-            "fetched_bytes": p.fetched_bytes,
-            "have_bytes": p.have_bytes,
-            "release_bytes": p.release_bytes,
-            "download_rate": p.download_rate,
-            "upload_rate": p.upload_rate,
-            "n_peers": p.n_peers,
-            "pieces_here": p.pieces_here,
-            "pieces_planned": p.pieces_planned,
-        }
+    def _on_reach(self, reach: Reach, verdict: Verdict) -> None:
+        if reach != self.said.reach:
+            self.said.reach = reach
+            self.said.withdraw()
+            self.discovery.announce_change()
+            self._app.on_event("reach", reach_fields(reach, verdict))
+
+    def _on_given(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
+        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
+        self.said.withdraw()
 
     def _change(self, state: NodeState) -> None:
-        self._state = state
-        self._said = None
+        self.said.state = state
+        self.said.withdraw()
         self.discovery.announce_change()
 
-    def _fact(self, ttl_s: float, n_layers: int) -> NodeFact:
-        progress, stage = self._progress, self._stage
-        return NodeFact(
-            node_id=self._key.node_id,
-            release=self.discovery.release,
-            address=self._address,
-            seq=self._seq,
-            issued_at_s=time.time(),
-            ttl_s=ttl_s,
-            state=self._state,
-            spans=self._spans,
-            profile=self._profile,
-            n_layers=n_layers,
-            free_sessions=stage.free_sessions if stage is not None else 0,
-            layer_time_s=stage.layer_time_s if stage is not None else 0.0,
-            torrent_port=self._torrents.port,
-            needed_bytes=progress.needed_bytes if progress is not None else 0,
-            fetched_bytes=progress.fetched_bytes if progress is not None else 0,
-            version=__version__,
-            loaded_spans=self._loaded if self._state is NodeState.JOINING else (),
-        )
 
-
-class _Door:
-    """The Stage service from the first moment on: refuses until there is a stage."""
-
-    def __init__(self, node: _Node) -> None:
-        self._node = node
-
-    def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
-        return self._node.sessions.run(opening, steps, caller)
-
-    def results(self, session_id: SessionId, epoch: int, caller: NodeId) -> AsyncIterator[Result]:
-        return self._node.sessions.results(session_id, epoch, caller)
-
-
-def pick_device(name: str) -> torch.device:
-    """'auto': CUDA, else Apple's MPS, else the CPU. Raises: BadArgument when the named one is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, is_there in there.items() if is_there)
-    if not there[name]:
-        raise BadArgument(f"this machine (or this build of torch) has no {name}; use --device auto")
-    return torch.device(name)
+def told_placement(assignment: Assignment, budget: Budget) -> dict[str, Any]:
+    """For people and programs: what is hosted, and why."""
+    return {
+        "spans": [str(span) for span in assignment.spans],
+        "reasons": list(assignment.reasons),
+        "max_layers": budget.n_layers,
+        "layer_time_s": budget.layer_time_s,
+        "throughput": budget.throughput(sum(map(len, assignment.spans))),
+    }
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _outward_host() -> str:
-    """The address of the interface that leads outwards. Connecting a UDP socket sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

@@ -32,7 +32,7 @@ from swarm.cli.options import (
     torrent_settings_option,
 )
 from swarm.errors import BadArgument, Interrupted
-from swarm.terms import Address, Profile, Span
+from swarm.terms import Address, Profile, Span, short_id
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
@@ -55,6 +55,19 @@ class SpanType(click.ParamType[Span]):
             self.fail(error.message, param, ctx)
 
 
+class RelayRateType(click.ParamType[int]):
+    """`off`, or bytes per second."""
+
+    name = "BYTES/S|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "off":
+            return 0
+        if isinstance(value, int) or (value.isdecimal() and int(value) > 0):
+            return int(value)
+        self.fail(f"{value!r} is neither `off` nor a number of bytes per second", param, ctx)
+
+
 @click.group()
 def node() -> None:
     """Host part of a model for the swarm."""
@@ -67,7 +80,7 @@ def node() -> None:
     "spans",
     type=SpanType(),
     multiple=True,
-    help="Layers to host, such as 0:8 (repeatable). Default: chosen by memory and need.",
+    help="Layers to host, such as 0:8 (repeatable). Default: chosen, and chosen anew, by memory and need.",
 )
 @click.option(
     "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True, help="What to compute in."
@@ -89,9 +102,8 @@ def node() -> None:
 @click.option(
     "--listen",
     type=ADDRESS,
-    default="127.0.0.1:0",
-    show_default=True,
-    help="Where to serve; 0.0.0.0:PORT lets other machines in.",
+    help="Where to serve. Default: any free port, of this machine alone with --network loopback, else of all "
+    "interfaces.",
 )
 @click.option("--advertise", type=ADDRESS, help="The address that others dial, when it is not the one listened on.")
 @click.option(
@@ -113,6 +125,14 @@ def node() -> None:
     help="For all sessions' KV caches; 0: a quarter of the free memory.",
 )
 @click.option(
+    "--memory",
+    "memory_bytes",
+    type=click.IntRange(0),
+    default=0,
+    metavar="BYTES",
+    help="For weights and caches; a quarter is kept for caches. 0: what is free.",
+)
+@click.option(
     "--disk",
     "disk_bytes",
     type=click.IntRange(0),
@@ -120,13 +140,21 @@ def node() -> None:
     metavar="BYTES",
     help="The most that the release may take on disk; pieces of layers no longer hosted go first. 0: unbounded.",
 )
+@click.option(
+    "--relay",
+    "relay_rate",
+    type=RelayRateType(),
+    default="4000000",
+    show_default=True,
+    help="Pass on so much for nodes that nobody can dial, encrypted from end to end; `off`: nothing.",
+)
 @click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
     "--upload-rate",
     type=click.IntRange(0),
     default=0,
     metavar="BYTES/S",
-    help="BitTorrent's share of the uplink; 0: unbounded.",
+    help="What the node may send: bounds BitTorrent, and what it says that it can pass on. 0: unbounded.",
 )
 @click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
 @torrent_settings_option
@@ -134,6 +162,7 @@ def node() -> None:
 @node_options
 @admission_options
 @data_dir_option("Where fetched bytes and the node's key are kept (default: the user's data folder).")
+@click.option("--dry-run", is_flag=True, help="Say what it would host and why, and end.")
 @json_option
 def start(
     magnet: str,
@@ -142,12 +171,14 @@ def start(
     quantisation: str | None,
     profile: str | None,
     device: str,
-    listen: Address,
+    listen: Address | None,
     advertise: Address | None,
     torrent_port: int,
     threads: int,
     cache_budget: int,
+    memory_bytes: int,
     disk_bytes: int,
+    relay_rate: int,
     max_sessions: int,
     upload_rate: int,
     download_rate: int,
@@ -156,6 +187,7 @@ def start(
     reach: Reach,
     admission: Admission,
     data_dir: Path | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Fetch part of the model that MAGNET names, serve it, and keep seeding it.
@@ -190,7 +222,9 @@ def start(
         torrent_port=torrent_port,
         threads=threads,
         cache_budget_bytes=cache_budget,
+        memory_bytes=memory_bytes,
         disk_bytes=disk_bytes,
+        relay_rate=relay_rate,
         max_sessions=max_sessions,
         upload_rate=upload_rate,
         download_rate=download_rate,
@@ -199,7 +233,7 @@ def start(
         stall_timeout_s=timeout_s,
         admission=admission,
     )
-    asyncio.run(_serve(config, as_json))
+    asyncio.run(_propose(config, as_json) if dry_run else _serve(config, as_json))
 
 
 @node.command()
@@ -226,6 +260,18 @@ def synthesize(folder: Path, preset: str, format_: str, seed: int) -> None:
     click.echo(str(folder))
 
 
+async def _propose(config: NodeConfig, as_json: bool) -> None:
+    """Print what the node would host: layers on stdout, why on stderr."""
+    from node.app import NodeApp
+
+    fields = await NodeApp(config, lambda event, fields: None).propose()
+    if as_json:
+        print_event(EVENTS, "placement", **fields)
+        return
+    _tell_placement(fields)
+    click.echo(" ".join(f"--layers {span}" for span in fields["spans"]))
+
+
 async def _serve(config: NodeConfig, as_json: bool) -> None:
     """Run the node until SIGINT or SIGTERM; a second one ends the process at once."""
     from node.app import NodeApp
@@ -247,7 +293,7 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
                 showing.enter_context(meter)
             elif event in ("ready", "draining", "stopped"):
                 showing.close()
-            _tell(config, event, fields)
+            _tell(event, fields)
 
     def on_signal() -> None:
         if stop.is_set():
@@ -266,6 +312,12 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
         )
 
 
+def _tell_placement(fields: dict[str, Any]) -> None:
+    time_ms, tokens_per_s = 1e3 * fields["layer_time_s"], fields["throughput"]
+    note(f"layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
+    note(f"a token takes {time_ms:.3g} ms through a layer here, so {tokens_per_s:.3g} tokens/s through all of them")
+
+
 def progress_words(fields: dict[str, Any]) -> str:
     """Rates, peers, layers and, where it can be known, the time that is left."""
     down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
@@ -278,7 +330,18 @@ def progress_words(fields: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
+def reach_words(fields: dict[str, Any]) -> str:
+    """Where others find this node, and what mends it when they do not."""
+    if fields["reachability"] == "reachable":
+        return f"others reach this node at {fields['address']}"
+    mend = "forward the port on the router, or turn on UPnP there; `swarm netcheck` says more"
+    if fields["relay"]:
+        relay, address = short_id(fields["relay"]), Address.parse(fields["address"]).relay
+        return f"nobody can dial this node ({fields['problem']}): serving through node {relay} at {address}; {mend}"
+    return f"nobody can dial this node ({fields['problem']}), and no relay was found yet; {mend}"
+
+
+def _tell(event: str, fields: dict[str, Any]) -> None:
     """One event in words."""
     match event:
         case "started":
@@ -288,10 +351,18 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(f"release {fields['name']}, {size} in pieces of {piece}")
         case "provenance":
             note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")
-        case "listening" if config.listen.is_loopback:
+        case "listening" if Address.parse(fields["listen"]).is_loopback:
             note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
         case "listening":
             note(f"listening on {fields['listen']}, dialled as {fields['address']}")
+        case "reach":
+            note(reach_words(fields))
+        case "placement":
+            _tell_placement(fields)
+        case "moving":
+            note(f"moving to layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
+        case "moved":
+            note(f"serving layers {', '.join(fields['spans'])}")
         case "layout":
             note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
         case "serving":
@@ -300,6 +371,7 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
             share = format_percent(fetched, whole)
             came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
+            came += f"; {format_size(fields['found_bytes'])} were here" if fetched and fields["found_bytes"] else ""
             note(f"needed {format_size(needed)}, {came}")
             note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
         case "sharing":

@@ -17,8 +17,10 @@ class Open:
     client_id: who may read the results. max_positions: the most tokens that the session will ever cache.
     n_top: how many of the largest logits the last stage returns per row.
     page_hashes: of the first pages (swarm/pages.py) of what will be fed; the client would rather find them cached than
-    compute them. At least one position more is fed. A stage passes on those that it has itself, up to the first that
-    it has not, so that what the last one finds is what all have.
+    compute them. At least one position more is fed. Each stage begins with those that it has, up to the first that it
+    has not.
+    fed_positions: so many of the first positions were fed, in earlier epochs, what this epoch would feed there, in
+    steps that end where its own would. A stage that still has some of them, for the same layers, begins with those.
     """
 
     session_id: SessionId
@@ -31,6 +33,7 @@ class Open:
     max_positions: int
     n_top: int
     page_hashes: tuple[bytes, ...] = ()
+    fed_positions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """The last thing said into a session's stream: once the steps before it are done, nobody comes back to the session.
+
+    A stream that ends without it broke, and another may take up what its stages cached.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class TopLogits:
     """The n_top largest logits of one row, largest first (ties: smaller id first), and log(sum(exp(all logits))).
 
@@ -108,12 +119,15 @@ class Result:
 class Opened:
     """Every stage from here to the end of the route has the session open.
 
-    cached: positions that the session begins with on each of them, whole pages of those that the Open offered. The
-    first step's position is this, or less.
+    cached: positions that need not be fed: whole pages of those that the Open offered, or what an earlier epoch left.
+    The first step's position is this, or less. Stages behind that have less are fed by the one before them, from the
+    rows that it kept; one that has more gets no row twice.
+    answered: positions that the last stage begins with: no Result comes of a step that ends there or before.
     """
 
     epoch: int
     cached: int = 0
+    answered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

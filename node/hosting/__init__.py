@@ -4,21 +4,27 @@ Promises that a layer is loaded only once every piece that carries it is verifie
 tensor is in memory twice. Knows torrents and models; knows no sessions, no gRPC and no other node.
 """
 
-from node.hosting.choice import choose_span, free_memory_bytes
+from node.hosting.budget import layers_that_fit, measure_layer_time
 from node.hosting.key_slot import own_key
-from node.hosting.loading import FetchProgress, host, load_part, servable
+from node.hosting.loading import FetchProgress, host, load_part, regroup, servable
+from node.hosting.machine import free_memory_bytes, pick_device
+from node.hosting.memory import give_back_freed_memory
 from node.hosting.numerics import numerics_of, settle_profile
-from node.hosting.room import choose_evictions
+from node.hosting.sharing import tell_sharing
 
 __all__ = [
     "FetchProgress",
-    "choose_evictions",
-    "choose_span",
     "free_memory_bytes",
+    "give_back_freed_memory",
     "host",
+    "layers_that_fit",
     "load_part",
+    "measure_layer_time",
     "numerics_of",
     "own_key",
+    "pick_device",
+    "regroup",
     "servable",
     "settle_profile",
+    "tell_sharing",
 ]

@@ -5,12 +5,12 @@ the first ones serve while the rest is on its way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import dataclasses
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from node.hosting.memory import give_back_freed_memory
-from node.hosting.room import choose_evictions
 from node.model import SpanModel
 from node.weights import LazyTensors
 from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
@@ -21,8 +21,9 @@ from swarm.torrent import Download, Torrent
 @dataclass(frozen=True, slots=True)
 class FetchProgress:
     """needed_bytes: of the hosted tensors and the small files. planned_bytes: the whole pieces that carry them.
-    have_bytes: verified and on disk. fetched_bytes: payload that this run got over the network. release_bytes: the
-    whole release. pieces_here: of those planned. Rates are bytes per second.
+    have_bytes: verified and on disk. fetched_bytes: payload that this run got over the network. found_bytes: of those
+    planned, what is here without that. release_bytes: the whole release. pieces_here: of those planned. Rates are bytes
+    per second.
     """
 
     layers_loaded: int
@@ -31,12 +32,16 @@ class FetchProgress:
     planned_bytes: int
     have_bytes: int
     fetched_bytes: int
+    found_bytes: int
     release_bytes: int
     download_rate: float
     upload_rate: float
     n_peers: int
     pieces_here: int
     pieces_planned: int
+
+    def as_event(self) -> dict[str, int | float]:
+        return dataclasses.asdict(self)
 
 
 async def host(
@@ -48,29 +53,29 @@ async def host(
     stall_timeout_s: float,
     on_progress: Callable[[FetchProgress], None],
     on_loaded: Callable[[tuple[Span, ...]], None],
-    make_room: Callable[[Sequence[int]], Awaitable[None]] | None = None,
-    disk_bytes: int = 0,
+    make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
+    keep: Sequence[Span] = (),
 ) -> None:
     """Fetch and load the models' spans. Layers are wanted and loaded in order; the small files come too, for others to
     find here.
 
-    on_loaded: told after each part which layers can be served now, ends included. disk_bytes: the most that the release
-    may take on disk, 0 for no limit; make_room gives up the pieces of layers hosted no longer, to stay below it.
-    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
+    on_loaded: told after each part which layers can be served now, ends included. make_room: told all pieces that are
+    hosted from now on, before any of them is wanted. keep: spans that are hosted beside these, whose pieces stay; the
+    layout holds them too.
+    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease; BadArgument where there is no room.
     """
     spans = tuple(models)
     pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
     plan = plan_fetch(layout, pieces, spans)
     await download.checked()
-    if disk_bytes and make_room is not None:
-        have = [piece for piece in range(torrent.n_pieces) if download.has(piece)]
-        others = download.availability() or [0] * torrent.n_pieces
-        await make_room(choose_evictions(have, plan.all_pieces, pieces.bytes_in, others, disk_bytes))
+    if make_room is not None:
+        await make_room(plan_fetch(layout, pieces, (*spans, *keep)).all_pieces)
     await download.want(_priorities(plan))
     loaded: set[int | str] = set()
 
     def progress() -> FetchProgress:
         status = download.status()
+        here = [piece for piece in plan.all_pieces if download.has(piece)]
         return FetchProgress(
             sum(isinstance(part, int) for part in loaded),
             sum(map(len, spans)),
@@ -78,11 +83,12 @@ async def host(
             plan.fetched_bytes,
             status.have_bytes,
             status.fetched_bytes,
+            max(0, torrent.bytes_in(here) - status.fetched_bytes),
             torrent.total_bytes,
             status.download_rate,
             status.upload_rate,
             status.n_peers,
-            sum(map(download.has, plan.all_pieces)),
+            len(here),
             len(plan.all_pieces),
         )
 
@@ -99,6 +105,18 @@ async def host(
         reporter.cancel()
         await asyncio.gather(reporter, return_exceptions=True)
     on_progress(progress())
+
+
+def regroup(models: Iterable[SpanModel], spans: Iterable[Span]) -> dict[Span, SpanModel]:
+    """Models of these spans out of the layers that others have loaded, which stay as they are: nothing is copied."""
+    old = list(models)
+    new = {}
+    for span in spans:
+        model = SpanModel(old[0].args, span, old[0].numerics, device=old[0].device)
+        for other in old:
+            model.share(other)
+        new[span] = model
+    return new
 
 
 def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[int | str]) -> tuple[Span, ...]:

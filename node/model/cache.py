@@ -1,4 +1,7 @@
-"""The keys and values of one session, for the layers of one span, in pages. Knows no session ids and no attention."""
+"""The keys and values of one session, for the layers of one span, in pages, and the rows that came out of the last one.
+
+Knows no session ids and no attention.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,8 @@ class KVCache:
 
     max_positions: the most that it may ever hold (args.max_positions unless less is asked). Pages are taken as the
     session grows, so an unused maximum costs nothing; a windowed layer gives back the pages that neither its window nor
-    REWIND_MARGIN can reach any more. pool: where pages come from; an own one without a bound by default.
+    REWIND_MARGIN can reach any more. pool: where pages come from; an own one without a bound by default. keeps_rows:
+    the span's output rows are kept too, in pages of their own that are taken, shared and given back with the others.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class KVCache:
         device: torch.device | str,
         max_positions: int | None = None,
         pool: PagePool | None = None,
+        keeps_rows: bool = False,
     ) -> None:
         self.span = span
         self.max_positions = min(max_positions or args.max_positions, args.max_positions)
@@ -96,9 +101,16 @@ class KVCache:
             group = LayerGroup(window, shape)
             self._groups.append(group)
             self._layers.update((layer_idx, LayerCache(group, nth)) for nth, layer_idx in enumerate(layer_idxs))
+        self._rows: LayerCache | None = None
+        if keeps_rows:
+            group = LayerGroup(None, _rows_shape(args, dtype, torch.device(device)))
+            self._groups.append(group)
+            self._rows = LayerCache(group, 0)
 
     @staticmethod
-    def size_bytes_for(args: ModelArgs, span: Span, positions: int, dtype: torch.dtype) -> int:
+    def size_bytes_for(
+        args: ModelArgs, span: Span, positions: int, dtype: torch.dtype, keeps_rows: bool = False
+    ) -> int:
         """The most memory that a cache of so many positions takes: whole pages, in each layer of the span."""
         total = 0
         for window, layer_idxs in _layers_by_window(args, span).items():
@@ -108,6 +120,8 @@ class KVCache:
                 # What is kept of a window, the chunk that is being written, and a page cut at either end.
                 n_pages = min(n_pages, -(-(window + REWIND_MARGIN + MAX_PREPARED_ROWS) // PAGE) + 2)
             total += n_pages * page_bytes(shape)
+        if keeps_rows:
+            total += -(-positions // PAGE) * page_bytes(_rows_shape(args, dtype, torch.device("cpu")))
         return total
 
     @property
@@ -175,6 +189,24 @@ class KVCache:
                 self._pool.release(group.pages.pop(0))
                 group.first_page += 1
 
+    def keep_rows(self, h: Tensor) -> None:
+        """Keep h (T, D), what the span made of the newest T positions, if this cache keeps rows."""
+        if self._rows is not None:
+            first, last = h.chunk(2, dim=-1)
+            self._rows.write(self._length - h.shape[0], first.unsqueeze(0), last.unsqueeze(0))
+
+    def rows(self, start: int, end: int) -> Tensor:
+        """A copy (end - start, D) of the rows of positions [start, end), all of which are cached."""
+        assert self._rows is not None and 0 <= start < end <= self._length
+        parts = []
+        while start < end:
+            page, first = divmod(start, PAGE)
+            n = min(end - start, PAGE - first)
+            halves = [half[0, first : first + n] for half in (self._rows.keys(page), self._rows.values(page))]
+            parts.append(torch.cat(halves, dim=-1))
+            start += n
+        return torch.cat(parts)
+
     def adopt(self, pages: Sequence[tuple[Page, ...]]) -> None:
         """Begin with these pages, held for this cache by PagePool.find, one tuple a PAGE of positions."""
         assert self._length == 0
@@ -203,6 +235,11 @@ class KVCache:
 
 MAX_PREPARED_ROWS = 512
 """Rows of one chunk for which size_bytes_for leaves room in windowed layers."""
+
+
+def _rows_shape(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Shape:
+    """Of a page of output rows: the two halves of a row lie where a page of one layer has keys and values."""
+    return (1, 1, args.dim // 2, dtype, device)
 
 
 def _layers_by_window(args: ModelArgs, span: Span) -> dict[int | None, list[int]]:

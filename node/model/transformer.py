@@ -14,7 +14,7 @@ from node.model.cache import KVCache
 from node.model.feed_forward import FeedForward
 from node.model.moe import MoE
 from node.model.norm import RMSNorm
-from node.model.ops import Linear, Numerics
+from node.model.ops import Gate, Linear, Numerics
 from node.model.rope import RopeTable, halves_to_interleaved
 from swarm.errors import LocalProtocolError
 from swarm.release import ModelArgs
@@ -75,6 +75,16 @@ class SpanModel:
             RMSNorm(take("ffn_norm.weight", self.args.dim), self.args.norm_eps),
             self._moe(take) if self.args.is_moe else self._feed_forward(take, "feed_forward"),
         )
+
+    def share(self, other: SpanModel) -> None:
+        """Take over what other has loaded of this span, and its ends where they are this span's: the same weights, once
+        in memory, in both models.
+        """
+        self._layers |= {layer_idx: layer for layer_idx, layer in other._layers.items() if layer_idx in self.span}
+        if self.span.start == 0 and other._tok_embeddings is not None:
+            self._tok_embeddings = other._tok_embeddings
+        if self.span.end == self.args.n_layers and other._norm is not None:
+            self._norm, self._output = other._norm, other._output
 
     def load_embeddings(self, tok_embeddings: Tensor) -> None:
         """tok_embeddings: (V, D)."""
@@ -162,11 +172,9 @@ class SpanModel:
 
     def _feed_forward(self, take: _Taker, prefix: str) -> FeedForward:
         dim, hidden_dim = self.args.dim, self.args.hidden_dim
-        return FeedForward(
-            w1=Linear(take(f"{prefix}.w1.weight", hidden_dim, dim), self.numerics),
-            w2=Linear(take(f"{prefix}.w2.weight", dim, hidden_dim), self.numerics),
-            w3=Linear(take(f"{prefix}.w3.weight", hidden_dim, dim), self.numerics),
-        )
+        gates = (take(f"{prefix}.{name}.weight", hidden_dim, dim) for name in ("w1", "w3"))
+        w13 = Gate(gates, self.numerics)
+        return FeedForward(w13, Linear(take(f"{prefix}.w2.weight", dim, hidden_dim), self.numerics))
 
 
 class _Taker:

@@ -3,202 +3,186 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 
+from node.server.next_hop import HopFault, NextHop
+from node.server.outboxes import Outbox, Outboxes
 from node.server.scope import prefix_scope
 from node.stage import Prefix, Stage, StageSession, StepOutput
-from swarm.errors import RemoteProtocolError, SessionLost, StageFull, SwarmError
+from swarm.errors import NodeUnreachable, RemoteProtocolError, SessionLost, StageFull, SwarmError
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step
-from swarm.pages import PAGE
-from swarm.rpc import Dialer, RunCall, error_to_failure
+from swarm.rpc import Dialer, error_to_failure
 from swarm.terms import Infohash, NodeId, Profile, SessionId
-
-RESULTS_WAIT_S = 10.0
-"""How long a client may ask for the results of a session before its Open has come down the route."""
 
 IDLE_TIMEOUT_S = 120.0
 """How long a session may go without a step. A client that comes back later replays it, for others wait for its room."""
 
-MAX_QUEUED_RESULTS = 64
-"""Results that wait for a client that does not read; then the route stands still behind it."""
+ORPHAN_S = 15.0
+"""How long a session whose stream broke is kept for its next epoch, where nobody else needs its room: long enough to
+find the fault and another node, and for most of those that only wait for one to come.
+"""
 
 
-@dataclass(slots=True, eq=False)
-class _Outbox:
-    """Results of a session whose last stage is here."""
+LEAVE_TIMEOUT_S = 5.0
+"""How long the hops behind may take to end a session that was left. A stage that takes longer keeps it for a while."""
 
-    client_id: NodeId
-    epoch: int
-    results: asyncio.Queue[Result | None] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUED_RESULTS))
+LAST_WORDS_S = 0.5
+"""How long to wait, once a send to the next hop failed, for what came back from it."""
 
 
 class SessionHandler:
     """Serves the sessions of one release on one Stage."""
 
-    def __init__(self, node_id: NodeId, release: Infohash, profile: Profile, stage: Stage, dialer: Dialer) -> None:
+    def __init__(
+        self, node_id: NodeId, release: Infohash, profile: Profile, stage: Stage, dialer: Dialer, *,
+        orphan_s: float = ORPHAN_S,
+    ) -> None:  # fmt: skip
         self._node_id = node_id
         self._release = release
         self._profile = profile
         self._stage = stage
         self._dialer = dialer
-        self._outboxes: dict[tuple[NodeId, SessionId], _Outbox] = {}  # by client: no other reads or replaces them
-        self._opened = asyncio.Condition()
+        self._orphan_s = orphan_s
+        self._outboxes = Outboxes()
         self.draining = False
 
     async def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
-        """One hop of one session: from Open to the end of the stream. A Failure is the last thing said."""
+        """One hop of one session: from Open to the end of the stream. A Failure is the last thing said.
+
+        When its caller leaves, the session ends here and behind. When a stream of it breaks, here or behind, what is
+        cached waits for a later epoch.
+        """
         self._check_open(opening, caller)
         if self.draining:
             raise StageFull("this node is draining and takes no new sessions; choose another", retry_after_s=10.0)
-        hop = opening.hops[opening.hop_idx]
-        session = self._stage.open(
-            (opening.client_id, opening.session_id, opening.hop_idx),
-            opening.epoch,
-            hop.span,
-            opening.max_positions,
-            opening.n_top,
-            Prefix(prefix_scope(opening), opening.page_hashes),
-            len(opening.hops),
-        )
-        call: RunCall | None = None
-        outbox: _Outbox | None = None
+        session = self._open(opening)
+        resumable = True
+        walk = self._walk if opening.hop_idx + 1 < len(opening.hops) else self._arrive
         try:
-            if opening.hop_idx + 1 < len(opening.hops):
-                try:
-                    call = await self._open_next(opening, session.cached_positions)
-                except SwarmError as error:
-                    yield self._failure_of_next(opening, error)
-                    return
-                replies = call.replies()
-                first = await self._first_reply(opening, replies)
-                if isinstance(first, Opened):
-                    self._stage.adopt(session, first.cached)
-                yield first
-                if isinstance(first, Failure):
-                    return
-                failure = await self._relay(opening, session, steps, call, replies)
-            else:
-                outbox = await self._register(opening)
-                cached = session.cached_positions
-                self._stage.adopt(session, cached)
-                yield Opened(opening.epoch, cached)
-                failure = await self._deliver(opening, session, steps, outbox)
-            if failure is not None:
-                yield failure
+            async with contextlib.aclosing(walk(opening, session, steps)) as replies:
+                async for opened in replies:
+                    yield opened
+            resumable = False
+        except HopFault as fault:
+            resumable = fault.resumable
+            yield fault.failure
+        except NodeUnreachable:
+            raise  # the caller is gone
+        except SwarmError:
+            resumable = False
+            raise
         finally:
-            self._stage.close(session)
-            if call is not None:
-                call.cancel()
-            if outbox is not None:
-                self._unregister(opening.session_id, outbox)
+            self._end(opening, session, resumable)
 
-    async def results(self, session_id: SessionId, epoch: int, caller: NodeId) -> AsyncIterator[Result]:
+    def results(self, session_id: SessionId, epoch: int, caller: NodeId) -> AsyncIterator[Result]:
         """What the last stage computes for the client that opened the session.
 
         Raises: SessionLost when no such session of this caller is, or stays, open here.
         """
-        outbox = await self._find_outbox(session_id, epoch, caller)
-        while True:
-            result = await outbox.results.get()
-            if result is None:
-                if not outbox.results.full():
-                    outbox.results.put_nowait(None)  # for whoever else reads this session's results
-                raise SessionLost("the session ended on the last stage")
-            yield result
+        return self._outboxes.read(session_id, epoch, caller)
 
     # -- one hop -------------------------------------------------------------------------------------------------
 
-    async def _relay(
-        self,
-        opening: Open,
-        session: StageSession,
-        steps: AsyncIterator[Step],
-        call: RunCall,
-        replies: AsyncIterator[Opened | Failure],
-    ) -> Failure | None:
-        """Compute each step and send it on, until the steps end or the next hop says that it cannot go on."""
-        pump = asyncio.create_task(self._pump(opening, session, steps, call))
-        watch = asyncio.create_task(self._watch(opening, replies))
+    async def _walk(
+        self, opening: Open, session: StageSession, steps: AsyncIterator[Step]
+    ) -> AsyncGenerator[Opened, None]:
+        """Open the hop behind, feed it what it lacks, compute each step and send it on, until the caller leaves.
+
+        Raises: HopFault, and what reading the steps raises.
+        """
+        begins_at = session.cached_positions
+        next_hop = NextHop(opening, self._dialer)
         try:
-            await asyncio.wait((pump, watch), return_when=asyncio.FIRST_COMPLETED)
-            if pump.done() and not pump.cancelled() and pump.exception() is None and pump.result() is None:
-                await call.done_sending()  # the client is content: the hops behind end in their own time
-                failure = await watch
-                return failure if failure.code != SessionLost.__name__ else None
-            return pump.result() if pump.done() else watch.result()
+            behind = await next_hop.open()
+            next_hop.begin(begins_at)
+            yield Opened(opening.epoch, begins_at, behind.answered)
+            pump = asyncio.create_task(self._pump(opening, session, steps, next_hop, behind.cached))
+            watch = asyncio.create_task(next_hop.watch())
+            try:
+                await _first_fault(pump, watch)
+                self._stage.close_epoch(session, opening.epoch)
+                await next_hop.leave()
+                await asyncio.wait((watch,), timeout=LEAVE_TIMEOUT_S)
+            finally:
+                for task in (pump, watch):
+                    task.cancel()
+                await asyncio.gather(pump, watch, return_exceptions=True)
         finally:
-            for task in (pump, watch):
-                task.cancel()
-            await asyncio.gather(pump, watch, return_exceptions=True)
+            next_hop.cancel()
 
     async def _pump(
-        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], call: RunCall
-    ) -> Failure | None:
+        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], next_hop: NextHop, has: int
+    ) -> None:
+        if has < session.cached_positions:
+            await self._feed(opening, session, next_hop, has)
         async for step in _in_time(steps):
-            try:
-                output = await self._stage.step(session, step)
-            except SwarmError as error:
-                return self._failure(opening, error)
+            output = await self._compute(opening, session, step)
             assert isinstance(output.payload, Rows)
-            try:
-                await call.send(replace(step, payload=output.payload, hop_times=self._timed(step, output)))
-            except SwarmError as error:
-                return self._failure_of_next(opening, error)
-        return None
+            page_hashes = step.page_hashes if session.scope else ()
+            timed = self._timed(step, output)
+            await next_hop.send(replace(step, payload=output.payload, hop_times=timed, page_hashes=page_hashes))
 
-    async def _watch(self, opening: Open, replies: AsyncIterator[Opened | Failure]) -> Failure:
-        """The next hop's last words; SessionLost when it ends without any."""
+    async def _feed(self, opening: Open, session: StageSession, next_hop: NextHop, start: int) -> None:
+        """What the next hop lacks, of the rows that this one kept."""
+        in_same_steps = not opening.profile.is_chunk_invariant
         try:
-            async for reply in replies:
-                if isinstance(reply, Failure):
-                    return reply
+            for step in self._stage.kept(session, start, in_same_steps=in_same_steps):
+                await next_hop.feed(step)
         except SwarmError as error:
-            return self._failure_of_next(opening, error)
-        return self._failure_of_next(opening, SessionLost("the next hop ended the session"))
+            raise self._fault(opening, error) from error
 
-    async def _deliver(
-        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], outbox: _Outbox
-    ) -> Failure | None:
-        """On the last hop: compute each step and put its result where the client reads it, until the steps end."""
-        async for step in _in_time(steps):
-            try:
-                output = await self._stage.step(session, step)
-            except SwarmError as error:
-                return self._failure(opening, error)
-            assert not isinstance(output.payload, Rows)
-            await outbox.results.put(Result(step.epoch, output.position, output.payload, self._timed(step, output)))
-        return None
+    async def _arrive(
+        self, opening: Open, session: StageSession, steps: AsyncIterator[Step]
+    ) -> AsyncGenerator[Opened, None]:
+        """On the last hop: compute each step and put its result where the client reads it, until the caller leaves.
+
+        Raises: HopFault, and what reading the steps raises.
+        """
+        outbox: Outbox = await self._outboxes.open(opening)
+        try:
+            yield Opened(opening.epoch, session.cached_positions, session.cached_positions)
+            async for step in _in_time(steps):
+                output = await self._compute(opening, session, step)
+                assert not isinstance(output.payload, Rows)
+                await outbox.results.put(Result(step.epoch, output.position, output.payload, self._timed(step, output)))
+        finally:
+            self._outboxes.close(outbox)
+
+    async def _compute(self, opening: Open, session: StageSession, step: Step) -> StepOutput:
+        try:
+            return await self._stage.step(session, step)
+        except SwarmError as error:
+            raise self._fault(opening, error) from error
+
+    def _fault(self, opening: Open, error: SwarmError) -> HopFault:
+        return HopFault(error_to_failure(error, opening.hop_idx, self._node_id), resumable=False)
 
     def _timed(self, step: Step, output: StepOutput) -> tuple[HopTime, ...]:
         return (*step.hop_times, HopTime(self._node_id, output.queue_s, output.compute_s))
 
-    # -- the next hop --------------------------------------------------------------------------------------------
+    # -- beginning and end ---------------------------------------------------------------------------------------
 
-    async def _open_next(self, opening: Open, n_cached: int) -> RunCall:
-        """Offer the pages that this stage has, and no more: then what comes back is what both have."""
-        hop = opening.hops[opening.hop_idx + 1]
-        connection = await self._dialer.connect(hop.address, hop.node_id)
-        page_hashes = opening.page_hashes[: n_cached // PAGE]
-        return connection.run(replace(opening, hop_idx=opening.hop_idx + 1, page_hashes=page_hashes))
+    def _open(self, opening: Open) -> StageSession:
+        span = opening.hops[opening.hop_idx].span
+        return self._stage.open(
+            (opening.client_id, opening.session_id, span.start),
+            opening.epoch,
+            span,
+            opening.max_positions,
+            opening.n_top,
+            Prefix(prefix_scope(opening), opening.page_hashes),
+            len(opening.hops),
+            opening.fed_positions,
+        )
 
-    async def _first_reply(self, opening: Open, replies: AsyncIterator[Opened | Failure]) -> Opened | Failure:
-        try:
-            async for reply in replies:
-                return reply
-        except SwarmError as error:
-            return self._failure_of_next(opening, error)
-        return self._failure_of_next(opening, SessionLost("the next hop ended the session before it opened it"))
-
-    def _failure(self, opening: Open, error: SwarmError) -> Failure:
-        return error_to_failure(error, opening.hop_idx, self._node_id)
-
-    def _failure_of_next(self, opening: Open, error: SwarmError) -> Failure:
-        """The next hop is at fault. It may only have vanished, which for the session is being lost there."""
-        hop = opening.hops[opening.hop_idx + 1]
-        return error_to_failure(error, opening.hop_idx + 1, hop.node_id)
-
-    # -- checks and registers ------------------------------------------------------------------------------------
+    def _end(self, opening: Open, session: StageSession, resumable: bool) -> None:
+        if not resumable:
+            self._stage.close_epoch(session, opening.epoch)
+        elif self._stage.abandon(session, opening.epoch):
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._orphan_s, self._stage.close_epoch, session, opening.epoch)
 
     def _check_open(self, opening: Open, caller: NodeId) -> None:
         """Raises: RemoteProtocolError when the route does not lead through this node as the caller claims."""
@@ -220,34 +204,20 @@ class SessionHandler:
                 f"the route's spans do not join up to the {self._stage.args.n_layers} layers of the model"
             )
 
-    async def _register(self, opening: Open) -> _Outbox:
-        outbox = _Outbox(opening.client_id, opening.epoch)
-        async with self._opened:
-            self._outboxes[opening.client_id, opening.session_id] = outbox
-            self._opened.notify_all()
-        return outbox
 
-    def _unregister(self, session_id: SessionId, outbox: _Outbox) -> None:
-        if self._outboxes.get((outbox.client_id, session_id)) is outbox:
-            del self._outboxes[outbox.client_id, session_id]
-        if outbox.results.full():
-            outbox.results.get_nowait()  # the reader is gone or will learn from the sentinel that the session is
-        outbox.results.put_nowait(None)
-
-    async def _find_outbox(self, session_id: SessionId, epoch: int, caller: NodeId) -> _Outbox:
-        def found() -> _Outbox | None:
-            outbox = self._outboxes.get((caller, session_id))
-            return outbox if outbox is not None and outbox.epoch == epoch else None
-
-        try:
-            async with asyncio.timeout(RESULTS_WAIT_S), self._opened:
-                await self._opened.wait_for(lambda: found() is not None)
-        except TimeoutError:
-            raise SessionLost("no such session of this client has its last stage here") from None
-        outbox = found()
-        if outbox is None:
-            raise SessionLost("the session ended on the last stage")
-        return outbox
+async def _first_fault(pump: asyncio.Task[None], watch: asyncio.Task[None]) -> None:
+    """Wait until the pump has nothing more to do. Raises: what ended the pump or the watch first; but where a send
+    failed, what came back up the route, which may know of a hop further behind.
+    """
+    await asyncio.wait((pump, watch), return_when=asyncio.FIRST_COMPLETED)
+    if not pump.done():
+        await watch
+    error = pump.exception()
+    if isinstance(error, HopFault) and error.resumable:
+        await asyncio.wait((watch,), timeout=LAST_WORDS_S)
+        if watch.done():
+            await watch
+    await pump
 
 
 async def _in_time(steps: AsyncIterator[Step]) -> AsyncIterator[Step]:

@@ -29,7 +29,7 @@ def compute_batch(slices: list[Slice]) -> None:
         for part in slices:
             session, step = part.job.work
             try:
-                session.begin()
+                session.begin(step.epoch)
                 held.append(session)
                 ready.append((part, session, step, _enter(part, session, step)))
             except SwarmError as error:
@@ -42,9 +42,12 @@ def compute_batch(slices: list[Slice]) -> None:
         h = model.forward_batch(h, [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready], span)
         outputs = h.split([part.n_rows for part, *_ in ready])
         for (part, session, step, _), output in zip(ready, outputs, strict=True):
+            session.cache.keep_rows(output)
             _file_pages(part, session, step)
             part.job.outputs.append(output)
         finished = [(part.job, *part.job.work) for part, *_ in ready if part.n_rows == part.job.n_left]
+        for _, session, step in finished:
+            session.note(step)
         if span.end == model.args.n_layers:
             _answer_logits(model, finished)
         else:
@@ -72,7 +75,7 @@ def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
         h = model.embed(torch.tensor(ids, dtype=torch.long, device=model.device))
     model.require_loaded(session.span, session.cache.span)
     if first == 0:
-        session.cache.truncate(step.position)
+        session.rewind(step.position)
     session.cache.require_room(part.n_rows)
     session.cache.prepare(part.n_rows)
     return h

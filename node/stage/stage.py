@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +11,8 @@ import torch
 from node.model import PAGE, KVCache, PagePool, SpanModel
 from node.stage.compute import compute_batch
 from node.stage.prefixes import Prefix
+from node.stage.queue import RecentQueue
+from node.stage.rows import rows_of
 from node.stage.scheduler import BatchConfig, ComputeThread
 from node.stage.session import SessionKey, StageSession
 from swarm.errors import (
@@ -65,10 +69,12 @@ class Stage:
         self.args = args
         self.config = config
         self.layer_time_s = 0.0
+        self.queue = RecentQueue(time.monotonic)
         self._models = models
         self._loaded: tuple[Span, ...] | None = None  # None: all of every model
         self._device = device
         self._sessions: dict[SessionKey, StageSession] = {}
+        self._orphans: dict[SessionKey, StageSession] = {}  # of those; the longest abandoned first
         self._reserved_bytes = 0
         self._pool = PagePool(config.cache_budget_bytes)
         self._compute = ComputeThread(compute_batch, config.batch)
@@ -77,13 +83,33 @@ class Stage:
     def spans(self) -> tuple[Span, ...]:
         return tuple(sorted(self._models))
 
+    @property
+    def models(self) -> tuple[SpanModel, ...]:
+        return tuple(self._models.values())
+
     def set_loaded(self, spans: tuple[Span, ...] | None) -> None:
         """Of the hosted layers only these take sessions, until the next call; None: all of them, as at the start."""
         self._loaded = spans
 
+    def replace_models(self, models: dict[Span, SpanModel]) -> None:
+        """Host these from now on, all of them loaded. Sessions on what is hosted no longer go on until they are closed,
+        and keep their layers in memory for so long.
+        """
+        self._models = models
+        self._loaded = None
+
+    def sessions_beyond(self) -> list[StageSession]:
+        """Sessions on layers that are hosted no longer."""
+        return [s for s in self._sessions.values() if not any(hosted.covers(s.span) for hosted in self._models)]
+
     @property
     def n_sessions(self) -> int:
-        return len(self._sessions)
+        """Sessions that somebody steps; not those that wait for a later epoch."""
+        return len(self._sessions) - len(self._orphans)
+
+    @property
+    def n_orphans(self) -> int:
+        return len(self._orphans)
 
     @property
     def cache_bytes(self) -> int:
@@ -96,8 +122,9 @@ class Stage:
         admitted.
         """
         typical = sum(self._session_bytes(span, min(2048, self.args.max_positions)) for span in self._models)
-        by_memory = (self.config.cache_budget_bytes - self._reserved_bytes) // max(1, typical)
-        return max(0, min(self.config.max_sessions - len(self._sessions), by_memory))
+        reserved_bytes = self._reserved_bytes - sum(orphan.reserved_bytes for orphan in self._orphans.values())
+        by_memory = (self.config.cache_budget_bytes - reserved_bytes) // max(1, typical)
+        return max(0, min(self.config.max_sessions - self.n_sessions, by_memory))
 
     def open(
         self,
@@ -108,8 +135,10 @@ class Stage:
         n_top: int,
         prefix: Prefix | None = None,
         n_hops: int = 1,
+        fed_positions: int = 0,
     ) -> StageSession:
-        """Admit a session, reserving its cache; a newer epoch of a known session replaces the older one.
+        """Admit a session, reserving its cache; a newer epoch of a known session goes on with what the older one cached
+        of its first fed_positions, or else replaces it. Orphans give way to it.
 
         n_hops: of its whole route.
 
@@ -132,8 +161,17 @@ class Stage:
         if older is not None:
             if older.epoch >= epoch:
                 raise StaleEpoch(f"epoch {epoch} of the session was opened after epoch {older.epoch}")
+            if (older.span, older.max_positions) == (span, max_positions) and min(fed_positions, older.length):
+                self._orphans.pop(key, None)
+                older.renew(epoch, n_top, n_hops, prefix.scope if prefix else b"", fed_positions)
+                return older
             self.close(older)
         reserved_bytes = self._session_bytes(span, max_positions)
+        while self._orphans and (
+            len(self._sessions) >= self.config.max_sessions
+            or self._reserved_bytes + reserved_bytes > self.config.cache_budget_bytes
+        ):
+            self.close(next(iter(self._orphans.values())))
         if len(self._sessions) >= self.config.max_sessions:
             raise StageFull(f"{len(self._sessions)} sessions are open, which is the most that this node takes")
         if self._reserved_bytes + reserved_bytes > self.config.cache_budget_bytes:
@@ -143,29 +181,57 @@ class Stage:
             )
         model = self._models[hosted]
         cache = KVCache(
-            self.args, span, dtype=model.dtype, device=self._device, max_positions=max_positions, pool=self._pool
+            self.args,
+            span,
+            dtype=model.dtype,
+            device=self._device,
+            max_positions=max_positions,
+            pool=self._pool,
+            keeps_rows=span.end < self.args.n_layers,
         )
         session = StageSession(key, epoch, span, model, cache, max_positions, n_top, reserved_bytes, n_hops)
         if prefix is not None:
             session.scope = prefix.scope
-            session.cached_positions = self._find_pages(session, prefix)
+            self._find_pages(session, prefix)
         self._sessions[key] = session
         self._reserved_bytes += reserved_bytes
         return session
 
-    def adopt(self, session: StageSession, n_positions: int) -> None:
-        """Begin with n_positions of those found cached, whole pages, and release the others."""
-        assert 0 <= n_positions <= session.cached_positions and n_positions % PAGE == 0
-        session.cache.truncate(n_positions)
-        session.cache.advance(0)  # only now: a truncation must not miss what a window would have given back
-        session.cached_positions = n_positions
+    def kept(self, session: StageSession, start: int, *, in_same_steps: bool) -> Iterator[Step]:
+        """The rows from position `start` up to where this epoch begins, as steps for a next hop that begins at `start`.
+
+        in_same_steps: as they came; else a page at a time. Raises: SessionLost, StaleEpoch, at any of them.
+        """
+        epoch, end = session.epoch, session.cached_positions
+        for position, rows, page_hashes in session.kept(epoch, start, end, None if in_same_steps else PAGE):
+            yield Step(epoch, position, rows_of(rows), 0, page_hashes=page_hashes)
 
     def close(self, session: StageSession) -> None:
         """Forget a session and what it reserved. Closing twice is closing once."""
         session.close()
         if self._sessions.get(session.key) is session:
             del self._sessions[session.key]
+            self._orphans.pop(session.key, None)
             self._reserved_bytes -= session.reserved_bytes
+
+    def abandon(self, session: StageSession, epoch: int) -> bool:
+        """Nobody steps this epoch any more, but a later one may go on with what is cached. -> whether anything is.
+
+        Does nothing to a session that a later epoch has taken over already.
+        """
+        if session.epoch != epoch or self._sessions.get(session.key) is not session:
+            return False
+        if not session.length:
+            self.close(session)
+            return False
+        session.orphaned = True
+        self._orphans[session.key] = session
+        return True
+
+    def close_epoch(self, session: StageSession, epoch: int) -> None:
+        """Close the session, unless a later epoch has taken it over."""
+        if session.epoch == epoch:
+            self.close(session)
 
     async def step(self, session: StageSession, step: Step) -> StepOutput:
         """Run the session's layers over one chunk and extend its cache.
@@ -185,6 +251,7 @@ class Stage:
             layer_time_s = job.compute_s / len(session.span)
             self.layer_time_s += (layer_time_s - self.layer_time_s) * (0.1 if self.layer_time_s else 1.0)
         queue_s = job.started_s - job.queued_s
+        self.queue.add(queue_s)
         return StepOutput(job.answer, step.position + step.n_rows, queue_s, job.compute_s)
 
     def shut_down(self) -> None:
@@ -194,7 +261,7 @@ class Stage:
         self._compute.close()
 
     def _check(self, session: StageSession, step: Step) -> None:
-        if session.closed:
+        if session.closed or session.orphaned:
             raise SessionLost("the session was closed on this stage; open a new epoch and replay")
         if step.epoch != session.epoch:
             raise StaleEpoch(f"a step of epoch {step.epoch} came into epoch {session.epoch}")
@@ -237,8 +304,8 @@ class Stage:
                 f"a mask allows no token at all, or tokens beyond the vocabulary of {self.args.vocab_size}"
             )
 
-    def _find_pages(self, session: StageSession, prefix: Prefix) -> int:
-        """Begin the session with the pages of its prefix that are here -> their positions.
+    def _find_pages(self, session: StageSession, prefix: Prefix) -> None:
+        """Begin the session with the pages of its prefix that are here.
 
         At least one position of the session stays to be computed.
         """
@@ -249,8 +316,9 @@ class Stage:
                 break
             found.append(pages)
         session.cache.adopt(found)
-        return len(found) * PAGE
+        session.cache.advance(0)  # a window gives back what it does not reach
+        session.start_with(prefix.page_hashes[: len(found)])
 
     def _session_bytes(self, span: Span, positions: int) -> int:
         dtype = next(iter(self._models.values())).dtype
-        return KVCache.size_bytes_for(self.args, span, positions, dtype)
+        return KVCache.size_bytes_for(self.args, span, positions, dtype, keeps_rows=span.end < self.args.n_layers)

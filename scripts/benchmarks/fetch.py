@@ -1,4 +1,4 @@
-"""fetch: how little a node fetches for the layers that it hosts, and how fast a whole release comes.
+"""fetch: how little a node fetches for what it hosts, in every layout, and how fast a whole release comes.
 
 The rate's peer is aria2c, fetching the same torrent from the same seeder, both from nothing to the last verified piece.
 """
@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from benchmarks.fetch_layouts import transferred, true_scale
 from benchmarks.figures import Figure, Measure, faster, take_turns
 from benchmarks.processes import Processes, serving
 from node.weights import PRESETS, write_preset, write_release
@@ -33,10 +34,11 @@ WIDER = dataclasses.replace(PRESETS["24-layer"].args, dim=512, hidden_dim=480)
 
 
 def run(work_dir: Path, n_rounds: int) -> list[Figure]:
-    """Figures for each quarter of the 24-layer release, and for the whole of one four times as large."""
+    """Fetched by needed per layout and piece size; by real nodes; and the rate of a whole release."""
+    layouts = [*true_scale(), *transferred(work_dir)]
     with Processes(work_dir) as processes:
         figures = _quarters(processes, work_dir)
-    return figures + asyncio.run(_rates(work_dir, n_rounds))
+    return layouts + figures + asyncio.run(_rates(work_dir, n_rounds))
 
 
 def _quarters(processes: Processes, work_dir: Path) -> list[Figure]:

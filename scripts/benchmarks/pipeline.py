@@ -199,7 +199,7 @@ class _Known:
     def __init__(self, route: Route) -> None:
         self._route = route
 
-    async def find(self, profile: Profile | None) -> Route:
+    async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
         return self._route
 
     def avoid(self, node_id: str, error: Exception) -> None:

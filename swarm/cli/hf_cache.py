@@ -20,10 +20,12 @@ def hub_cache() -> Path:
 def snapshot_folder(repo: str) -> Path:
     """The folder of a repository's newest revision: named by its commit, full of links into the cache's blobs.
 
-    repo: ORG/NAME, or ORG/NAME@REVISION for another revision than main. Raises: BadArgument.
+    repo: ORG/NAME, or ORG/NAME@REVISION for another revision than main.
+    Raises: BadArgument, also for a file there whose link leads out of the repository's own folder.
     """
-    name, _, revision = repo.partition("@")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) is None or not re.fullmatch(r"[\w./-]*", revision) or ".." in repo:
+    name, at, revision = repo.partition("@")
+    is_named = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and re.fullmatch(r"[\w.-]+(/[\w.-]+)*", revision or "main")
+    if not is_named or ".." in repo or (at and not revision):
         raise BadArgument(f"{repo!r} is no repository of the hub; write ORG/NAME, or ORG/NAME@REVISION")
     folder = hub_cache() / f"models--{name.replace('/', '--')}"
     reference = folder / "refs" / (revision or "main")
@@ -33,7 +35,23 @@ def snapshot_folder(repo: str) -> Path:
         raise BadArgument(
             f"{hub_cache()} has no {repo}; fetch it with `hf download {name}`, or set HF_HUB_CACHE to where it is"
         )
+    refuse_strays(snapshot, folder)
     return snapshot
+
+
+def refuse_strays(snapshot: Path, repo_folder: Path) -> None:
+    """Raises: BadArgument for a link that leads anywhere but below repo_folder: whoever put it there would have any
+    file of this user's seeded to the world.
+    """
+    root = repo_folder.resolve()
+    for parent, folders, names in os.walk(snapshot):
+        for name in sorted((*folders, *names)):
+            path = Path(parent, name)
+            if not path.resolve().is_relative_to(root):
+                raise BadArgument(
+                    f"{path} is a link to {path.resolve()}, outside of {root}, and is not given to others; remove it, "
+                    "or copy the release into a folder and seed that"
+                )
 
 
 def hub_web_seed(repo: str) -> str:

@@ -201,6 +201,19 @@ def keyring_at(keys_dir: Path | None) -> Keyring:
     return Keyring(keys_dir or user_config_path("mistral-swarm") / "keys")
 
 
+def onlooker_option(verb: Verb) -> Verb:
+    """--keys-dir, handed over as the `admission: Admission` of somebody who only looks and knows whose key is whose."""
+
+    @keys_dir_option
+    @functools.wraps(verb)
+    def looking(*args: Any, keys_dir: Path | None, **rest: Any) -> Any:
+        from swarm.client.admission import Admission
+
+        return verb(*args, admission=Admission(trusted=keyring_at(keys_dir).known(), hosts=False), **rest)
+
+    return looking  # type: ignore[return-value]
+
+
 def publisher_option(verb: Verb) -> Verb:
     """--publisher and --keys-dir, handed over as one `admission: Admission`, of somebody who hosts nothing.
 
@@ -218,11 +231,12 @@ def publisher_option(verb: Verb) -> Verb:
     @functools.wraps(verb)
     def with_publishers(*args: Any, publishers: tuple[str, ...], keys_dir: Path | None, **rest: Any) -> Any:
         from swarm.client.admission import Admission
+        from swarm.identity.keyring import EVERYONE
 
         keyring = keyring_at(keys_dir)
         wanted: set[NodeId] = set()
         for who in publishers:
-            wanted |= set(keyring.trusted()) if who == "trusted" else {keyring.find(who)}
+            wanted |= set(keyring.trusted()) if who == EVERYONE else {keyring.find(who)}
         if publishers and not wanted:
             raise BadArgument("no key is trusted yet; trust one with: swarm keys trust ID NAME")
         admission = Admission(publishers=frozenset(wanted), trusted=keyring.known(), hosts=False)
@@ -239,7 +253,7 @@ def admission_options(verb: Verb) -> Verb:
         "accepted",
         multiple=True,
         metavar="NAME",
-        help="Say that a licence which is not free for every use (mrl, mnpl) covers yours (repeatable).",
+        help="Say that a licence which is not known to be free for every use (mrl, mnpl) covers yours (repeatable).",
     )
     @publisher_option
     @functools.wraps(verb)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from swarm.cli.console import format_piece_size, format_size, note, print_json
-from swarm.cli.options import json_option, torrent_peer_option
+from swarm.cli.options import json_option, onlooker_option, torrent_peer_option
 from swarm.cli.release_embedded import embedded
 from swarm.cli.release_files import hash_folder, torrent_path, write_atomically
 from swarm.cli.release_inspect import inspect
@@ -16,6 +17,9 @@ from swarm.cli.release_plan import plan
 from swarm.cli.release_seed import seed
 from swarm.cli.release_sign import check_papers, sign, verify
 from swarm.terms import Address
+
+if TYPE_CHECKING:
+    from swarm.client.admission import Admission
 
 CREATE_SCHEMA = "swarm.release.create/1"
 
@@ -48,6 +52,7 @@ release.add_command(verify)
     "--hybrid", is_flag=True, help="BitTorrent v2 hashes beside v1's; aria2 1.36 and Transmission 3 can't read those."
 )
 @torrent_peer_option("A BitTorrent peer to name in the magnet, x.pe (repeatable).")
+@onlooker_option
 @json_option
 def create(
     folder: Path,
@@ -57,6 +62,7 @@ def create(
     output: Path | None,
     hybrid: bool,
     torrent_peers: tuple[Address, ...],
+    admission: Admission,
     as_json: bool,
 ) -> None:
     """Make a torrent of the release in DIR and print its magnet link as the last line.
@@ -64,7 +70,7 @@ def create(
     The layout is checked first: config, index and every weight file's header must agree, and with them a manifest.
     """
     folder = folder.resolve()
-    _, provenance = check_papers(folder)
+    _, provenance = check_papers(folder, admission)
     note(provenance.words)
     torrent = hash_folder(folder, piece_size, trackers, web_seeds, hybrid=hybrid)
     path = torrent_path(folder) if output is None else output

@@ -22,12 +22,12 @@ from swarm.cli.console import (
     out_console,
     print_json,
 )
-from swarm.cli.options import Reach, json_option, magnet_of, timeout_option, torrent_options
+from swarm.cli.options import Reach, json_option, magnet_of, onlooker_option, timeout_option, torrent_options
 from swarm.cli.release_sign import check_papers
 from swarm.errors import BadArgument, CorruptRelease
 
 if TYPE_CHECKING:
-    from swarm.client.admission import Provenance
+    from swarm.client.admission import Admission, Provenance
     from swarm.release import ReleaseSummary
     from swarm.torrent import Download, Magnet, Torrent
 
@@ -40,8 +40,11 @@ SHOW_EVERY_S = 0.25
 @torrent_options
 @timeout_option(60.0, "How long to wait for metadata, or for a next piece.")
 @click.option("--check-values", is_flag=True, help="For a DIR: read every weight, and fail on NaN and infinite ones.")
+@onlooker_option
 @json_option
-def inspect(source: str, reach: Reach, timeout_s: float, check_values: bool, as_json: bool) -> None:
+def inspect(
+    source: str, reach: Reach, timeout_s: float, check_values: bool, admission: Admission, as_json: bool
+) -> None:
     """Show architecture, parameters, layers, their bytes, the licence, and who signed it.
 
     Of a release that is not on this machine only the small files and the heads of the weight files are fetched. A name
@@ -53,14 +56,16 @@ def inspect(source: str, reach: Reach, timeout_s: float, check_values: bool, as_
         check_folder_values(Path(source).resolve())
     if not Path(source).exists():
         source = magnet_of(source)
-    summary, facts = summarise(source, reach, timeout_s)
+    summary, facts = summarise(source, reach, timeout_s, admission)
     if as_json:
         print_json(INSPECT_SCHEMA, {**facts, **dataclasses.asdict(summary)})
     else:
         print_summary(summary, facts)
 
 
-def summarise(source: str, reach: Reach, timeout_s: float) -> tuple[ReleaseSummary, dict[str, Any]]:
+def summarise(
+    source: str, reach: Reach, timeout_s: float, admission: Admission
+) -> tuple[ReleaseSummary, dict[str, Any]]:
     """The summary, and what only the torrent knows (name, infohash, …), of any of the three kinds of source."""
     from swarm.torrent import Magnet, Torrent
 
@@ -68,19 +73,19 @@ def summarise(source: str, reach: Reach, timeout_s: float) -> tuple[ReleaseSumma
         magnet = Magnet.parse(source)
         for warning in magnet.warnings:
             note(f"warning: {warning}")
-        return asyncio.run(summarise_remote(magnet, reach, timeout_s))
+        return asyncio.run(summarise_remote(magnet, reach, timeout_s, admission))
     path = Path(source)
     if source and path.is_dir():
-        summary, signed = summarise_folder(path.resolve(), "")
+        summary, signed = summarise_folder(path.resolve(), "", admission)
         return summary, {"name": path.resolve().name, **signed}
     if not path.is_file():
         raise BadArgument(f"{source!r} is no folder, no file and no magnet link; give one of the three")
     torrent = Torrent.load(path)
     folder = path.resolve().parent / torrent.name
     if is_complete(folder, torrent):
-        summary, signed = summarise_folder(folder, torrent.infohash)
+        summary, signed = summarise_folder(folder, torrent.infohash, admission)
         return summary, {**describe_torrent(torrent), **signed}
-    return asyncio.run(summarise_remote(torrent, reach, timeout_s))
+    return asyncio.run(summarise_remote(torrent, reach, timeout_s, admission))
 
 
 def is_complete(folder: Path, torrent: Torrent) -> bool:
@@ -89,11 +94,11 @@ def is_complete(folder: Path, torrent: Torrent) -> bool:
     return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in paths.items())
 
 
-def summarise_folder(folder: Path, infohash: str) -> tuple[ReleaseSummary, dict[str, Any]]:
+def summarise_folder(folder: Path, infohash: str, admission: Admission) -> tuple[ReleaseSummary, dict[str, Any]]:
     """With who signed it; a signed manifest is held against the files' heads. Raises: ReleaseError."""
     from swarm.release import describe, list_folder
 
-    layout, provenance = check_papers(folder, infohash)
+    layout, provenance = check_papers(folder, admission, infohash)
     return describe(layout, list_folder(folder)), describe_provenance(provenance)
 
 
@@ -122,13 +127,12 @@ def describe_provenance(provenance: Provenance) -> dict[str, Any]:
 
 
 async def summarise_remote(
-    source: Magnet | Torrent, reach: Reach, timeout_s: float
+    source: Magnet | Torrent, reach: Reach, timeout_s: float, admission: Admission
 ) -> tuple[ReleaseSummary, dict[str, Any]]:
     """Of a release that is not on this machine, read into a temporary folder that is gone afterwards.
 
     Raises: MetadataTimeout, TransferStalled, CorruptRelease, UnsupportedArchitecture.
     """
-    from swarm.client.admission import Admission
     from swarm.client.release import read_admitted_layout
     from swarm.release import describe
     from swarm.torrent import TorrentSession
@@ -139,7 +143,7 @@ async def summarise_remote(
             torrent = await download.metadata(timeout_s)
             async with showing_fetched(download, f"reading the heads of {torrent.name}"):
                 layout, provenance = await read_admitted_layout(
-                    download, torrent, None, Admission(hosts=False), stall_timeout_s=timeout_s
+                    download, torrent, None, admission, stall_timeout_s=timeout_s
                 )
             fetched_bytes = (await download.refresh()).fetched_bytes
     note(f"fetched {format_size(fetched_bytes)} to read it")

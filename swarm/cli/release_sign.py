@@ -99,13 +99,13 @@ def verify_folder(folder: Path, admission: Admission) -> Provenance:
     return provenance
 
 
-def check_papers(folder: Path, infohash: str = "") -> tuple[ReleaseLayout, Provenance]:
+def check_papers(folder: Path, admission: Admission, infohash: str = "") -> tuple[ReleaseLayout, Provenance]:
     """The folder's layout, held against what was signed where it is signed; no file is hashed. Raises: ReleaseError."""
-    from swarm.client.admission import Admission, admit
+    from swarm.client.admission import admit
     from swarm.release import list_folder, read_folder_layout
 
     layout, sizes = read_folder_layout(folder), list_folder(folder)
-    return layout, admit(layout, sizes, infohash, read_papers(folder, sizes), Admission(hosts=False))
+    return layout, admit(layout, sizes, infohash, read_papers(folder, sizes), admission)
 
 
 def read_papers(folder: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:

@@ -38,7 +38,8 @@ STRIP_WIDTH = 64
 def status(
     magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, admission: Admission, as_json: bool
 ) -> None:
-    """Show the nodes of a release: state, layers, address, profile, and how much of it each has fetched.
+    """Show the nodes of a release: state, layers, address, profile, how much of that each has, how much it fetched for
+    it in this run (the rest was on its machine), and its share ratio: bytes given by bytes taken, over all runs.
 
     Exits with 4 when there are no nodes.
     """
@@ -80,6 +81,10 @@ def node_fields(fact: NodeFact) -> dict[str, Any]:
         "layer_time_s": fact.layer_time_s,
         "needed_bytes": fact.needed_bytes,
         "fetched_bytes": fact.fetched_bytes,
+        "found_bytes": fact.found_bytes,
+        "uploaded_bytes": fact.uploaded_bytes,
+        "downloaded_bytes": fact.downloaded_bytes,
+        "share_ratio": None if fact.share_ratio is None else round(fact.share_ratio, 4),
         "version": fact.version,
     }
 
@@ -101,8 +106,9 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("node", "state", "layers", "address", "profile", "free", "has"):
-        table.add_column(heading, justify="right" if heading in ("free", "has") else "left", no_wrap=True)
+    right = ("free", "has", "fetched", "ratio")
+    for heading in ("node", "state", "layers", "address", "profile", *right):
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
     for fact in sorted(nodes, key=lambda fact: (fact.spans, fact.node_id)):
         table.add_row(
             short_id(fact.node_id),
@@ -112,6 +118,8 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             str(fact.profile),
             str(fact.free_sessions),
             holding_words(fact),
+            format_size(fact.fetched_bytes),
+            "-" if fact.share_ratio is None else f"{fact.share_ratio:.2f}",
         )
     return table
 
@@ -125,11 +133,12 @@ def layers_words(fact: NodeFact) -> str:
 
 
 def holding_words(fact: NodeFact) -> str:
-    """How much of what it hosts the node has. One that serves has it all, whenever it fetched it."""
+    """How much of what it hosts the node has. One that serves has it all, whoever fetched it."""
     if not fact.needed_bytes:
         return "-"
-    fetched_bytes = fact.fetched_bytes if fact.state is NodeState.JOINING else fact.needed_bytes
-    return f"{format_percent(fetched_bytes, fact.needed_bytes)} of {format_size(fact.needed_bytes)}"
+    has_bytes = min(fact.fetched_bytes + fact.found_bytes, fact.needed_bytes)
+    has_bytes = has_bytes if fact.state is NodeState.JOINING else fact.needed_bytes
+    return f"{format_percent(has_bytes, fact.needed_bytes)} of {format_size(fact.needed_bytes)}"
 
 
 def coverage_strip(hosts_per_layer: tuple[int, ...], width: int = STRIP_WIDTH) -> str:

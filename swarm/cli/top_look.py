@@ -64,7 +64,7 @@ def best_route(seen: SwarmStatus, now_s: float) -> Route | None:
 def route_tokens_per_s(route: Route | None, facts: tuple[NodeFact, ...]) -> float:
     if route is None:
         return 0.0
-    from swarm.routing.plan import route_cost_s
+    from swarm.routing import route_cost_s
 
     on_route = {hop.node_id for hop in route.hops}
     if any(fact.layer_time_s <= 0 for fact in facts if fact.node_id in on_route):

@@ -44,6 +44,7 @@ class TokenLoop:
         self._n_resumed = len(journal.emitted)
         self._pages = PageNames(journal, page_secret)
         self._prompt_tokens_cached = 0
+        self._has_fed = False
         self._started_s = time.monotonic()
         self._first_token_s = 0.0
         self._n_replays = 0
@@ -104,13 +105,13 @@ class TokenLoop:
 
     async def _along_one_route(self) -> AsyncGenerator[TokenEvent, None]:
         journal = self._journal
-        route = await self._finder.find(journal.profile)
+        route = await self._finder.find(journal.profile, self._route)
         journal.settle_profile(route.profile)
         self._route = route
         max_positions = min(len(journal.prompt_ids) + journal.params.max_tokens, self._release.args.max_positions)
         opening = Open(
             session_id=self._session_id,
-            epoch=self._n_replays + 1,  # a stage that is on the next route too drops what it cached for this one
+            epoch=self._n_replays + 1,
             release=self._release.infohash,
             client_id=self._client_id,
             hops=route.hops,
@@ -119,12 +120,14 @@ class TokenLoop:
             max_positions=max_positions,
             n_top=journal.params.n_top(self._release.args.vocab_size),
             page_hashes=self._pages.offered(route.profile),
+            fed_positions=self._fed_positions(route) if self._has_fed else 0,
         )
         name_pages = functools.partial(self._pages.completed, profile=route.profile)
         async with RouteSession(self._dialer, opening, name_pages) as session:
             n_found = session.n_cached_at_open
-            if len(journal.emitted) == self._n_resumed:
+            if not self._has_fed:
                 self._prompt_tokens_cached = min(n_found, len(journal.prompt_ids))
+            self._has_fed = True
             n_cached = len(journal.ids)
             allowed = await self._allowed()
             result = await session.step(self._replay_chunks(route, n_found), n_found, allowed)
@@ -137,8 +140,8 @@ class TokenLoop:
                 n_cached = len(journal.ids)
 
     def _replay_chunks(self, route: Route, n_found: int) -> list[list[int]]:
-        """All that is known so far but for the n_found ids that the route has cached, in steps that leave the caches as
-        they were.
+        """All that is known so far but for the n_found ids that need not be fed, in steps that leave the caches as they
+        were.
 
         In bf16 that is not exact a row's bits depend on the chunk that it was computed in, so emitted tokens go one by
         one, as at first; otherwise large chunks are quicker.
@@ -146,7 +149,14 @@ class TokenLoop:
         prompt, ids = list(self._journal.prompt_ids), self._journal.ids
         chunked = ids if route.profile.is_chunk_invariant else prompt
         chunks = [chunked[i : i + CHUNK_TOKENS] for i in range(n_found, len(chunked), CHUNK_TOKENS)]
-        return chunks + [[token_id] for token_id in ids[len(chunked) :]]
+        return chunks + [[token_id] for token_id in ids[max(n_found, len(chunked)) :]]
+
+    def _fed_positions(self, route: Route) -> int:
+        """How much of what earlier epochs were fed is of use to this one: all but its last step, which brings the
+        logits.
+        """
+        n_last = 1 if route.profile.is_chunk_invariant else len(self._replay_chunks(route, 0)[-1])
+        return len(self._journal.ids) - n_last
 
     def _take(self, result: Result, route: Route, allowed: bytes) -> TokenEvent:
         """Sample, journal, then show."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from swarm.discovery import Discovery
 from swarm.errors import LayersUncovered, NoNodesFound, StageFull, SwarmError
 from swarm.facts import NodeState, Route
-from swarm.routing import plan_route
+from swarm.routing import mend_route, plan_route
 from swarm.terms import NodeId, Profile, Span, merge_spans
 
 log = logging.getLogger("swarm.client")
@@ -51,8 +51,9 @@ class RouteFinder:
         self.wait_s = wait_s
         self._avoided: dict[NodeId, _Avoided] = {}
 
-    async def find(self, profile: Profile | None) -> Route:
-        """The best route of this profile (None: of the best profile there is).
+    async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
+        """The best route of this profile (None: of the best profile there is). broken: the one before it, whose hops
+        have cached what it led over them: those that did not fail stay, where others can fill its gaps.
 
         Raises: NoNodesFound, LayersUncovered (which layers, what was tried) after wait_s without one.
         """
@@ -61,7 +62,7 @@ class RouteFinder:
         said = ""
         while True:
             try:
-                return self._plan(profile)
+                return self._plan(profile, broken)
             except LayersUncovered as error:
                 if error.message != said and time.monotonic() - started_s >= QUIET_S:
                     said = error.message
@@ -84,20 +85,23 @@ class RouteFinder:
         for node_id in node_ids:
             self._avoided[node_id] = _Avoided(now_s + avoid_s, now_s + pause_s, error)
 
-    def _plan(self, profile: Profile | None) -> Route:
+    def _plan(self, profile: Profile | None, broken: Route | None) -> Route:
         """Over the facts in force: without the avoided nodes, or else with those that have had their pause."""
         now_s = time.monotonic()
         self._avoided = {n: avoided for n, avoided in self._avoided.items() if avoided.until_s > now_s}
         try:
-            return self._plan_without(frozenset(self._avoided), profile)
+            return self._plan_without(frozenset(self._avoided), profile, broken)
         except LayersUncovered:
             paused = frozenset(n for n, avoided in self._avoided.items() if avoided.at_least_until_s > now_s)
             if len(paused) == len(self._avoided):
                 raise
-            return self._plan_without(paused, profile)
+            return self._plan_without(paused, profile, broken)
 
-    def _plan_without(self, exclude: frozenset[NodeId], profile: Profile | None) -> Route:
+    def _plan_without(self, exclude: frozenset[NodeId], profile: Profile | None, broken: Route | None) -> Route:
         facts = [fact for fact in self._discovery.nodes() if fact.n_layers == self._n_layers]
+        if broken is not None and profile == broken.profile:
+            with contextlib.suppress(LayersUncovered):
+                return mend_route(broken, facts, now_s=time.time(), exclude=exclude)
         return plan_route(facts, n_layers=self._n_layers, now_s=time.time(), profile=profile, exclude=exclude)
 
     def _explained(self, error: LayersUncovered) -> SwarmError:

@@ -20,8 +20,17 @@ work.
 
 MAX_CHUNKS_IN_FLIGHT = 4
 
+LEAVE_TIMEOUT_S = 1.0
+"""How long a route may take to end the session that is left; a stage that is still at work then ends it later."""
+
 DEATH_NOTICE_S = 0.5
 """How long to wait, once a stream of the session broke, for the Failure that says which hop is at fault."""
+
+
+SILENCE_NOTICE_S = 3.5
+"""The same where the last stage lives and says that the session ended there: the hop before it, or one further up, fell
+silent, and whoever calls that one notices within the time of a ping (swarm/rpc/config.py), sooner or later than others.
+"""
 
 
 class HopFailed(Exception):
@@ -40,7 +49,8 @@ class HopFailed(Exception):
 
 
 class RouteSession:
-    """Async context manager: open on enter, closed on every hop on exit.
+    """Async context manager: open on enter, left on exit: closed on every hop then, unless it broke, in which case its
+    stages keep what they cached for the next epoch.
 
     name_pages: (position, n_rows) of a step -> the hashes of the pages that it fills up, or none of them.
     Shapes of trouble: every method raises HopFailed, and after that only leaving the context is of use.
@@ -55,6 +65,8 @@ class RouteSession:
         self._hops = opening.hops
         self._name_pages = name_pages
         self.n_cached_at_open = 0
+        self._n_sent = 0
+        self._n_answered = 0  # positions that the last stage has reached
         self._open_timeout_s = open_timeout_s
         self._step_timeout_s = step_timeout_s
         self._call: RunCall | None = None
@@ -75,39 +87,41 @@ class RouteSession:
                     opening.cancel()
                     await asyncio.gather(opening, return_exceptions=True)
         except TimeoutError:
-            await self._close()
+            await self._close(leaves=False)
             raise HopFailed(
                 self._everybody, DeadlineExceeded(f"the route did not open within {self._open_timeout_s:g} s")
             ) from None
         except BaseException:
-            await self._close()
+            await self._close(leaves=False)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close()
+        await self._close(leaves=not isinstance(error, HopFailed))
 
     async def step(self, chunks: Sequence[Sequence[int]], position: int, allowed: bytes = b"") -> Result:
         """Feed chunks of ids, the first at position; the logits of the last id, of the allowed ids only where a mask
         says so. Raises: HopFailed.
         """
         ends = [position + n for n in itertools.accumulate(map(len, chunks))]
-        n_answered = 0
-        result: Result | None = None
+        if position < self._n_sent:  # taking back what was fed, and its answers
+            self._n_answered = min(self._n_answered, position)
+        self._n_sent = ends[-1]
         for n_sent, chunk in enumerate(chunks):
-            if n_sent - n_answered >= MAX_CHUNKS_IN_FLIGHT:
-                await self._next_result(ends[n_answered])
-                n_answered += 1
+            while sum(end > self._n_answered for end in ends[:n_sent]) >= MAX_CHUNKS_IN_FLIGHT:
+                await self._next_result(ends[-1])
             is_last = n_sent == len(chunks) - 1
             at = ends[n_sent] - len(chunk)
             step = Step(self._open.epoch, at, tuple(chunk), n_logit_rows=int(is_last))
             mask = allowed if is_last else b""
             await self._send(replace(step, allowed=mask, page_hashes=self._name_pages(at, len(chunk))))
-        for end in ends[n_answered:]:
-            result = await self._next_result(end)
-        if result is None or len(result.rows) != 1:
+        while True:
+            result = await self._next_result(ends[-1])
+            if result.position == ends[-1]:
+                break
+        if len(result.rows) != 1:
             raise HopFailed(self._hops[-1].node_id, RemoteProtocolError("the last stage returned no logits"))
         return result
 
@@ -127,7 +141,7 @@ class RouteSession:
             async for reply in replies:
                 if isinstance(reply, Failure):
                     raise self._blame(reply)
-                self.n_cached_at_open = reply.cached
+                self.n_cached_at_open, self._n_answered = reply.cached, reply.answered
                 break
             else:
                 raise HopFailed(first.node_id, SessionLost("the first stage ended the session before it opened it"))
@@ -153,7 +167,8 @@ class RouteSession:
         except SwarmError as error:
             await self._raise_fault(HopFailed(self._hops[0].node_id, error))
 
-    async def _next_result(self, position: int) -> Result:
+    async def _next_result(self, due: int) -> Result:
+        """The next one, of a step that ends at `due` or before: ours, or of a hop that feeds those behind it."""
         assert self._results is not None
         last = self._hops[-1]
         reading = asyncio.ensure_future(anext(self._results))
@@ -173,9 +188,10 @@ class RouteSession:
             if not reading.done():
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
-        if result.epoch != self._open.epoch or result.position != position:
-            problem = f"a result for position {result.position} of epoch {result.epoch} came where {position} was due"
+        if result.epoch != self._open.epoch or not self._n_answered < result.position <= due:
+            problem = f"a result for position {result.position} of epoch {result.epoch} came where {due} was due"
             raise HopFailed(last.node_id, RemoteProtocolError(problem))
+        self._n_answered = result.position
         return result
 
     @property
@@ -196,18 +212,25 @@ class RouteSession:
         """Raise what the route says is at fault, if it says so soon; a broken stream alone only shows where it was
         noticed.
         """
-        await asyncio.wait((self._fault,), timeout=DEATH_NOTICE_S)
+        told_to_end = isinstance(seen.error, SessionLost)
+        await asyncio.wait((self._fault,), timeout=SILENCE_NOTICE_S if told_to_end else DEATH_NOTICE_S)
         told = self._fault.result() if self._fault.done() else None
         if told is not None and not (isinstance(told.error, SessionLost) and isinstance(seen.error, NodeUnreachable)):
             raise told
         raise seen
 
-    async def _close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
-        if self._call is not None:
-            self._call.cancel()
-        closing = getattr(self._results, "aclose", None)
-        if closing is not None:
-            await closing()
+    async def _close(self, *, leaves: bool) -> None:
+        """leaves: tell the hops that nobody comes back; else they keep what they cached for a while."""
+        try:
+            if leaves and self._call is not None and self._watcher is not None and not self._fault.done():
+                await self._call.leave()
+                await asyncio.wait((self._watcher,), timeout=LEAVE_TIMEOUT_S)
+        finally:
+            if self._watcher is not None:
+                self._watcher.cancel()
+                await asyncio.gather(self._watcher, return_exceptions=True)
+            if self._call is not None:
+                self._call.cancel()
+            closing = getattr(self._results, "aclose", None)
+            if closing is not None:
+                await closing()

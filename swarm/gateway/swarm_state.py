@@ -143,7 +143,7 @@ class SwarmState:
             "n_routes": len(mine),
             "tokens_per_s": round(_tokens_per_s(fact), 1),
             "needed_bytes": fact.needed_bytes,
-            "fetched_bytes": fact.fetched_bytes if is_joining else fact.needed_bytes,
+            "fetched_bytes": fact.fetched_bytes + fact.found_bytes if is_joining else fact.needed_bytes,
             "is_reachable": None if reach is None else reach.connect_s is not None,
             "connect_ms": None if reach is None or reach.connect_s is None else round(reach.connect_s * 1000, 1),
         }

@@ -7,6 +7,7 @@ trusted     lines of "ID NAME"
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -18,7 +19,7 @@ from swarm.terms import NodeId
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SUFFIX = ".key"
-_TRUSTED = "trusted"
+EVERYONE = _TRUSTED = "trusted"
 _MAX_TRUSTED_BYTES = 1 << 20
 
 
@@ -50,9 +51,14 @@ class Keyring:
         """Remember whose key this is. A name that stood for another key now stands for this one."""
         _check_name(name)
         _check_id(node_id)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of two who trust at once, each adds to what the other wrote
+            self._write_trusted(node_id, name)
+
+    def _write_trusted(self, node_id: str, name: str) -> None:
         others = {key: known for key, known in self.trusted().items() if key != node_id and known != name}
         lines = "".join(f"{key} {known}\n" for key, known in {**others, NodeId(node_id): name}.items())
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self.folder / f".{_TRUSTED}.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -110,6 +116,8 @@ class Keyring:
 def _check_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         raise BadArgument(f"{name[:80]!r} is not a key's name: letters, digits, dots and dashes, at most 64")
+    if name == EVERYONE:
+        raise BadArgument(f"`--publisher {name}` stands for every key that is trusted; choose another name")
 
 
 def _check_id(text: str) -> None:

@@ -10,7 +10,12 @@ from swarm.errors import CorruptRelease, UnsupportedArchitecture
 from swarm.release.outside import show
 
 MAX_COMPANION_BYTES = 64 << 20  # a tekken.json is 20 MB
+MAX_COMPANIONS = 1000
+MAX_ALL_COMPANIONS_BYTES = 256 << 20
 MAX_LICENCE_BYTES = 64 << 10
+MAX_LICENCE_CHARACTERS = 200
+UNNAMED = "other"
+"""The licence of a release that has one and does not name it, as the hub writes it."""
 
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".npz", ".tar")
 _NOT_FILES = (".torrent", ".parts", ".aria2")  # what clients leave beside a download
@@ -66,17 +71,26 @@ def choose_weight_files(files: Mapping[str, int]) -> WeightFiles:
 
 
 def companion_files(files: Mapping[str, int]) -> tuple[str, ...]:
-    """The small files of the top folder that go with the weights, in order of name: configs, tokenizers, licence."""
-    return tuple(
-        sorted(
-            name
-            for name, size in files.items()
-            if "/" not in name
-            and not name.startswith(".")
-            and not name.lower().endswith(_WEIGHT_SUFFIXES + _NOT_FILES)
-            and 0 <= size <= MAX_COMPANION_BYTES
-        )
+    """The small files of the top folder that go with the weights, in order of name: configs, tokenizers, licence.
+
+    Raises: CorruptRelease for more than MAX_COMPANIONS, or MAX_ALL_COMPANIONS_BYTES in all: every node fetches them.
+    """
+    found = sorted(
+        name
+        for name, size in files.items()
+        if "/" not in name
+        and not name.startswith(".")
+        and not name.lower().endswith(_WEIGHT_SUFFIXES + _NOT_FILES)
+        and 0 <= size <= MAX_COMPANION_BYTES
     )
+    size_bytes = sum(files[name] for name in found)
+    if len(found) > MAX_COMPANIONS or size_bytes > MAX_ALL_COMPANIONS_BYTES:
+        raise CorruptRelease(
+            f"beside its weights the release has {len(found)} small files of {size_bytes} bytes in all, which every "
+            f"node would fetch; {MAX_COMPANIONS} files and {MAX_ALL_COMPANIONS_BYTES} bytes are the most. Move what "
+            "the model does not need into a folder of its own, and make the release anew"
+        )
+    return tuple(found)
 
 
 def choose_tokenizer_file(files: Mapping[str, int]) -> str | None:
@@ -99,23 +113,28 @@ def find_licence(texts: Mapping[str, bytes]) -> str | None:
 
     texts: file -> its first MAX_LICENCE_BYTES. A README states it in its front matter, a LICENSE by its title.
     """
+    is_named = True
     for name, data in texts.items():
         text = data[:MAX_LICENCE_BYTES].decode("utf-8", "replace")
         found = _front_matter_licence(text) if name == "README.md" else _titled_licence(text)
-        if found is not None:
+        if found not in (None, UNNAMED):
             return found
-    return None
+        is_named = is_named and found is None
+    return None if is_named else UNNAMED
 
 
 def _front_matter_licence(text: str) -> str | None:
+    """`license`, or `license_name` where that says no more than that there is one; UNNAMED where neither names it."""
     if not text.startswith("---"):
         return None
     front = text[3:].split("\n---", 1)[0]
-    stated = dict(re.findall(r"(?m)^(license|license_name):[ \t]*['\"]?([A-Za-z0-9][A-Za-z0-9.+_-]{0,63})", front))
-    licence: str | None = stated.get("license")
-    if licence is not None and licence.lower() in ("other", "unknown"):
-        licence = stated.get("license_name")
-    return licence.lower() if licence else None
+    plain = re.sub(r"[^\n -~]+", "-", front)
+    stated = {key: value.strip(" '\"") for key, value in re.findall(r"(?m)^(licen[sc]e|license_name):(.*)$", plain)}
+    if not stated:
+        return None
+    names = (stated.get("license"), stated.get("licence"), stated.get("license_name"))
+    named = (name.lower() for name in names if name and name.lower() not in ("other", "unknown", UNNAMED))
+    return next(named, UNNAMED)[:MAX_LICENCE_CHARACTERS]
 
 
 def _titled_licence(text: str) -> str | None:

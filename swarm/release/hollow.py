@@ -59,6 +59,10 @@ class HollowRelease:
         data = json.dumps(value, indent=2).encode()
         self.add(file, {0: data}, len(data))
 
+    def parts(self, file: str) -> dict[int, bytes]:
+        """Offset -> bytes of everything in the file that is not a hole."""
+        return self._parts[file]
+
     def read(self, wanted: ByteRange) -> bytes:
         """The bytes of a range; what lies in a hole reads as zeros, as in a sparse file."""
         data = bytearray(wanted.size_bytes)

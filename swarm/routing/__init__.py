@@ -1,13 +1,24 @@
-"""Facts -> Route: the fastest chain of nodes that computes the whole model, by what the nodes say of themselves.
+"""Facts -> Route: the fastest (or the widest) chain of nodes that computes the whole model, by what nodes say.
 
 Pure: the clock is an argument, the same facts in any order give the same route. The room does NOT check signatures
-(swarm.discovery hands over facts that it has checked), dial anybody, remember failures (the caller excludes), or spread
-load between clients beyond refusing full nodes.
+(swarm.discovery hands over facts that it has checked), dial anybody, measure, or remember: which nodes failed and which
+route was taken last is the caller's to know.
 """
 
 from __future__ import annotations
 
+from swarm.routing.costs import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, Links
 from swarm.routing.coverage import coverage, layer_ranges
-from swarm.routing.plan import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, plan_route
+from swarm.routing.mend import mend_route
+from swarm.routing.plan import plan_route, route_cost_s
 
-__all__ = ["DEFAULT_LAYER_TIME_S", "HOP_OVERHEAD_S", "coverage", "layer_ranges", "plan_route"]
+__all__ = [
+    "DEFAULT_LAYER_TIME_S",
+    "HOP_OVERHEAD_S",
+    "Links",
+    "coverage",
+    "layer_ranges",
+    "mend_route",
+    "plan_route",
+    "route_cost_s",
+]

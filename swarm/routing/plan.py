@@ -1,38 +1,16 @@
-"""The shortest path over (layer, node)."""
+"""Facts -> Route: of one profile, over nodes that can take a session, and the fastest or the widest of these."""
 
 from __future__ import annotations
 
-import itertools
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from swarm.errors import BadArgument, LayersUncovered
 from swarm.facts import Hop, NodeFact, Route
+from swarm.routing.costs import Costs, Links, costs_of
 from swarm.routing.coverage import describe_gap, newest, profiles_of, unavailable
-from swarm.terms import NodeId, Profile, Span, merge_spans
-
-HOP_OVERHEAD_S = 0.002
-"""What one more hop costs per token besides the network: serialisation, a queue, two context switches. Petals measures
-2.2 to 2.7 ms per loopback hop. Raising it prefers fewer, slower nodes."""
-
-DEFAULT_LAYER_TIME_S = 0.005
-"""Seconds per token and layer of a node that has not measured yet, when no other node has either."""
-
-_LONGEST_S = 1e4  # what a node or a clock says beyond this counts as this
-
-_Key = tuple[int, int, tuple[tuple[NodeId, int], ...]]
-"""What a (partial) path is compared by: nanoseconds, hops, and (node id, first layer) of each hop."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Costs:
-    """Nanoseconds per token, whole ones, so that equal routes compare equal whatever the order of addition."""
-
-    enter: Mapping[NodeId, int]  # to reach a node from the hop before it, or from the client
-    layer: Mapping[NodeId, int]  # for each layer on it
-    leave: Mapping[NodeId, int]  # from it back to the client
+from swarm.routing.shortest import Piece, shortest
+from swarm.routing.widest import slowest_ns, widest
+from swarm.terms import NodeId, Profile, merge_spans
 
 
 def plan_route(
@@ -43,13 +21,18 @@ def plan_route(
     profile: Profile | None = None,
     exclude: frozenset[NodeId] = frozenset(),
     rtt_s: Mapping[NodeId, float] | None = None,
+    links_s: Links | None = None,
+    client: str = "",
+    for_batches: bool = False,
 ) -> Route:
     """The route of least estimated time per token among nodes that serve, are not full and are of one profile.
 
-    A hop costs HOP_OVERHEAD_S, half its node's round trip, and its layers' times; the last one also the way back. The
-    round trip that the client measured to a node stands in for the one from the hop before it. What is not measured
-    counts as the median of what is. A hop may use a part of a node's span. Of equal routes: fewer hops, then the
-    smaller node ids.
+    A hop costs HOP_OVERHEAD_S, what tokens lately waited at its node, half the round trip to it, and its layers' times;
+    the last one also the way back. links_s: round trips between nodes; for a pair without one the round trip that the
+    client measured stands in. What is not measured counts as the median of what is. A hop may use a part of a node's
+    span. Of equal routes: fewer hops, then, from the last hop on, the smaller node ids.
+    client: who asks; nodes that differ by less than SPREAD look different to each client, so that many of them share
+    such nodes. for_batches: the route whose slowest node takes least instead, for tokens that are many at once.
     profile: None takes the profile whose best route is the fastest (ties: by name), where one that cannot promise the
     same tokens after a loss counts as half as slow again, and quantised ones come last: a client gets the release as it
     was published wherever it can. Nodes of different exact profiles make up a route of the profile without its promise.
@@ -58,85 +41,57 @@ def plan_route(
     if n_layers < 1:
         raise BadArgument(f"a model of {n_layers} layers has no route")
     known = newest(facts)
-    costs = _costs(known, rtt_s or {})
-    profiles: Sequence[Profile | None] = [profile] if profile else profiles_of(known)
+    costs = costs_of(known, rtt_s or {}, links_s or {}, client)
+    usable = [
+        (place, fact, merge_spans(fact.served_spans))
+        for place, fact in enumerate(known)
+        if unavailable(fact, n_layers, now_s, None, exclude) is None
+    ]
     found: list[tuple[tuple[bool, int, str], Route]] = []
-    gaps: list[tuple[tuple[int, ...], dict[NodeId, str]]] = []
-    for candidate in profiles or [None]:
-        reasons = {f.node_id: unavailable(f, n_layers, now_s, candidate, exclude) for f in known}
-        usable = [f for f in known if reasons[f.node_id] is None]
-        missing = tuple(i for i in range(n_layers) if not any(i in span for f in usable for span in f.served_spans))
-        if missing:
-            gaps.append((missing, {node_id: reason for node_id, reason in reasons.items() if reason is not None}))
-        else:
-            assert candidate is not None
-            route = Route(_shortest(usable, n_layers, costs), candidate)
-            weight = 2 if candidate.is_chunk_invariant else 3
-            rank = (bool(candidate.quantisation), weight * _cost_ns(route, costs), str(candidate))
-            found.append((rank, route))
+    gaps: list[tuple[tuple[int, ...], Profile | None]] = []
+    candidates: list[Profile | None] = [profile] if profile else [*profiles_of(known)]
+    for candidate in candidates or [None]:
+        takes = {other: candidate is None or other.satisfies(candidate) for other in {f.profile for _, f, _ in usable}}
+        spans = [(place, span) for place, fact, hosted in usable if takes[fact.profile] for span in hosted]
+        if missing := _uncovered(spans, n_layers):
+            gaps.append((missing, candidate))
+            continue
+        assert candidate is not None
+        pieces, cost_ns = _pieces(costs, spans, n_layers, for_batches)
+        hops = tuple(Hop(known[place].node_id, known[place].address, span) for place, span in pieces)
+        weight = 2 if candidate.is_chunk_invariant else 3
+        found.append(((bool(candidate.quantisation), weight * cost_ns, str(candidate)), Route(hops, candidate)))
     if found:
         return min(found, key=lambda entry: entry[0])[1]
-    missing, reasons_of_gap = min(gaps, key=lambda gap: len(gap[0]))
-    raise LayersUncovered(describe_gap(missing, known, reasons_of_gap, n_layers), missing)
+    missing, wanted = min(gaps, key=lambda gap: len(gap[0]))
+    why = {f.node_id: unavailable(f, n_layers, now_s, wanted, exclude) for f in known}
+    reasons = {node_id: reason for node_id, reason in why.items() if reason is not None}
+    raise LayersUncovered(describe_gap(missing, known, reasons, n_layers), missing)
 
 
-def route_cost_s(route: Route, facts: Sequence[NodeFact], rtt_s: Mapping[NodeId, float] | None = None) -> float:
+def route_cost_s(
+    route: Route,
+    facts: Sequence[NodeFact],
+    rtt_s: Mapping[NodeId, float] | None = None,
+    links_s: Links | None = None,
+) -> float:
     """The estimate that `plan_route` minimises, for the same facts: seconds per decoded token along this route.
 
     Raises: BadArgument for a route over a node that the facts do not name.
     """
-    return _cost_ns(route, _costs(newest(facts), rtt_s or {})) / 1e9
+    return costs_of(newest(facts), rtt_s or {}, links_s or {}).of_route(route) / 1e9
 
 
-def _cost_ns(route: Route, costs: _Costs) -> int:
-    if strangers := [hop.node_id for hop in route.hops if hop.node_id not in costs.enter]:
-        raise BadArgument(f"the route leads over {strangers[0]}, of which no fact is given")
-    hops_ns = sum(costs.enter[hop.node_id] + len(hop.span) * costs.layer[hop.node_id] for hop in route.hops)
-    return hops_ns + costs.leave[route.hops[-1].node_id]
+def _pieces(costs: Costs, spans: Sequence[Piece], n_layers: int, for_batches: bool) -> tuple[list[Piece], int]:
+    """The route's pieces, and what they are compared by."""
+    pieces, cost_ns = shortest(costs, spans, n_layers)
+    if not for_batches:
+        return pieces, cost_ns
+    wide = widest(costs, spans, n_layers) or pieces
+    best = min(pieces, wide, key=lambda candidate: slowest_ns(costs, candidate))
+    return best, slowest_ns(costs, best)
 
 
-def _costs(known: Sequence[NodeFact], rtt_s: Mapping[NodeId, float]) -> _Costs:
-    if bad := [f"{node_id[:8]}: {rtt}" for node_id, rtt in rtt_s.items() if not rtt >= 0.0]:
-        raise BadArgument(f"a round-trip time must be 0 or more seconds, not {bad[0]}")
-    layer_times = {f.node_id: f.layer_time_s for f in known if 0.0 < f.layer_time_s < math.inf}
-    round_trips = {f.node_id: rtt_s[f.node_id] for f in known if f.node_id in rtt_s}
-    usual_layer = _median(layer_times.values(), DEFAULT_LAYER_TIME_S)
-    usual_trip = _median(round_trips.values(), 0.0)
-    layer = {f.node_id: _ns(layer_times.get(f.node_id, usual_layer)) for f in known}
-    leave = {f.node_id: _ns(round_trips.get(f.node_id, usual_trip) / 2) for f in known}
-    return _Costs({node_id: _ns(HOP_OVERHEAD_S) + ns for node_id, ns in leave.items()}, layer, leave)
-
-
-def _median(values: Iterable[float], default: float) -> float:
-    listed = list(values)
-    return statistics.median(listed) if listed else default
-
-
-def _ns(seconds: float) -> int:
-    return round(min(seconds, _LONGEST_S) * 1e9)
-
-
-def _shortest(usable: Sequence[NodeFact], n_layers: int, costs: _Costs) -> tuple[Hop, ...]:
-    """The cheapest hops over layers [0, n_layers), every one of which some usable node hosts.
-
-    Walks the layers upwards from cut to cut, keeping the best path that is `on` each node. Cuts are needed only where
-    a span begins or ends: a hop's cost is linear in its length, so shifting a cut in between never helps.
-    Takes time proportional to nodes * cuts.
-    """
-    addresses = {fact.node_id: fact.address for fact in usable}
-    spans = [(fact.node_id, span) for fact in usable for span in merge_spans(fact.served_spans)]
-    cuts = sorted({0, n_layers} | {edge for _, span in spans for edge in (span.start, span.end)})
-    best: _Key = (0, 0, ())
-    on: dict[NodeId, _Key] = {}
-    for start, end in itertools.pairwise(cuts):
-        hosts = [node_id for node_id, span in spans if span.start <= start and end <= span.end]
-        came_from, on = on, {}
-        for node_id in hosts:
-            cost_ns, n_hops, path = best
-            entered = (cost_ns + costs.enter[node_id], n_hops + 1, (*path, (node_id, start)))
-            cost_ns, n_hops, path = min(entered, came_from.get(node_id, entered))
-            on[node_id] = (cost_ns + (end - start) * costs.layer[node_id], n_hops, path)
-        best = min(on.values())
-    path = min((cost_ns + costs.leave[node_id], n, path) for node_id, (cost_ns, n, path) in on.items())[2]
-    ends = [start for _, start in path[1:]] + [n_layers]
-    return tuple(Hop(i, addresses[i], Span(start, end)) for (i, start), end in zip(path, ends, strict=True))
+def _uncovered(spans: Sequence[Piece], n_layers: int) -> tuple[int, ...]:
+    covered = merge_spans(list({span for _, span in spans}))
+    return tuple(idx for idx in range(n_layers) if not any(idx in span for span in covered))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import logging
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 _N_READS_AT_ONCE = 8
 _SAVE_TIMEOUT_S = 10.0
+_PEERS_TIMEOUT_S = 3.0
 _FETCH_PRIORITY = 7
 
 
@@ -55,6 +57,8 @@ class Download:
         self.magnet = magnet
         self.save_dir = save_dir
         self.transfer = transfer
+        self.hosted: set[int] = set()  # what this process wants, of all that the folder's processes want
+        self.disk_bytes = 0  # the most that the torrent may take on disk, 0: unbounded
         self.peers: dict[Address, None] = {}  # whom the caller named: dialled again when no peer is left
         self._resume_file = resume_file
         self._saved: tuple[int, int, int] | None = None
@@ -115,6 +119,7 @@ class Download:
         if not self._made_empty_files:
             await asyncio.to_thread(make_empty_files, torrent, self.save_dir)
             self._made_empty_files = True
+        self.hosted.update(priorities)
         self.transfer.want(dict(priorities))
 
     async def wait_for(self, pieces: Iterable[int], *, stall_timeout_s: float = 60.0) -> None:
@@ -216,6 +221,14 @@ class Download:
     def availability(self) -> list[int]:
         """By piece, how many connected peers have it; empty where this process fetches nothing itself."""
         return list(self.transfer.handle.piece_availability()) if self.transfer.handle is not None else []
+
+    async def known_availability(self) -> list[int]:
+        """availability(), once a connected peer has told what it has; all zeros where none does for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PEERS_TIMEOUT_S):
+                while not any(self.availability()):
+                    await self.transfer.changed(1.0)
+        return self.availability() or [0] * self.torrent.n_pieces
 
     def take_over(self, transfer: Transfer, resume_file: Path) -> None:
         """Go on with another transfer of the same torrent in the same folder. Does not want anything of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from swarm.errors import BadArgument, DiskFull, TransferError, VerificationError
@@ -71,6 +71,15 @@ def check_sizes(torrent: Torrent, parent_dir: Path) -> Path:
                 f"{path} has {size_bytes} bytes where the torrent says {entry.size_bytes}; fetch the release again"
             )
     return parent_dir
+
+
+def differs(torrent: Torrent, parent_dir: Path, pieces: Collection[int]) -> VerificationError:
+    """What to raise where these pieces of a folder that should be seeded are not what the torrent says."""
+    return VerificationError(
+        f"{parent_dir / torrent.name} is not what torrent {torrent.infohash} says: {len(pieces)} of {torrent.n_pieces} "
+        f"pieces differ, in {', '.join(files_with(torrent, pieces))}. Fetch it again with its magnet link, into "
+        "another folder"
+    )
 
 
 def files_with(torrent: Torrent, pieces: Iterable[int], most: int = 8) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -123,6 +123,10 @@ class Torrent:
         """How many bytes of files (not pads) this piece carries."""
         end = min((piece + 1) * self.piece_size, self._span_bytes)
         return end - piece * self.piece_size - self._pads_by_piece.get(piece, 0)
+
+    def bytes_in(self, pieces: Iterable[int]) -> int:
+        """How many bytes of files these pieces carry together; each piece should be named once."""
+        return sum(map(self.piece_bytes, pieces))
 
     def piece_hash(self, piece: int) -> bytes | None:
         """The piece's SHA-1, None in a torrent that has only v2 hashes."""

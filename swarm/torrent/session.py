@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import libtorrent as lt
 
-from swarm.errors import BadArgument, LocalProtocolError, SwarmError, TransferError, VerificationError
+from swarm.errors import BadArgument, LocalProtocolError, SwarmError, TransferError
 from swarm.terms import Address, Infohash
 from swarm.torrent.attempts import Attempts
 from swarm.torrent.background import Background
@@ -20,17 +21,20 @@ from swarm.torrent.download import Download
 from swarm.torrent.engine import Listening, kinds_of_sockets, make_engine
 from swarm.torrent.holes import punch
 from swarm.torrent.http_pieces import read_missing
-from swarm.torrent.local import check_sizes, files_with, make_folder
+from swarm.torrent.joining import prepare_to_join
+from swarm.torrent.local import check_sizes, differs, make_folder
 from swarm.torrent.lonely import Loneliness
 from swarm.torrent.magnet import Magnet
+from swarm.torrent.mapping import PortMapping, PortMappings
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.pump import AlertPump
 from swarm.torrent.rates import rates_now
-from swarm.torrent.reach import LEFT_OUT, allows_url, fix_port, resolve
+from swarm.torrent.reach import allows_url, fix_port, resolve
 from swarm.torrent.rendezvous import Rendezvous
 from swarm.torrent.resume import dropped_params, resume_path, starting_params
 from swarm.torrent.sharing import FolderLock, FollowedTransfer, Keeper
 from swarm.torrent.transfer import Transfer
+from swarm.torrent.trimming import Trimmer
 from swarm.torrent.web_seeds import WebSeedRenewal
 
 _TICK_S = 0.25
@@ -55,7 +59,9 @@ class TorrentSession:
         self._lonely: dict[Any, Loneliness] = {}
         self._keepers: dict[Download, Keeper] = {}
         self._followed: set[Download] = set()  # fetched by another process of this machine
+        self._mappings = PortMappings()
         self._adding = asyncio.Lock()
+        self._trimmer = Trimmer(self.drop)
         self._background = Background()
 
     async def __aenter__(self) -> Self:
@@ -102,6 +108,7 @@ class TorrentSession:
         self._pump = self._rendezvous = None
         self._downloads.clear()
         self._lonely.clear()
+        self._mappings.clear()
         self._port = 0
         holder = [self._session]
         self._session = None
@@ -141,7 +148,7 @@ class TorrentSession:
         return self._admit(params, magnet, torrent, save_dir, resume_file=file)
 
     def _follow(self, magnet: Magnet, torrent: Torrent | None, save_dir: Path) -> Download:
-        transfer = FollowedTransfer(save_dir, magnet.infohash, torrent, Attempts(self._describe_dht))
+        transfer = FollowedTransfer(save_dir, magnet.infohash, torrent, Attempts(self.describe_dht))
         download = Download(transfer, magnet, save_dir, resume_file=None, dial=self._dial)
         self._followed.add(download)
         return download
@@ -164,12 +171,23 @@ class TorrentSession:
         await download.checked()
         if missing := [piece for piece in range(torrent.n_pieces) if not download.has(piece)]:
             self._forget(download)
-            raise VerificationError(
-                f"{parent_dir / torrent.name} is not what torrent {torrent.infohash} says: {len(missing)} of "
-                f"{torrent.n_pieces} pieces differ, in {', '.join(files_with(torrent, missing))}. Fetch it again "
-                "with its magnet link, into another folder"
-            )
+            raise differs(torrent, parent_dir, missing)
         return download
+
+    async def make_room(self, download: Download, pieces: Iterable[int], disk_bytes: int) -> None:
+        """From now on these pieces are hosted here, and the torrent takes disk_bytes at most on disk (0: unbounded).
+
+        Whenever what the folder's processes host changes, other pieces are given up, those that most peers have first.
+        Their tightest bound counts. Raises: BadArgument where `pieces` and what the others host do not fit.
+        """
+        self._running()
+        await download.checked()
+        if isinstance(download.transfer, FollowedTransfer):
+            download.transfer.host(set(pieces), disk_bytes)
+        elif (keeper := self._keepers.get(download)) is not None:
+            self._trimmer.host(download, keeper, set(pieces), disk_bytes)
+            await self._trimmer.trim(download, keeper)
+        download.hosted, download.disk_bytes = set(pieces), disk_bytes
 
     async def drop(self, download: Download, pieces: Iterable[int]) -> None:
         """Give up verified pieces that nobody here wants, and the room that they take on disk.
@@ -186,6 +204,7 @@ class TorrentSession:
         async with self._adding:
             if (keeper := self._keepers.get(download)) is not None:
                 dropped -= keeper.withdraw(transfer, dropped).keys()
+            wanted = dict(transfer.wanted)
             del self._downloads[transfer.handle]
             self._session.remove_torrent(transfer.handle)
             try:
@@ -196,11 +215,19 @@ class TorrentSession:
                 made = self._admit(params, download.magnet, torrent, download.save_dir, resume_file=file)
                 self._downloads[made.transfer.handle] = download
                 download.take_over(made.transfer, file)
-        if transfer.wanted:
-            await download.want(transfer.wanted)
         self._dial(download, (*download.peers, *download.magnet.peers))
         await download.checked()
+        download.transfer.want(wanted)
         await download.save_resume()
+
+    def map_port(self, port: int) -> PortMapping:
+        """Ask the router to forward this TCP port to this machine, where the config allows that."""
+        self._running()
+        return self._mappings.add(self._session, port)
+
+    @property
+    def n_dht_nodes(self) -> int:
+        return 0 if self._rendezvous is None else self._rendezvous.n_nodes
 
     async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
         """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
@@ -218,34 +245,23 @@ class TorrentSession:
         touched: set[Download] = set()
         for alert in alerts:
             if isinstance(alert, lt.torrent_alert):
-                download = self._downloads.get(alert.handle)
-                if download is not None:
+                if (download := self._downloads.get(alert.handle)) is not None:
                     download.transfer.on_alert(alert)
                     touched.add(download)
             elif isinstance(alert, lt.state_update_alert):
-                touched |= self._take_statuses(alert.status)
+                for status in alert.status:
+                    if (download := self._downloads.get(status.handle)) is not None:
+                        download.transfer.on_status(status)
+                        touched.add(download)
             else:
                 self._take(alert)
         for download in touched:
             download.transfer.wake()
 
-    def _take_statuses(self, statuses: list[Any]) -> set[Download]:
-        touched = set()
-        for status in statuses:
-            download = self._downloads.get(status.handle)
-            if download is not None:
-                download.transfer.on_status(status)
-                touched.add(download)
-        return touched
-
     def _take(self, alert: Any) -> None:
-        if isinstance(alert, lt.listen_succeeded_alert):
-            self._listening.succeeded(alert)
-        elif isinstance(alert, lt.listen_failed_alert):
-            self._listening.failed(alert)
-        elif self._rendezvous is None:
+        if self._listening.on_alert(alert) or self._mappings.on_alert(alert) or self._rendezvous is None:
             return
-        elif isinstance(alert, lt.dht_get_peers_reply_alert):
+        if isinstance(alert, lt.dht_get_peers_reply_alert):
             self._rendezvous.on_peers(alert)
         elif isinstance(alert, lt.dht_stats_alert) and self._rendezvous.on_stats(alert):
             for handle in self._downloads:
@@ -274,7 +290,7 @@ class TorrentSession:
                             handle.force_dht_announce()
                         self._dial(download, tuple(download.peers))
                     if download.transfer.renew_web_seeds(now_s) and self.config.proxy is None:
-                        self._background.spawn(read_missing(download.transfer, self._allows_url))
+                        self._background.spawn(read_missing(download.transfer, partial(allows_url, self.config)))
             if now_s >= save_at_s:
                 await asyncio.gather(*(download.try_save_resume() for download in self._downloads.values()))
                 save_at_s = time.monotonic() + _SAVE_EVERY_S
@@ -284,8 +300,9 @@ class TorrentSession:
         for download, keeper in self._keepers.items():
             if download.transfer.failure is not None or download.transfer.handle not in self._downloads:
                 continue  # closed, or between two handles: drop() puts it back
-            if wanted := keeper.sync(download.transfer):
-                download.transfer.want(wanted)
+            demand = keeper.sync(download.transfer, download.disk_bytes)
+            if demand.wanted or demand.released:
+                self._background.spawn(self._trimmer.meet(download, keeper, demand))
         for download in tuple(self._followed):
             magnet, followed = download.magnet, download.transfer
             assert isinstance(followed, FollowedTransfer)
@@ -324,29 +341,12 @@ class TorrentSession:
         return None
 
     def _admit(
-        self,
-        params: Any,
-        magnet: Magnet,
-        torrent: Torrent | None,
-        save_dir: Path,
-        *,
-        resume_file: Path | None = None,
-        extra_flags: int = 0,
-    ) -> Download:
-        attempts = Attempts(self._describe_dht)
-        for url in magnet.trackers:
-            attempts.tracker(url, "not asked yet" if self._allows_url(url) else LEFT_OUT)
-        params.trackers = [url for url in magnet.trackers if self._allows_url(url)]
-        params.tracker_tiers = list(range(len(params.trackers)))
-        for url in magnet.web_seeds:
-            attempts.web_seed(url, "no complaint so far" if self._allows_url(url) else LEFT_OUT)
-        params.url_seeds = [url for url in magnet.web_seeds if self._allows_url(url)]
-        params.save_path = str(save_dir)
-        flags = params.flags & ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused | lt.torrent_flags.upload_mode)
-        if torrent is None:
-            flags |= lt.torrent_flags.default_dont_download | lt.torrent_flags.upload_mode
-        flags |= 0 if self.config.pex else lt.torrent_flags.disable_pex
-        params.flags = flags | lt.torrent_flags.duplicate_is_error | extra_flags
+        self, params: Any, magnet: Magnet, torrent: Torrent | None, save_dir: Path, *,
+        resume_file: Path | None = None, extra_flags: int = 0,
+    ) -> Download:  # fmt: skip
+        attempts = Attempts(self.describe_dht)
+        prepare_to_join(params, self.config, magnet, save_dir, attempts, starts_blank=torrent is None)
+        params.flags |= extra_flags
         try:
             handle = self._session.add_torrent(params)
         except RuntimeError as error:
@@ -364,10 +364,8 @@ class TorrentSession:
 
     # --- peers
 
-    def _allows_url(self, url: str) -> bool:
-        return allows_url(self.config, url)
-
-    def _describe_dht(self) -> str:
+    def describe_dht(self) -> str:
+        """For people: how many DHT nodes answer."""
         return "off" if not self.config.dht or self._rendezvous is None else self._rendezvous.describe(self.config)
 
     def _dial(self, download: Download, addresses: Iterable[Address]) -> None:

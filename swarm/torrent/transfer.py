@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,18 @@ class Transfer:
     def want(self, priorities: dict[int, int]) -> None:
         self.note_wanted(priorities)
         self.handle.prioritize_pieces(list(priorities.items()))
+
+    def unwant(self, pieces: Collection[int]) -> None:
+        """Request these no longer; what is here of them stays."""
+        self.handle.prioritize_pieces([(piece, 0) for piece in self.forget_wanted(pieces)])
+
+    def forget_wanted(self, pieces: Collection[int]) -> set[int]:
+        """Those of the pieces that were wanted until now."""
+        gone = self.wanted.keys() & pieces
+        self.n_wanted_missing -= len(gone - self.have)
+        for piece in gone:
+            del self.wanted[piece]
+        return gone
 
     def ask_status(self) -> None:
         """Have n_status_updates grow soon, with the state of then."""

@@ -28,6 +28,8 @@ MAX_COUNTER = (1 << 63) - 1
 """Of epochs, sequence numbers and byte counts: what a signed 64-bit integer of another language still holds."""
 MAX_TIME_S = 1e12
 """Above any time in seconds, since the Unix epoch too; keeps sums of times finite."""
+MAX_THROUGHPUT = 1e9
+"""Tokens per second: far above any machine."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -52,6 +54,11 @@ def check_number(value: int, low: int, high: int, name: str) -> int:
 
 def check_seconds(value: float, name: str) -> float:
     check(0.0 <= value <= MAX_TIME_S, f"{name} {value} is no length of time")  # NaN fails both comparisons
+    return value
+
+
+def check_throughput(value: float) -> float:
+    check(0.0 <= value <= MAX_THROUGHPUT, f"throughput {value} is no number of tokens per second")
     return value
 
 

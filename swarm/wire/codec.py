@@ -58,6 +58,7 @@ def to_wire_open(opening: Open) -> pb.Open:
         max_positions=opening.max_positions,
         n_top=opening.n_top,
         page_hashes=opening.page_hashes,
+        fed_positions=opening.fed_positions,
     )
 
 
@@ -81,6 +82,7 @@ def from_wire_open(wire: pb.Open) -> Open:
         max_positions=max_positions,
         n_top=check_number(wire.n_top, 1, MAX_TOP, "n_top"),
         page_hashes=check_page_hashes(wire.page_hashes),
+        fed_positions=check_number(wire.fed_positions, 0, max_positions - 1, "fed_positions"),
     )
 
 
@@ -159,16 +161,19 @@ def from_wire_rows(n_rows: int, dtype: int, data: bytes | memoryview) -> Rows:
 
 def encode_run_reply(reply: Opened | Failure) -> bytes:
     if isinstance(reply, Opened):
-        return pb.RunReply(opened=pb.Opened(epoch=reply.epoch, cached=reply.cached)).SerializeToString()
+        opened = pb.Opened(epoch=reply.epoch, cached=reply.cached, answered=reply.answered)
+        return pb.RunReply(opened=opened).SerializeToString()
     return pb.RunReply(failure=to_wire_failure(reply)).SerializeToString()
 
 
 def decode_run_reply(data: bytes) -> Opened | Failure:
     wire = parse(pb.RunReply, data)
     if wire.WhichOneof("reply") == "opened":
-        cached = check_number(wire.opened.cached, 0, MAX_PAGES_OFFERED * PAGE, "cached")
-        check(cached % PAGE == 0, f"{cached} cached positions, which are no whole pages")
-        return Opened(check_number(wire.opened.epoch, 0, MAX_COUNTER, "epoch"), cached)
+        return Opened(
+            check_number(wire.opened.epoch, 0, MAX_COUNTER, "epoch"),
+            check_number(wire.opened.cached, 0, MAX_POSITIONS - 1, "cached"),
+            check_number(wire.opened.answered, 0, MAX_POSITIONS - 1, "answered"),
+        )
     check(wire.WhichOneof("reply") == "failure", "a RunReply that says nothing")
     return from_wire_failure(wire.failure)
 

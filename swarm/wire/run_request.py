@@ -6,7 +6,7 @@ it writes and reads the fields around the tensor only. The bytes are those that 
 
 from __future__ import annotations
 
-from swarm.messages import Open, Rows, Step
+from swarm.messages import Leave, Open, Rows, Step
 from swarm.wire.checks import check, parse
 from swarm.wire.codec import (
     from_wire_open,
@@ -27,15 +27,17 @@ _TAG_ROWS = pb.Step.ROWS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 _TAG_DATA = pb.Rows.DATA_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 
 
-def encode_run_request(request: Open | Step) -> bytes:
+def encode_run_request(request: Open | Step | Leave) -> bytes:
     if isinstance(request, Open):
         return pb.RunRequest(open=to_wire_open(request)).SerializeToString()
+    if isinstance(request, Leave):
+        return pb.RunRequest(leave=pb.Leave()).SerializeToString()
     if isinstance(request.payload, Rows):
         return _encode_rows_step(request, request.payload)
     return pb.RunRequest(step=to_wire_step(request)).SerializeToString()
 
 
-def decode_run_request(frame: bytes) -> Open | Step:
+def decode_run_request(frame: bytes) -> Open | Step | Leave:
     """A Step's Rows.data is a view into `frame`. Raises: RemoteProtocolError."""
     parts = _split_rows_step(frame)
     if parts is not None:
@@ -45,6 +47,8 @@ def decode_run_request(frame: bytes) -> Open | Step:
     wire = parse(pb.RunRequest, frame)
     if wire.WhichOneof("request") == "open":
         return from_wire_open(wire.open)
+    if wire.WhichOneof("request") == "leave":
+        return Leave()
     check(wire.WhichOneof("request") == "step", "a RunRequest that asks for nothing")
     return from_wire_step(wire.step)
 

@@ -27,9 +27,11 @@ FLOORS = (
     # floor 2
     ("swarm.torrent", "swarm.discovery", "swarm.rpc", "swarm.tokenizer", "swarm.grammar", "node.weights", "node.model"),
     # floor 3
-    ("swarm.client", "node.stage", "node.hosting"),
+    ("swarm.client", "node.stage", "node.hosting", "node.placement"),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
-    ("node.server", "swarm"),
+    ("node.server", "node.reach", "swarm"),
+    # It keeps what the server says of the node true.
+    ("node.moving",),
     # It serves what the client offers, and tells the public version.
     ("swarm.gateway",),
     # floor 5, and the composition root in its own order
@@ -49,6 +51,7 @@ SOLE_IMPORTERS = {
     "starlette": ("swarm.gateway",),
     "uvicorn": ("swarm.gateway",),
     "prometheus_client": ("swarm.gateway",),
+    "zeroconf": ("swarm.discovery",),
     "torch": ("node",),
     "transformers": (),
     "swarm.wire.v1": ("swarm.wire", "swarm.rpc"),

@@ -17,6 +17,10 @@ import pytest
 
 from swarm.cli.processes import Child
 
+SCRIPTS = str(Path(__file__).parents[2] / "scripts")
+if SCRIPTS not in sys.path:
+    sys.path.insert(0, SCRIPTS)
+
 DEADLINE_S = 60.0
 LOOPBACK = ("--network", "loopback")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
+
+from swarm.torrent import Magnet
 
 MIB = 1 << 20
 
@@ -26,3 +29,27 @@ def test_a_second_node_fetches_nothing_that_the_first_has_and_takes_over_when_it
     assert len(list(tmp_path.glob("shared/node/*/*.key"))) == 2
     second.signal(signal.SIGTERM)
     assert second.status() == 0
+
+
+def test_status_tells_what_a_node_fetched_from_what_it_found_and_what_it_gives(
+    cli: Any, seeded: str, tmp_path: Path
+) -> None:
+    """The second node finds what the first fetched; a third, elsewhere, takes it from the first alone."""
+    options = ("--dtype", "fp32", "--timeout", 30, "--layers", "0:6")
+    first = cli.node(seeded, "shared", *options)
+    address = first.wait_for("ready", 60.0)["address"]
+    second = cli.node(seeded, "shared", *options)
+    found = second.wait_for("ready", 60.0)
+    assert found["fetched_bytes"] == 0
+    assert found["found_bytes"] >= found["needed_bytes"]
+    bare = Magnet.parse(seeded)
+    third = cli.node(str(Magnet(bare.v1, None, bare.name)), "elsewhere", *options, "--peer", address)
+    third.wait_for("ready", 60.0)
+    first.wait_until(lambda event: event.get("share_ratio") or 0.0)
+    ids = [node.wait_for("started", 1.0)["node_id"] for node in (first, second)]
+    shared = ("--json", "--network", "loopback", "--data-dir", tmp_path / "client", "--peer", address)
+    told = json.loads(cli.run("status", seeded, *shared).stdout)
+    nodes = {node["node_id"]: node for node in told["nodes"]}
+    assert nodes[ids[0]]["fetched_bytes"] >= nodes[ids[0]]["needed_bytes"]
+    assert nodes[ids[0]]["share_ratio"] > 0.5
+    assert (nodes[ids[1]]["fetched_bytes"], nodes[ids[1]]["found_bytes"]) == (0, found["found_bytes"])

@@ -78,7 +78,7 @@ class OneRoute:
     route: Route
     wait_s: float = 20.0
 
-    async def find(self, profile: Profile | None) -> Route:
+    async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
         return self.route
 
     def avoid(self, node_ids: Any, error: SwarmError) -> None:

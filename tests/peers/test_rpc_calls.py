@@ -21,7 +21,7 @@ from swarm.errors import (
     SwarmError,
 )
 from swarm.identity import NodeKey, issue, tls_host_name
-from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
+from swarm.messages import Failure, HopTime, Leave, Open, Opened, Result, Rows, Step, TopLogits
 from swarm.rpc import RpcConfig
 from swarm.rpc.config import channel_options
 from swarm.terms import Address, Infohash, NodeId, SessionId
@@ -45,7 +45,9 @@ async def test_describe_and_exchange_carry_facts_and_the_caller(world: Any) -> N
     connection = await world.dialer(client).connect(address)
     fact = await connection.describe(WAIT_S)
     assert fact == world.signed_fact(key)
-    assert await connection.exchange(Infohash("ab" * 20), [fact, fact], WAIT_S) == (fact, fact)
+    answer = await connection.exchange(Infohash("ab" * 20), [fact, fact], WAIT_S)
+    assert (answer.facts, answer.more, answer.node_id) == ((fact, fact), False, connection.node_id)
+    assert 0 < answer.rtt_s < WAIT_S
     assert node.callers == [client.node_id, client.node_id]
 
 
@@ -75,9 +77,9 @@ async def test_a_session_steps_and_ends(world: Any) -> None:
         assert await anext(replies) == Failure(0, client.node_id, "SessionLost", "position 0 rows 3")
         await call.send(Step(1, 3, Rows(2, "bf16", bytes(64)), 1, (HopTime(client.node_id, 0.5, 0.25),)))
         assert await anext(replies) == Failure(0, client.node_id, "SessionLost", "position 3 rows 2")
-        await call.done_sending()
+        await call.leave()
         assert [reply async for reply in replies] == []
-        await call.done_sending()
+        await call.leave()
         with pytest.raises(LocalProtocolError):
             await call.send(Step(1, 5, (1,), 1))
 
@@ -340,7 +342,7 @@ async def test_a_stage_that_ends_while_we_send_has_lost_the_session(world: Any) 
         assert [reply async for reply in call.replies()] == [Opened(1)]
         with pytest.raises(SessionLost):
             await call.send(Step(1, 0, (1,), 1))
-        await call.done_sending()
+        await call.leave()
 
 
 async def test_sender_that_is_cancelled_while_nobody_reads(world: Any) -> None:
@@ -384,7 +386,7 @@ async def test_messages_over_the_limit_are_refused_either_way(world: Any) -> Non
         replies = call.replies()
         assert await anext(replies) == Opened(1)
         assert type(await the_error_of(call.send(too_large))) is LocalProtocolError
-        await call.done_sending()
+        await call.leave()
         assert [reply async for reply in replies] == []
     assert seen == []
 
@@ -442,7 +444,10 @@ async def test_frames_out_of_order_or_out_of_bounds_end_the_run(world: Any) -> N
     assert entered == []
     for frames in ((good_open, good_open), (good_open, good_step, b"\x12\x00")):
         assert await raw_run(address, key.node_id, certificate, *frames) is grpc.StatusCode.INVALID_ARGUMENT
-    assert await raw_run(address, key.node_id, certificate, good_open, good_step) is grpc.StatusCode.OK
+    leave = encode_run_request(Leave())
+    assert await raw_run(address, key.node_id, certificate, good_open, good_step, leave) is grpc.StatusCode.OK
+    gone = await raw_run(address, key.node_id, certificate, good_open, good_step)
+    assert gone is grpc.StatusCode.UNAVAILABLE, "it said nothing of leaving"
 
 
 async def test_a_run_without_its_open_is_ended(world: Any) -> None:

@@ -185,7 +185,7 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(world: Any) ->
         for position in range(3):
             await call.send(Step(1, position, (1,), 0))
             assert await anext(replies) == Opened(1)
-        await call.done_sending()
+        await call.leave()
         assert [reply async for reply in replies] == []
     await asyncio.wait_for(stopping, WAIT_S)
 
@@ -320,7 +320,7 @@ async def main():
             await anext(call.replies())
             await call.send(Step(1, 0, (1,), 1))
         calls[0].cancel()
-        await calls[1].done_sending()
+        await calls[1].leave()
         results = asyncio.ensure_future(anext(connection.results(opening.session_id, 1)))
         await asyncio.wait({results}, timeout=0.1)
         results.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -27,35 +27,40 @@ HASHES = tuple(bytes([n]) * 16 for n in range(1, 5))
 
 @dataclass
 class HeldPages:
-    """In place of a stage: one that holds the first n_pages pages of whatever it is asked for."""
+    """In place of a stage: one that holds the first n_pages pages of whatever it is asked for, and their rows."""
 
     n_pages: int
     args: Any = field(default_factory=lambda: SimpleNamespace(n_layers=N_LAYERS))
     asked: list[Prefix] = field(default_factory=list)
-    adopted: list[int] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     n_open: int = 0
 
     def open(
-        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, n_hops: int
+        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, n_hops: int, fed: int
     ) -> SimpleNamespace:
         self.asked.append(prefix)
         self.n_open += 1
         found = PAGE * min(self.n_pages, len(prefix.page_hashes))
-        return SimpleNamespace(span=span, cached_positions=found)
+        return SimpleNamespace(span=span, cached_positions=found, scope=prefix.scope, epoch=epoch, is_open=True)
 
-    def adopt(self, session: SimpleNamespace, n_positions: int) -> None:
-        assert n_positions <= session.cached_positions
-        self.adopted.append(n_positions)
-        session.cached_positions = n_positions
+    def kept(self, session: SimpleNamespace, start: int, *, in_same_steps: bool) -> Iterator[Step]:
+        assert not in_same_steps
+        for position in range(start, session.cached_positions, PAGE):
+            rows = Rows(PAGE, "fp32", bytes(4 * PAGE))
+            yield Step(session.epoch, position, rows, 0, page_hashes=HASHES[position // PAGE :][:1])
 
     async def step(self, session: SimpleNamespace, step: Step) -> StepOutput:
         self.steps.append(step)
         payload: Any = () if session.span.end == N_LAYERS else Rows(step.n_rows, "fp32", bytes(4 * step.n_rows))
         return StepOutput(payload, step.position + step.n_rows, 0.0, 0.0)
 
-    def close(self, session: SimpleNamespace) -> None:
-        self.n_open -= 1
+    def close_epoch(self, session: SimpleNamespace, epoch: int) -> None:
+        self.n_open -= session.is_open
+        session.is_open = False
+
+    def abandon(self, session: SimpleNamespace, epoch: int) -> bool:
+        self.close_epoch(session, epoch)
+        return False
 
 
 @dataclass
@@ -95,30 +100,38 @@ async def line_of(world: Any, n_pages: Sequence[int], client: NodeKey, keys: Seq
     return Line(world.dialer(client), opening, stages)
 
 
-@pytest.mark.parametrize(
-    ("n_pages", "offered", "agreed"),
-    [
-        ((4, 4, 4), (4, 4, 4), 4),
-        ((3, 2, 9), (4, 3, 2), 2),
-        ((9, 9, 1), (4, 4, 4), 1),
-        ((3, 0, 3), (4, 3, 0), 0),
-        ((0, 3, 3), (4, 0, 0), 0),
-        ((2,), (4,), 2),
-    ],
-)
-async def test_every_hop_adopts_exactly_what_all_have(
-    world: Any, n_pages: tuple[int, ...], offered: tuple[int, ...], agreed: int
+@pytest.mark.parametrize("n_pages", [(4, 4, 4), (3, 2, 9), (9, 9, 1), (3, 0, 3), (0, 3, 3), (2, 3, 0), (0, 1, 2), (2,)])
+async def test_every_hop_begins_with_what_it_has_and_is_sent_what_it_lacks_once(
+    world: Any, n_pages: tuple[int, ...]
 ) -> None:
     line = await line_of(world, n_pages, NodeKey.generate())
-    assert await line.open() == Opened(1, agreed * PAGE)
-    for stage, n_offered in zip(line.stages, offered, strict=True):
-        assert [prefix.page_hashes for prefix in stage.asked] == [HASHES[:n_offered]]
-        assert stage.adopted == [agreed * PAGE]
+    has = [PAGE * min(n, 4) for n in n_pages]
+    first = line.opening.hops[0]
+    connection = await line.dialer.connect(first.address, first.node_id)
+    async with asyncio.timeout(20), connection.run(line.opening) as call:
+        replies = call.replies()
+        assert await anext(replies) == Opened(1, has[0], has[-1])
+        for position in range(has[0], 4 * PAGE, 2 * PAGE):
+            n = min(2 * PAGE, 4 * PAGE - position)
+            await call.send(Step(1, position, (1,) * n, 0, (), b"", HASHES[position // PAGE :][: n // PAGE]))
+        await call.send(Step(1, 4 * PAGE, (1,) * 7, 1))
+        await call.leave()
+        assert [reply async for reply in replies] == []
+    for stage, begins_at in zip(line.stages, has, strict=True):
+        assert [prefix.page_hashes for prefix in stage.asked] == [HASHES]
+        position, named = begins_at, []
+        for step in stage.steps:
+            assert step.position == position
+            position += step.n_rows
+            named.extend(step.page_hashes)
+        assert position == 4 * PAGE + 7
+        assert tuple(named) == HASHES[begins_at // PAGE :]
+        assert stage.steps[-1].n_logit_rows == 1
     await line.closed()
 
 
 async def test_the_hashes_of_a_step_reach_every_hop(world: Any) -> None:
-    line = await line_of(world, (4, 1, 4), NodeKey.generate())
+    line = await line_of(world, (1, 1, 1), NodeKey.generate())
     first = line.opening.hops[0]
     steps = [Step(1, 256, (1,) * 300, 0, (), b"", HASHES[1:2]), Step(1, 556, (1,) * 3, 0)]
     async with (
@@ -126,10 +139,10 @@ async def test_the_hashes_of_a_step_reach_every_hop(world: Any) -> None:
         (await line.dialer.connect(first.address, first.node_id)).run(line.opening) as call,
     ):
         replies = call.replies()
-        assert await anext(replies) == Opened(1, 256)
+        assert await anext(replies) == Opened(1, 256, 256)
         for step in steps:
             await call.send(step)
-        await call.done_sending()
+        await call.leave()
         assert [reply async for reply in replies] == []
     for stage in line.stages:
         assert [(step.position, step.n_rows, step.page_hashes) for step in stage.steps] == [
@@ -148,11 +161,10 @@ async def test_a_next_hop_that_claims_more_than_it_was_offered_is_at_fault(world
     key = NodeKey.generate()
     _, address = await world.serve(key=key, stage=world.stage(running=boastful))
     hops = (replace(line.opening.hops[0], span=Span(0, 3)), Hop(key.node_id, address, Span(3, N_LAYERS)))
-    failure = await line.open(hops=hops)
+    failure = await line.open(hops=hops, page_hashes=HASHES[:2])
     assert isinstance(failure, Failure)
     assert (failure.hop_idx, failure.node_id, failure.code) == (1, key.node_id, "RemoteProtocolError")
     assert "768 positions came cached, and 512 were offered" in failure.message
-    assert line.stages[0].adopted == []
     await line.closed()
 
 

@@ -1,4 +1,7 @@
-"""Other people's BitTorrent clients against ours: aria2 and transmission fetch from us, and we from them alone."""
+"""Other people's BitTorrent clients against ours: aria2 and transmission fetch from us, and we from them alone.
+
+Of hybrid torrents they know the v1 half, as far as they can read them: aria2 from 1.37 on, transmission 3 not at all.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -16,12 +19,16 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from swarm.terms import Address
-from swarm.torrent import Torrent, TorrentConfig, TorrentSession, create_torrent
+from swarm.torrent import Magnet, Torrent, TorrentConfig, TorrentSession, create_torrent
 
 PIECE = 64 * 1024
 SIZES = {"shard-1.bin": 20 * PIECE + 5, "sub/shard-2.bin": 12 * PIECE, "config.json": 300}
 
+NEWER_ARIA2 = next(iter(Path(__file__).parents[2].glob(".venv/clients/lib/*/site-packages/aria2c/bin/aria2c")), None)
+"""aria2 1.37, as clients.txt has it; Debian 12 has 1.36."""
+
 needs_aria2 = pytest.mark.skipif(shutil.which("aria2c") is None, reason="aria2c is not installed")
+needs_newer_aria2 = pytest.mark.skipif(NEWER_ARIA2 is None, reason="scripts/test could not install clients.txt")
 needs_transmission = pytest.mark.skipif(
     shutil.which("transmission-cli") is None, reason="transmission-cli is not installed"
 )
@@ -159,6 +166,62 @@ async def transmission_seeds(tmp_path: Path, folder: Path) -> None:
     async with session() as leecher:
         with running(*transmission(tmp_path / "seed-config", folder.parent, port), tmp_path / "z.torrent"):
             await fetch_all(leecher, torrent, port, folder, tmp_path / "from-transmission")
+
+
+@needs_newer_aria2
+async def test_aria2_fetches_a_hybrid_from_us_and_is_then_our_only_seed(tmp_path: Path, folder: Path) -> None:
+    """By a .torrent, by the magnet of both hashes and by that of the v1 hash alone, at once."""
+    names = ("by-file", "by-magnet", "by-v1")
+    for name in names:
+        (tmp_path / name).mkdir()
+    await asyncio.gather(*(aria2_leeches_a_hybrid_and_seeds_it(tmp_path / name, folder) for name in names))
+    for name in names:
+        assert same(folder, tmp_path / name / "ours" / "model"), name
+
+
+async def aria2_leeches_a_hybrid_and_seeds_it(work: Path, folder: Path) -> None:
+    """It seeds what it fetched itself: it takes pad files for files, and lacks them in anybody else's folder."""
+    port = free_port()
+    async with tracker() as url:
+        torrent = create_torrent(folder, piece_size=PIECE, hybrid=True, trackers=[url])
+        (work / "x.torrent").write_bytes(torrent.data)
+        magnet = torrent.magnet()
+        v1 = Magnet(magnet.v1, None, magnet.name, trackers=magnet.trackers)
+        source = {"by-file": str(work / "x.torrent"), "by-magnet": str(magnet), "by-v1": str(v1)}[work.name]
+        assert NEWER_ARIA2 is not None
+        with running(NEWER_ARIA2, *aria2(work / "theirs", "--seed-ratio=0.0", source, port=port)[1:]):
+            async with session() as seeder:
+                await seeder.seed(torrent, folder.parent)
+                await until(lambda: same(folder, work / "theirs" / "model"))
+            without_tracker = create_torrent(folder, piece_size=PIECE, hybrid=True)
+            assert without_tracker.infohash == torrent.infohash
+            async with session() as leecher:
+                await fetch_all(leecher, without_tracker, port, folder, work / "ours")
+
+
+@needs_aria2
+@needs_transmission
+def test_which_clients_cannot_read_a_hybrid(tmp_path: Path, folder: Path) -> None:
+    """When this fails, a newer client has come that can: let it take part in the test above, and tell the README."""
+    torrent = create_torrent(folder, piece_size=PIECE, hybrid=True)
+    path = tmp_path / "x.torrent"
+    path.write_bytes(torrent.data)
+    assert torrent.infohash not in told_by("aria2c", "--show-files", path), "aria2 1.36 computes another infohash"
+    assert "Error parsing" in told_by("transmission-show", path), "transmission 3 takes no empty key, which v2 has"
+    path.write_bytes(create_torrent(folder, piece_size=PIECE).data)
+    assert "Error parsing" not in told_by("transmission-show", path)
+
+
+def told_by(*command: str | Path) -> str:
+    ran = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=20)
+    return ran.stdout + ran.stderr
+
+
+async def until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """For what another process does to files, which nothing announces."""
+    async with asyncio.timeout(timeout_s):
+        while not holds():
+            await asyncio.sleep(0.1)
 
 
 async def fetch_all(leecher: TorrentSession, torrent: Torrent, port: int, folder: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm.errors import BadArgument
 from swarm.terms import Address
 from swarm.torrent import Torrent, TorrentConfig, TorrentSession, create_torrent
 
@@ -115,3 +116,73 @@ async def test_what_a_keeper_gave_up_is_fetched_again_for_a_follower(tmp_path: P
         await second.want({0: 7})
         await second.wait_for([0], stall_timeout_s=20)
         assert (tmp_path / "out" / "model" / "w.bin").read_bytes()[:PIECE] == data(tmp_path)[:PIECE]
+
+
+async def test_a_followers_bound_holds_for_the_folder(tmp_path: Path, torrent: Torrent) -> None:
+    """The keeper gives up what nobody hosts before it fetches what the follower wants."""
+    async with session() as seeder, session() as keeper, session() as follower, session() as third:
+        await seeder.seed(torrent, tmp_path / "seed")
+        magnet = torrent.magnet([Address("127.0.0.1", seeder.port)])
+        first = await keeper.add(torrent, tmp_path / "out", peers=magnet.peers)
+        await first.want(dict.fromkeys(range(20), 4))
+        await first.wait_for(range(20), stall_timeout_s=20)
+        await keeper.make_room(first, range(10, 20), 0)  # as a node that moves to other layers
+        second = await follower.add(magnet, tmp_path / "out")
+        await second.metadata(20)
+        await follower.make_room(second, range(20, 28), 20 * PIECE)
+        await second.want(dict.fromkeys(range(20, 28), 4))
+        await second.wait_for(range(20, 28), stall_timeout_s=20)
+        assert sum(map(first.has, range(10))) == 2, "20 pieces: 10 of one, 8 of the other, and two that were left"
+        assert all(map(first.has, range(10, 28)))
+        on_disk = (tmp_path / "out" / "model" / "w.bin").stat().st_blocks * 512
+        assert on_disk <= 20 * PIECE
+
+        newcomer = await third.add(magnet, tmp_path / "out")
+        await newcomer.metadata(20)
+        with pytest.raises(BadArgument, match=rf"take {21 * PIECE} bytes on disk and --disk allows {20 * PIECE} "):
+            await third.make_room(newcomer, range(28, 31), 0)
+        await third.make_room(newcomer, range(28, 30), 0)
+        await newcomer.want({28: 4, 29: 4})
+        await newcomer.wait_for([28, 29], stall_timeout_s=20)
+        assert not any(map(first.has, range(10)))
+
+        await follower.make_room(second, range(5), 20 * PIECE)  # it moves, and is a follower still
+        await second.want(dict.fromkeys(range(5), 4))
+        await second.wait_for(range(5), stall_timeout_s=20)
+        assert sum(map(first.has, range(N_PIECES))) == 20
+        assert all(map(first.has, (*range(5), *range(10, 20), 28, 29)))
+
+
+async def test_the_rarest_pieces_are_given_up_last(tmp_path: Path, torrent: Torrent) -> None:
+    async with session() as seeder, session() as other, session() as leecher:
+        await seeder.seed(torrent, tmp_path / "seed")
+        at = Address("127.0.0.1", seeder.port)
+        common = await other.add(torrent, tmp_path / "other", peers=[at])
+        await common.want(dict.fromkeys(range(5, 15), 4))
+        await common.wait_for(range(5, 15), stall_timeout_s=20)
+        first = await leecher.add(torrent, tmp_path / "out", peers=[at, Address("127.0.0.1", other.port)])
+        await first.want(dict.fromkeys(range(20), 4))
+        await first.wait_for(range(20), stall_timeout_s=20)
+        async with asyncio.timeout(20):
+            while first.availability()[:20] != [1] * 5 + [2] * 10 + [1] * 5:
+                await first.transfer.changed(0.5)
+        await leecher.make_room(first, [30], 10 * PIECE)
+        assert [piece for piece in range(20) if first.has(piece)] == [1, 2, 3, 4, 15, 16, 17, 18, 19]
+
+
+async def test_what_only_a_follower_wanted_is_wanted_no_longer_when_it_ends(tmp_path: Path, torrent: Torrent) -> None:
+    async with session() as keeper:
+        first = await keeper.add(torrent, tmp_path / "out")  # which knows nobody
+        await first.checked()
+        await first.want({0: 4})
+        async with session() as follower:
+            second = await follower.add(torrent, tmp_path / "out")
+            await second.checked()
+            await second.want({0: 7, 1: 7})
+            async with asyncio.timeout(20):
+                while first.transfer.wanted != {0: 7, 1: 7}:
+                    await first.transfer.changed(0.5)
+        async with asyncio.timeout(20):
+            while first.transfer.wanted.keys() != {0}:
+                await first.transfer.changed(0.5)
+        assert first.transfer.n_wanted_missing == 1

@@ -94,7 +94,7 @@ async def test_only_what_is_wanted_comes(tmp_path: Path, torrent: Torrent, by_ma
             file.seek(3 * PIECE + 1)
             assert file.read(4 * PIECE) == expected(tmp_path, "shard-1.bin")[3 * PIECE + 1 : 7 * PIECE + 1]
         found = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-        notes = {f".{torrent.infohash}.{what}" for what in ("lock", "have", "torrent")}
+        notes = {f".{torrent.infohash}.{what}" for what in ("lock", "have", "hosted", "torrent")}
         assert found - notes <= {"shard-1.bin", "shard-2.bin", "config.json", "empty"}
 
 

@@ -35,7 +35,7 @@ class Hop(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., span: _Optional[_Union[Span, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "epoch", "release", "client_id", "hops", "hop_idx", "profile", "max_positions", "n_top", "page_hashes")
+    __slots__ = ("session_id", "epoch", "release", "client_id", "hops", "hop_idx", "profile", "max_positions", "n_top", "page_hashes", "fed_positions")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class Open(_message.Message):
     MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     N_TOP_FIELD_NUMBER: _ClassVar[int]
     PAGE_HASHES_FIELD_NUMBER: _ClassVar[int]
+    FED_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     epoch: int
     release: bytes
@@ -56,7 +57,8 @@ class Open(_message.Message):
     max_positions: int
     n_top: int
     page_hashes: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, session_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., release: _Optional[bytes] = ..., client_id: _Optional[str] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., hop_idx: _Optional[int] = ..., profile: _Optional[str] = ..., max_positions: _Optional[int] = ..., n_top: _Optional[int] = ..., page_hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    fed_positions: int
+    def __init__(self, session_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., release: _Optional[bytes] = ..., client_id: _Optional[str] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., hop_idx: _Optional[int] = ..., profile: _Optional[str] = ..., max_positions: _Optional[int] = ..., n_top: _Optional[int] = ..., page_hashes: _Optional[_Iterable[bytes]] = ..., fed_positions: _Optional[int] = ...) -> None: ...
 
 class HopTime(_message.Message):
     __slots__ = ("node_id", "queue_s", "compute_s")
@@ -104,21 +106,29 @@ class Step(_message.Message):
     page_hashes: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ..., n_logit_rows: _Optional[int] = ..., hop_times: _Optional[_Iterable[_Union[HopTime, _Mapping]]] = ..., allowed: _Optional[bytes] = ..., page_hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class Leave(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RunRequest(_message.Message):
-    __slots__ = ("open", "step")
+    __slots__ = ("open", "step", "leave")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
     open: Open
     step: Step
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ...) -> None: ...
+    leave: Leave
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("epoch", "cached")
+    __slots__ = ("epoch", "cached", "answered")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     cached: int
-    def __init__(self, epoch: _Optional[int] = ..., cached: _Optional[int] = ...) -> None: ...
+    answered: int
+    def __init__(self, epoch: _Optional[int] = ..., cached: _Optional[int] = ..., answered: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("hop_idx", "node_id", "code", "message", "retry_after_s")

@@ -50,7 +50,8 @@ class StageServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Run(self, request_iterator, context):
-        """Open, then Steps; the stage forwards what it computes to its own next hop. Ends the session when it ends.
+        """Open, then Steps; the stage forwards what it computes to its own next hop. A Leave ends the session; of one whose
+        stream breaks the stage keeps what it cached for a while, for a later epoch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -342,14 +342,16 @@ def seen(hosts: tuple[int, ...], *nodes: NodeFact) -> SwarmStatus:
 
 
 def test_status_names_nodes_and_missing_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    joining = node_fact(NODES[1], Span(2, 4), state=NodeState.JOINING)
-    client = FakeClient(seen=seen((1, 1, 0, 0), joining, node_fact(NODES[0], Span(0, 2))))
+    joining = node_fact(NODES[1], Span(2, 4), state=NodeState.JOINING, found_bytes=500_000)
+    sharing = node_fact(NODES[0], Span(0, 2), uploaded_bytes=5_000_000, downloaded_bytes=2_000_000)
+    client = FakeClient(seen=seen((1, 1, 0, 0), joining, sharing))
     result = run(monkeypatch, client, "status", MAGNET)
     lines = result.stdout.splitlines()
     assert result.exit_code == 0
-    assert lines[2].split() == ["aaaaaaaa", "serving", "0:2", "127.0.0.1:7000", "bf16", "8", "100%", "of", "2.00", "MB"]
+    has = ["100%", "of", "2.00", "MB", "1.00", "MB", "2.50"]
+    assert lines[2].split() == ["aaaaaaaa", "serving", "0:2", "127.0.0.1:7000", "bf16", "8", *has]
     assert lines[3].split()[:2] == ["bbbbbbbb", "joining"]
-    assert lines[3].endswith("50% of 2.00 MB")
+    assert lines[3].split()[-7:] == ["75%", "of", "2.00", "MB", "1.00", "MB", "-"]
     assert lines[4] == "layers  11..  4"
     assert lines[5] == "nobody serves layers 2:4"
     assert "--layers 2:4" in result.stderr
@@ -373,6 +375,7 @@ def test_status_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fields["missing_layers"] == [2, 3]
     assert fields["nodes"][0]["spans"] == ["0:2"]
     assert fields["nodes"][0]["state"] == "serving"
+    assert fields["nodes"][0]["share_ratio"] is None
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,11 @@ def test_a_signed_folder_verifies_and_says_by_whom(folder: Path) -> None:
         "signer": own,
         "licence": "apache-2.0",
     }
-    assert run_json(release, "inspect", folder)["signer"] == own
+    inspected = run_json(release, "inspect", folder)
+    assert inspected["signer"] == own
+    assert inspected["signature"].startswith("signed by own key me (")
+    made = CliRunner().invoke(release, ["create", str(folder)], catch_exceptions=False)
+    assert "signed by own key me (" in made.stderr
     run(release, "sign", folder, "--key", "me", "--version", "1.0")
     assert (folder / "manifest.json").read_bytes() == before, "the same release gives the same manifest"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_a_name_stands_for_one_key_and_a_key_has_one_name(keyring: Keyring) -> N
     assert keyring.trusted() == {new: "alice"}
     keyring.trust(new, "al")
     assert keyring.trusted() == {new: "al"}
+
+
+def test_many_who_trust_at_once_are_all_heard(keyring: Keyring) -> None:
+    keys = {NodeKey.generate().node_id: f"friend-{i}" for i in range(24)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda pair: Keyring(keyring.folder).trust(*pair), keys.items()))
+    assert keyring.trusted() == keys
+
+
+def test_no_key_is_called_what_stands_for_all_of_them(keyring: Keyring) -> None:
+    for make in (lambda: keyring.new("trusted"), lambda: keyring.trust(NodeKey.generate().node_id, "trusted")):
+        with pytest.raises(BadArgument, match="every key that is trusted"):
+            make()
 
 
 def test_own_keys_are_known_by_name_and_one_that_is_spoilt_spoils_nothing_else(keyring: Keyring) -> None:

@@ -216,3 +216,23 @@ def test_nothing_is_left_on_the_cpu_when_another_device_is_asked_for(new_cache: 
     for n_rows in (40, 1, 3):
         h = model.forward(model.embed(torch.arange(n_rows)), cache, cache.length)
         assert model.logits(h).device.type == "meta"
+
+
+def test_models_of_other_spans_are_made_of_the_same_weights(
+    span_model: Build, new_cache: NewCache, ids: Tensor
+) -> None:
+    whole = span_model("tiny-mixtral")
+    n_layers = whole.args.n_layers
+    parts = [SpanModel(whole.args, span, whole.numerics) for span in (Span(0, 2), Span(2, n_layers))]
+    for part in parts:
+        part.share(whole)
+    joined = SpanModel(whole.args, Span(0, n_layers), whole.numerics)
+    for part in parts:
+        joined.share(part)
+    h = joined.forward(joined.embed(ids[:30]), new_cache(joined), 0)
+    assert torch.equal(h, whole.forward(whole.embed(ids[:30]), new_cache(whole), 0))
+    assert torch.equal(joined.logits(h), whole.logits(h))
+    with pytest.raises(LocalProtocolError, match="embeddings"):
+        parts[1].embed(ids[:1])
+    with pytest.raises(LocalProtocolError, match="layer 2 is not loaded"):
+        parts[0].require_loaded(Span(2, 3), Span(2, 3))

@@ -13,7 +13,7 @@ from swarm.release import FileDigest, Manifest, check_licence, find_entry, hollo
 from swarm.release.canonical_json import canonical_bytes
 from swarm.release.catalogue import CATALOGUE
 from swarm.release.configs import args_from_params
-from swarm.release.licences import LICENCES, canonical_licence
+from swarm.release.licences import canonical_licence, find_terms
 from swarm.release.values import count_unusable, find_unusable
 from swarm.torrent import Magnet
 
@@ -78,19 +78,26 @@ def test_heads_that_say_something_else_are_refused(signed: Any, tiny_params: dic
         manifest.check_layout(hollow_release(deeper, "hf", shard_bytes=20_000).layout())
 
 
-@pytest.mark.parametrize("licence", [None, "apache-2.0", "Apache 2.0", "mit", "something-of-their-own"])
-def test_open_and_unknown_licences_ask_for_nothing(licence: str | None) -> None:
+@pytest.mark.parametrize("licence", [None, "apache-2.0", "Apache 2.0", "mit", "cc-by-sa-4.0", "modified-mit"])
+def test_open_and_unstated_licences_ask_for_nothing(licence: str | None) -> None:
     check_licence(licence, (), "it")
 
 
-@pytest.mark.parametrize("licence", ["mrl", "MNPL", "cc-by-nc-4.0", "Mistral AI Research Licence", "mnpl-0.1"])
+OTHERS = (
+    "cc-by-nc-4.0", "CC-BY-NC-SA-4.0", "cc-by-nc", "cc-by-nc-nd-3.0", "gemma", "other", "llama3.1", "research only!",
+    "something-of-their-own-" * 8, "ö\x1b[31m",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("licence", ["mrl", "MNPL", "Mistral AI Research Licence", "mnpl-0.1", *OTHERS])
 def test_others_want_a_word_and_say_their_terms_in_two_lines(licence: str) -> None:
     name = canonical_licence(licence)
     with pytest.raises(LicenceNotAccepted) as caught:
         check_licence(licence, {"apache-2.0"} | ({"mrl", "mnpl"} - {name}), "it")
     lines = caught.value.message.splitlines()
-    assert [line.strip() for line in lines[1:3]] == list(LICENCES[name].terms)
+    assert [line.strip() for line in lines[1:3]] == list(find_terms(name).terms)
     assert lines[3].endswith(f"--accept-licence {name}")
+    assert caught.value.message.replace("\n", "").isprintable()
     check_licence(licence, {name.upper()}, "it")
 
 

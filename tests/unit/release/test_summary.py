@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import swarm.release
-from swarm.errors import BadArgument
+from swarm.errors import BadArgument, CorruptRelease
 from swarm.release import companion_files, describe, list_folder, read_folder_layout
 from swarm.release.files import choose_tokenizer_file, find_licence
 
@@ -45,6 +45,11 @@ def test_a_dense_windowed_tied_model(hf_release: Any, tiny_config: dict[str, Any
         ({"README.md": b"---\nlicense: Apache-2.0\n---\n"}, "apache-2.0"),
         ({"README.md": b"---\nlanguage: en\nlicense: other\nlicense_name: mnpl\n---\n"}, "mnpl"),
         ({"README.md": b"---\nlicense: other\n---\n", "LICENSE": b"Mistral AI Research License\n"}, "mrl"),
+        ({"README.md": b"---\nlicense: other\n---\n"}, "other"),
+        ({"README.md": b"---\nlicense: other\n---\n", "LICENSE": b"All rights reserved"}, "other"),
+        ({"README.md": b"---\nlicense:\n- apache-2.0\n- other\n---\n"}, "other"),
+        ({"README.md": b"---\nlicense: 'Research and  study only'\n---\n"}, "research and  study only"),
+        ({"README.md": b"---\nlicense: " + b"x" * 900 + b"\n---\n"}, "x" * 200),
         ({"README.md": b"# no front matter\nlicense: mit\n"}, None),
         ({"README.md": b"---\ntags: x\n---\nlicense: mit\n"}, None),
         ({"LICENSE": b"\n      Apache License\n    Version 2.0, January 2004\n"}, "apache-2.0"),
@@ -71,6 +76,15 @@ def test_companions_are_the_small_files_of_the_top_folder() -> None:
         ".pad/123": 123,
     }
     assert companion_files(files) == ("LICENSE", "config.json", "model.safetensors.index.json", "tekken.json")
+
+
+@pytest.mark.parametrize(("n_files", "size"), [(1001, 1), (5, 60 << 20)])
+def test_too_many_or_too_large_companions_are_refused(n_files: int, size: int) -> None:
+    files = {f"{i}.txt": size for i in range(n_files)}
+    with pytest.raises(CorruptRelease, match=f"{n_files} small files of {n_files * size} bytes in all"):
+        companion_files(files)
+    files.pop("0.txt")
+    assert len(companion_files(files)) == n_files - 1
 
 
 def test_tokenizer_files() -> None:

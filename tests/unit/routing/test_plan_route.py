@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from swarm.errors import BadArgument, LayersUncovered
 from swarm.facts import Hop, NodeFact, NodeState, Route
-from swarm.routing import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, plan_route
-from swarm.routing.plan import route_cost_s
+from swarm.routing import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, Links, plan_route, route_cost_s
 from swarm.terms import Address, Infohash, NodeId, Profile, Span
 
 NOW_S = 1_000_000.0
@@ -65,7 +64,7 @@ def every_route(facts: list[NodeFact], n_layers: int, start: int = 0) -> Iterato
 
 
 @st.composite
-def swarms(draw: st.DrawFn) -> tuple[list[NodeFact], int, dict[NodeId, float]]:
+def swarms(draw: st.DrawFn) -> tuple[list[NodeFact], int, dict[NodeId, float], Links]:
     n_layers = draw(st.integers(1, 6))
     facts, rtts = [], {}
     for name in "bcde"[: draw(st.integers(0, 4))]:
@@ -83,19 +82,22 @@ def swarms(draw: st.DrawFn) -> tuple[list[NodeFact], int, dict[NodeId, float]]:
             state=draw(st.sampled_from([NodeState.SERVING] * 4 + [NodeState.JOINING, NodeState.DRAINING])),
             free_sessions=draw(st.sampled_from([0, 1, 5, 5])),
             profile=draw(st.sampled_from([BF16, EXACT, EXACT, FP32])),
+            queue_s=draw(st.sampled_from([0.0, 0.0, 0.005])),
         )
         facts.append(f)
         if draw(st.booleans()):
             rtts[f.node_id] = draw(st.sampled_from([0.0, 0.001, 0.08]))
-    return facts, n_layers, rtts
+    pairs = [(a.node_id, b.node_id) for a in facts for b in facts if a is not b]
+    links = draw(st.dictionaries(st.sampled_from(pairs), st.sampled_from([0.0, 0.004, 0.2]))) if pairs else {}
+    return facts, n_layers, rtts, links
 
 
 @given(swarms(), st.randoms(use_true_random=False))
 @settings(max_examples=300)
 def test_the_route_is_the_cheapest_of_all(
-    case: tuple[list[NodeFact], int, dict[NodeId, float]], rng: random.Random
+    case: tuple[list[NodeFact], int, dict[NodeId, float], Links], rng: random.Random
 ) -> None:
-    facts, n_layers, rtts = case
+    facts, n_layers, rtts, links = case
     able = [f for f in facts if f.state is NodeState.SERVING and f.free_sessions > 0]
     profiles = {profile for f in facts for profile in (f.profile, f.profile.base)}
     routes = [
@@ -105,7 +107,7 @@ def test_the_route_is_the_cheapest_of_all(
     ]
     if not routes:
         with pytest.raises(LayersUncovered) as caught:
-            plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts)
+            plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts, links_s=links)
         missing = [
             {i for i in range(n_layers) if not any(i in s for f in able if f.profile.satisfies(p) for s in f.spans)}
             for p in profiles or {BF16}
@@ -113,10 +115,10 @@ def test_the_route_is_the_cheapest_of_all(
         assert set(caught.value.layers) in missing
         assert len(caught.value.layers) == min(len(m) for m in missing)
         return
-    route = plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts)
+    route = plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts, links_s=links)
 
     def weighed(route: Route) -> int:
-        return round(route_cost_s(route, facts, rtts) * 1e9) * (3 if route.profile == BF16 else 2)
+        return round(route_cost_s(route, facts, rtts, links) * 1e9) * (3 if route.profile == BF16 else 2)
 
     cheapest = min(map(weighed, routes))
     assert weighed(route) == cheapest
@@ -125,7 +127,7 @@ def test_the_route_is_the_cheapest_of_all(
     assert all(f.profile.satisfies(route.profile) for f in facts if f.node_id in {hop.node_id for hop in route.hops})
 
     rng.shuffle(facts)
-    assert plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts) == route
+    assert plan_route(facts, n_layers=n_layers, now_s=NOW_S, rtt_s=rtts, links_s=links) == route
 
 
 def test_cost_is_hops_plus_layers_plus_the_way_back() -> None:

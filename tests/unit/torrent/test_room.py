@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.hosting import choose_evictions
 from swarm.errors import BadArgument
+from swarm.torrent.room import choose_evictions
 
 PIECE = 10
 N = 8

@@ -1,0 +1,105 @@
+"""Moves a serving node from some layers to others, while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from node.hosting import give_back_freed_memory, regroup
+from node.model import SpanModel
+from node.moving.claims import Claims
+from node.placement import Assignment, Part, plan_move
+from node.stage import Stage
+from swarm.errors import SwarmError
+from swarm.terms import Span, merge_spans, subtract_spans
+
+log = logging.getLogger("swarm.node")
+
+LoadSpans = Callable[[tuple[Span, ...], tuple[Span, ...]], Awaitable[dict[Span, SpanModel]]]
+"""(spans to fetch and load, spans that stay) -> models of the former. Raises: SwarmError."""
+
+
+class Mover:
+    """Asks its claims by the clock whether to move, and moves.
+
+    leave_timeout_s: how long sessions on layers that were left may go on; then they find themselves another node.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        stage: Stage,
+        load: LoadSpans,
+        on_event: Callable[[str, dict[str, Any]], None],
+        leave_timeout_s: float,
+    ) -> None:
+        self._claims = claims
+        self._stage = stage
+        self._load = load
+        self._on_event = on_event
+        self._leave_timeout_s = leave_timeout_s
+
+    @property
+    def served(self) -> tuple[Span, ...]:
+        return merge_spans(self._stage.spans)
+
+    async def run(self) -> None:
+        """For as long as the task lives. A move that fails is given up: the node serves what it has."""
+        while True:
+            await asyncio.sleep(self._claims.config.interval_s * random.uniform(0.5, 1.5))
+            target = await self._claims.reconsider()
+            if target is None:
+                continue
+            self._on_event("moving", {"from": _words(self.served), **_told(target)})
+            try:
+                await self._move(target.spans)
+            except SwarmError as error:
+                log.warning("a move to layers %s failed: %s", ", ".join(map(str, target.spans)), error.message)
+            self._claims.state(self.served, self._claims.placed_at_s)
+            self._on_event("moved", {"spans": _words(self.served)})
+
+    async def _move(self, target: tuple[Span, ...]) -> None:
+        for part in plan_move(self.served, target, self._claims.budget.n_layers):
+            if not await self._take(part, target):
+                return
+
+    async def _take(self, part: Part, target: tuple[Span, ...]) -> bool:
+        """Load what a part loads, then leave what it leaves; False when the leaving would make a hole."""
+        placed_at_s = self._claims.placed_at_s
+        if part.load:
+            loaded = await self._load(part.load, self.served)
+            self._host(merge_spans([*self.served, *part.load]), list(loaded.values()))
+            self._claims.state(self.served, placed_at_s, target)
+        if not part.leave:
+            return True
+        if not await self._claims.may_leave(part.leave, self.served):
+            return False
+        self._host(subtract_spans(self.served, part.leave), [])
+        self._claims.state(self.served, placed_at_s, target)
+        await self._end_sessions()
+        return True
+
+    def _host(self, spans: tuple[Span, ...], loaded: list[SpanModel]) -> None:
+        """From now on these, out of what is here and what was just loaded."""
+        self._stage.replace_models(regroup([*self._stage.models, *loaded], spans))
+
+    async def _end_sessions(self) -> None:
+        """Give those on layers that were left their time, then close them; only then is the memory free."""
+        deadline_s = time.monotonic() + self._leave_timeout_s
+        while self._stage.sessions_beyond() and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.05)
+        for session in self._stage.sessions_beyond():
+            self._stage.close(session)
+        give_back_freed_memory()
+
+
+def _told(assignment: Assignment) -> dict[str, Any]:
+    return {"spans": _words(assignment.spans), "reasons": list(assignment.reasons)}
+
+
+def _words(spans: tuple[Span, ...]) -> list[str]:
+    return [str(span) for span in spans]

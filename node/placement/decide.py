@@ -1,0 +1,147 @@
+"""Which layers: holes first, then where the least flows, one run of layers where that will do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.placement.survey import Survey, survey
+from node.placement.values import Assignment, Budget, PlacementConfig, Standing
+from swarm.facts import NodeFact
+from swarm.routing import layer_ranges
+from swarm.terms import Span, merge_spans
+
+_Mask = NDArray[np.bool_]
+"""(n_layers,): of some layers."""
+
+_NEAR = 0.03
+"""Spans whose gains differ by no more are equally good: which one is the node's own lot, so that many who decide at
+once spread."""
+
+_LEAST = 0.01
+"""A layer counts as having at least so much of what I would add: gains stay finite."""
+
+
+def decide(
+    facts: Sequence[NodeFact], budget: Budget, me: Standing, config: PlacementConfig, *, n_layers: int, now_s: float
+) -> Assignment:
+    """What I should host, by these facts; my own among them are ignored, `me` says what I host or claim.
+
+    The same facts in any order, the same budget, standing and claim time give the same answer. Takes time proportional
+    to the facts, plus the layers.
+    """
+    return place(survey(facts, n_layers, now_s, me), budget, me, config)
+
+
+def place(view: Survey, budget: Budget, me: Standing, config: PlacementConfig) -> Assignment:
+    """As `decide`, from facts that are added up already."""
+    served = _mask(me.served, view.n_layers)
+    sole = served & (view.serving == 0)
+    n_fitting = min(budget.n_layers, view.n_layers)
+    if n_fitting == 0 and not sole.any():
+        return Assignment((), ("not one layer fits the budget",), bool(me.spans))
+    gains = _gains(view, budget.throughput(n_fitting))
+    needed = view.holes | sole
+    best = _best(gains, needed, sole, max(n_fitting, int(sole.sum())), me)
+    new = _spans(best)
+    if new == me.spans:
+        return Assignment(new, (*_why(view, best, budget), "it is what this node has"), False)
+    if not me.spans:
+        return Assignment(new, _why(view, best, budget), True)
+    mine = _mask(me.spans, view.n_layers)
+    n_more = int((best & needed).sum() - (mine & needed).sum())
+    if n_more > 0:
+        return Assignment(new, (*_why(view, best, budget), f"that closes {n_more} hole(s) more than staying"), True)
+    gain, stay = float(gains[best].sum()), float(gains[mine].sum())
+    if n_more < 0 or gain <= (1.0 + config.clear_gain) * stay:
+        return Assignment(me.spans, ("no other layers are clearly worse off than those it has",), False)
+    if not _is_drawn(view, best, mine, budget, me, config):
+        return Assignment(me.spans, ("others are as well placed to move, and one of them will",), False)
+    more = f"it is worth {gain / max(stay, 1e-12) - 1:.0%} more there"
+    return Assignment(new, (*_why(view, best, budget), more), True)
+
+
+def _gains(view: Survey, tokens_per_s: float) -> NDArray[np.float64]:
+    """What tokens_per_s more are worth at each layer: how much shorter a token would wait for it, relatively."""
+    supply = np.maximum(view.supply, _LEAST * tokens_per_s)
+    return tokens_per_s / supply - tokens_per_s / (supply + tokens_per_s)
+
+
+def _best(gains: NDArray[np.float64], needed: _Mask, sole: _Mask, n_fitting: int, me: Standing) -> _Mask:
+    """The layers to have, as a mask: all sole ones, as many of the needed as fit, and then the largest gains.
+
+    One run where some run does that, else several.
+    """
+    n_layers = len(gains)
+    starts = np.arange(n_layers - n_fitting + 1)
+    n_needed, n_sole, gain = (_window_sums(values, n_fitting) for values in (needed, sole, gains))
+    fits = (n_sole == sole.sum()) & (n_needed == min(n_fitting, int(needed.sum())))
+    if not fits.any():
+        return _scattered(gains, needed, sole, n_fitting)
+    if needed.any():
+        start = int(starts[fits][0]) if n_needed.max() == n_fitting else int(starts[fits][np.argmax(gain[fits])])
+    else:
+        near = starts[gain >= (1.0 - _NEAR) * gain.max()]
+        start = int(near[random.Random(me.node_id).randrange(len(near))])
+    chosen = np.zeros(n_layers, dtype=np.bool_)
+    chosen[start : start + n_fitting] = True
+    return chosen
+
+
+def _window_sums(values: _Mask | NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """Of every run of so many neighbours, by its start."""
+    total = np.concatenate(([0.0], np.cumsum(values.astype(np.float64))))
+    return np.asarray(total[length:] - total[:-length])
+
+
+def _scattered(gains: NDArray[np.float64], needed: _Mask, sole: _Mask, n_fitting: int) -> _Mask:
+    """No run will do: the sole layers, then whole runs of needed ones, the longest first, then their neighbours."""
+    chosen = sole.copy()
+    for span in sorted(_spans(needed & ~sole), key=lambda span: (-len(span), span.start)):
+        for layer_idx in list(span)[: max(0, n_fitting - int(chosen.sum()))]:
+            chosen[layer_idx] = True
+    while chosen.sum() < n_fitting:
+        beside = ~chosen & (np.roll(chosen, 1) & (np.arange(len(gains)) > 0) | np.append(chosen[1:], False))
+        chosen[int(np.argmax(np.where(beside, gains, -1.0)))] = True
+    return chosen
+
+
+def _is_drawn(view: Survey, best: _Mask, mine: _Mask, budget: Budget, me: Standing, config: PlacementConfig) -> bool:
+    """Whether I am among those who should move, where many see the same gain before they see each other move.
+
+    Moving evens out after so many moves as half the difference holds; of those who could move, a share decides within
+    the age of a view.
+    """
+    tokens_per_s = budget.throughput(int(mine.sum()))
+    n_wanted = max(1.0, (view.supply[mine].mean() - view.supply[best].mean()) / (2.0 * tokens_per_s))
+    n_deciding = (view.hosts[mine].mean() + 1.0) * min(1.0, config.lag_s / config.interval_s)
+    return random.Random(f"{me.node_id}:{me.placed_at_s:.3f}").random() < n_wanted / n_deciding
+
+
+def _why(view: Survey, chosen: _Mask, budget: Budget) -> tuple[str, ...]:
+    """What spoke for these layers, in words."""
+    layers = [int(idx) for idx in np.flatnonzero(chosen)]
+    reasons = [f"{budget.n_layers} of {view.n_layers} layers fit"]
+    if holes := [idx for idx in layers if view.holes[idx]]:
+        reasons.append(f"no other node hosts layers {layer_ranges(holes)}")
+    if covered := [idx for idx in layers if not view.holes[idx]]:
+        least, usual = float(view.supply[covered].min()), float(np.median(view.supply))
+        reasons.append(
+            f"layers {layer_ranges(covered)} have {least:.3g} tokens/s at their narrowest (the model's median: "
+            f"{usual:.3g})"
+        )
+    return tuple(reasons)
+
+
+def _mask(spans: Iterable[Span], n_layers: int) -> _Mask:
+    mask = np.zeros(n_layers, dtype=np.bool_)
+    for span in spans:
+        mask[span.start : span.end] = True
+    return mask
+
+
+def _spans(mask: _Mask) -> tuple[Span, ...]:
+    return merge_spans([Span(int(idx), int(idx) + 1) for idx in np.flatnonzero(mask)])

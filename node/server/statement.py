@@ -1,0 +1,130 @@
+"""What this node says of itself: one fact, signed anew whenever it changed or has lived a third of its time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from node.hosting import FetchProgress
+from node.server.relay import RelayHandler
+from node.stage import Stage
+from swarm.client.reach import Reach
+from swarm.discovery import Discovery, sign_fact
+from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.identity import NodeKey
+from swarm.terms import Address, Infohash, Profile, Span
+from swarm.wire import MAX_RTTS
+
+LEAST_WAIT_S = 0.002
+"""Waits that differ by less are the same to everybody."""
+
+LOAD_INTERVAL_S = 1.0
+"""How often a changed load is told anew at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    signed: SignedFact
+    at_s: float
+
+
+class Statement:
+    """The state of a node as its fact tells it. Set the attributes as the node comes to know them, then withdraw().
+
+    reach: where others dial it. relay: what it is to others as a relay; None: nothing.
+
+    n_layers: of the whole model; 0 until the config is read, and so long there is nothing to tell. placed_at_s: when
+    the spans were claimed, 0.0 where the owner named them. max_tokens_per_s: what the link passes on.
+    uploaded_bytes, downloaded_bytes: of the release, over all runs in this data folder.
+    """
+
+    def __init__(
+        self, key: NodeKey, release: Infohash, address: Address, torrent_port: int, profile: Profile, version: str
+    ) -> None:
+        self.reach = Reach(address)
+        self.discovery: Discovery | None = None
+        self.relay: RelayHandler | None = None
+        self.profile = profile
+        self.state = NodeState.JOINING
+        self.n_layers = 0
+        self.spans: tuple[Span, ...] = ()
+        self.loaded: tuple[Span, ...] = ()
+        self.progress: FetchProgress | None = None
+        self.stage: Stage | None = None
+        self.placed_at_s = 0.0
+        self.leaving: tuple[Span, ...] = ()
+        self.max_tokens_per_s = math.inf
+        self.uploaded_bytes = 0
+        self.downloaded_bytes = 0
+        self._key = key
+        self._release = release
+        self._torrent_port = torrent_port
+        self._version = version
+        self._said: _Said | None = None
+        self._seq = int(time.time() * 1000)
+
+    def signed(self, ttl_s: float) -> SignedFact | None:
+        """The newest fact, in force for ttl_s from when it was last signed; None before there is one."""
+        if self.n_layers == 0:
+            return None
+        said = self._said
+        if said is None or time.monotonic() - said.at_s > ttl_s / 3 or self._load_changed(said):
+            self._seq = max(self._seq + 1, int(time.time() * 1000))
+            said = self._said = _Said(sign_fact(self._key, self._fact(ttl_s)), time.monotonic())
+        return said.signed
+
+    def withdraw(self) -> None:
+        """Something changed: the next fact is a new one."""
+        self._said = None
+
+    def _load_changed(self, said: _Said) -> bool:
+        """Whether it is full or has room again; or, a second on, whether sessions wait clearly more or less for it."""
+        if self.stage is None:
+            return False
+        fact, wait_s = said.signed.fact, self.stage.queue.wait_s
+        differs = abs(wait_s - fact.queue_s) > max(LEAST_WAIT_S, 0.5 * max(wait_s, fact.queue_s))
+        is_due = time.monotonic() - said.at_s > LOAD_INTERVAL_S
+        return (self.stage.free_sessions == 0) != (fact.free_sessions == 0) or (differs and is_due)
+
+    def _fact(self, ttl_s: float) -> NodeFact:
+        return NodeFact(
+            node_id=self._key.node_id,
+            release=self._release,
+            address=self.reach.address,
+            reachability=self.reach.reachability,
+            relay=self.reach.relay,
+            seq=self._seq,
+            issued_at_s=time.time(),
+            ttl_s=ttl_s,
+            state=self.state,
+            spans=self.spans,
+            profile=self.profile,
+            n_layers=self.n_layers,
+            torrent_port=self._torrent_port,
+            version=self._version,
+            loaded_spans=self.loaded if self.state is NodeState.JOINING else (),
+            placed_at_s=self.placed_at_s,
+            leaving_spans=self.leaving,
+            uploaded_bytes=self.uploaded_bytes,
+            downloaded_bytes=self.downloaded_bytes,
+            **self._measured(),
+        )
+
+    def _measured(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        if self.discovery is not None:
+            fields["rtts"] = self.discovery.nearest(MAX_RTTS)
+        if self.relay is not None and not self.reach.address.target:
+            fields["relay_places"] = self.relay.n_free_places
+        if self.stage is not None:
+            layer_time_s, n_layers = self.stage.layer_time_s, sum(map(len, self.spans))
+            fields |= {"free_sessions": self.stage.free_sessions, "layer_time_s": layer_time_s}
+            fields["queue_s"] = self.stage.queue.wait_s
+            if layer_time_s and n_layers:
+                fields["throughput"] = min(1.0 / (layer_time_s * n_layers), self.max_tokens_per_s)
+        if self.progress is not None:
+            fields |= {"needed_bytes": self.progress.needed_bytes, "fetched_bytes": self.progress.fetched_bytes}
+            fields["found_bytes"] = self.progress.found_bytes
+        return fields
