@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, cast
 
-from node.server import FactsHandler, SessionHandler
-from node.stage import Prefix, Stage, StepOutput
+from node.server import DialBack, FactsHandler, SessionHandler
+from node.stage import Stage, StepOutput
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
 from swarm.discovery import Discovery, sign_fact
@@ -51,14 +51,16 @@ class WaitingStage:
         self._step_s = step_s
 
     def open(
-        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, n_hops: int
+        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, *rest: object
     ) -> WaitingSession:
+        """Nothing is found cached: every row is sent."""
         return WaitingSession(n_top)
 
-    def adopt(self, session: WaitingSession, n_cached: int) -> None:
-        """Nothing is cached."""
+    def abandon(self, session: WaitingSession, epoch: int) -> bool:
+        """Nothing is kept for a later epoch."""
+        return False
 
-    def close(self, session: WaitingSession) -> None:
+    def close_epoch(self, session: WaitingSession, epoch: int) -> None:
         """Nothing is held."""
 
     async def step(self, session: WaitingSession, step: Step) -> StepOutput:
@@ -94,7 +96,9 @@ async def main(magnet: str, n_layers: int, step_s: float) -> None:
     discovery = Discovery(release, RpcFactsPort(dialer), network.discovery, own=own)
     stage = cast(Stage, WaitingStage(n_layers, step_s))
     sessions: Any = SessionHandler(key.node_id, release, PROFILE, stage, dialer)
-    server = RpcServer(issue(key), network.rpc, stage=sessions, node=FactsHandler(discovery, own))
+    server = RpcServer(
+        issue(key), network.rpc, stage=sessions, node=FactsHandler(discovery, own, DialBack(dialer, own))
+    )
     address = await server.start(address)
     server.set_serving(True)
     print(json.dumps({"event": "listening", "address": str(address)}), flush=True)
