@@ -97,12 +97,12 @@ async def serve(config: GatewayConfig, on_listening: Callable[[str], None]) -> N
     async with Gateway(config) as gateway:
         gateway.drain.install()
         on_listening(gateway.url)
-        settling = asyncio.create_task(_settle(gateway.services.registry))
+        settling = asyncio.create_task(settle(gateway.services.registry))
         await gateway.drain.wait()
         settling.cancel()
 
 
-async def _settle(registry: ModelRegistry) -> None:
+async def settle(registry: ModelRegistry) -> None:
     """Once everything is open, exempt what is there from garbage collection: tokenizers and libraries stay for good,
     and looking through all of it now and then would hold up every stream.
     """
