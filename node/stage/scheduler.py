@@ -17,9 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node.model.cache import MAX_PREPARED_ROWS
+from node.stage.pulse import Pulse
 from swarm.errors import BadArgument, SessionLost
 
 logger = logging.getLogger(__name__)
+
+WATCH_S = 1.0
+"""How often a step that waits looks whether the thread is stuck."""
 
 DECODE_ROWS = 16
 """A step of so many rows or fewer (decode, speculation) is never cut and goes before the prompts."""
@@ -127,8 +131,11 @@ class ComputeThread:
     the whole batch. run() from an event loop, close() from any thread.
     """
 
-    def __init__(self, compute: Callable[[list[Slice]], None], config: BatchConfig) -> None:
+    def __init__(
+        self, compute: Callable[[list[Slice]], None], config: BatchConfig, pulse: Pulse | None = None
+    ) -> None:
         self._compute = compute
+        self._pulse = pulse or Pulse()
         self._config = config
         self._waiting: deque[Job] = deque()
         self._recent: deque[dict[Hashable, Hashable]] = deque(
@@ -142,7 +149,9 @@ class ComputeThread:
         self._thread.start()
 
     async def run(self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1) -> Job:
-        """The job, done. Raises: what its computation raised; SessionLost when the thread is closed."""
+        """The job, done. Raises: what its computation raised; SessionLost when the thread is closed; DeadlineExceeded
+        when it is stuck in a batch.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
 
@@ -164,7 +173,11 @@ class ComputeThread:
             self._waiting.append(job)
             self._wake.notify()
         try:
-            return await future
+            while not future.done():
+                await asyncio.wait((future,), timeout=WATCH_S)
+                if not future.done():
+                    self._pulse.check()
+            return future.result()
         except asyncio.CancelledError:
             with self._wake:
                 if job in self._waiting and not job.n_done:
@@ -194,12 +207,14 @@ class ComputeThread:
             started_s = time.perf_counter()
             for part in batch:
                 part.job.started_s = part.job.started_s or started_s
+            self._pulse.began(sum(part.n_rows for part in batch))
             try:
                 self._compute(batch)
             except BaseException as error:  # the thread must live: whatever it was, it was this batch's
                 logger.exception("a batch failed")
                 for part in batch:
                     part.job.error = error
+            self._pulse.ended()
             last, last_s = batch, time.perf_counter() - started_s
             self._remember(batch)
             self._settle(batch, last_s)

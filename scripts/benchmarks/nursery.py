@@ -5,7 +5,8 @@
 It says {"profile": …} once it is ready. A line of JSON on stdin, such as {"seed": 1, "crash": 0.001}, then bears a
 stage that serves the whole model, and {"node_id": …, "address": …, "pid": …} says that it does. Stage, handlers and
 gRPC are the node's own; torrents and discovery it has none. crash: the probability with which a step kills the process
-instead of being computed. They all end with this process, and it with its stdin.
+instead of being computed; hang: that with which it blocks its event loop for good, while gRPC's own threads go on. They
+all end with this process, and it with its stdin.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,15 @@ def main(folder: Path, dtype: str, *options: str) -> None:
 
 
 class CrashingStage(Stage):
-    """A Stage whose process dies in the middle of a session, now and then."""
+    """A Stage whose process dies, or hangs, in the middle of a session, now and then."""
 
-    crash = 0.0
+    crash = hang = 0.0
 
     async def step(self, session: Any, step: Any) -> Any:
         if random.random() < self.crash:
             os.kill(os.getpid(), signal.SIGKILL)
+        if random.random() < self.hang:
+            time.sleep(3600.0)  # noqa: ASYNC251  that is the fault
         return await super().step(session, step)
 
 
@@ -68,7 +72,7 @@ async def live(model: SpanModel, profile: Profile, wish: dict[str, Any]) -> None
     config = RpcConfig.loopback()
     whole = Span(0, model.args.n_layers)
     stage = CrashingStage(model.args, {whole: model}, StageConfig(cache_budget_bytes=256 << 20), torch.device("cpu"))
-    stage.crash = wish.get("crash", 0.0)
+    stage.crash, stage.hang = wish.get("crash", 0.0), wish.get("hang", 0.0)
     dialer = Dialer(issue(key), config)
     handler = SessionHandler(NodeId(key.node_id), RELEASE, profile, stage, dialer)
     address = await RpcServer(issue(key), config, stage=handler).start(Address("127.0.0.1", 0))
