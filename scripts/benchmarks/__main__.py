@@ -19,6 +19,7 @@ BENCHES = (
     "load",
     "stages",
     "pipeline",
+    "routes",
     "parity",
     "fetch",
     "distribute",
@@ -44,6 +45,7 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     load      reading and packing, memory of a thousand sessions, shared prefixes
     stages    two stages against one process on a wide Mixtral, 1, 2 and 4 sequences in flight
     pipeline  one, two and three loopback nodes against one process without a network
+    routes    over links of unequal length, the chosen route against all routes tried; a link that degrades
     parity    decode, prefill and logits of the same weights in one process, against transformers
     gateway   1, 8 and 32 streams through the HTTP gateway, against the Python client without it
     distribute  one seed of 20 MB/s and up to eight nodes; time to the first layer; what hashing and seeding cost
