@@ -11,7 +11,7 @@ FLOOR_S = 5.0
 """No batch counts as stuck before."""
 
 CEILING_S = 120.0
-"""Every batch counts as stuck after it: clients give up on a step by then. Until one was measured it is the only bound."""
+"""Every batch counts as stuck then: clients give up on a step as well. Until one was measured it is the only bound."""
 
 FACTOR = 10.0
 """How many times longer than the slowest so far, row by row, a batch may take."""

@@ -131,9 +131,7 @@ class ComputeThread:
     the whole batch. run() from an event loop, close() from any thread.
     """
 
-    def __init__(
-        self, compute: Callable[[list[Slice]], None], config: BatchConfig, pulse: Pulse | None = None
-    ) -> None:
+    def __init__(self, compute: Callable[[list[Slice]], None], config: BatchConfig, pulse: Pulse | None = None) -> None:
         self._compute = compute
         self._pulse = pulse or Pulse()
         self._config = config
