@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from node.config import NodeConfig
+from node.config import NodeConfig, OnEvent
 from node.hosting import (
     FetchProgress,
+    Holding,
+    Hosted,
     free_memory_bytes,
     host,
+    introduce,
     layers_that_fit,
     measure_layer_time,
     numerics_of,
@@ -29,15 +31,16 @@ from node.hosting import (
     tell_sharing,
 )
 from node.model import SpanModel
-from node.moving import Claims, Mover
+from node.moving import Claims, Mover, told_placement
 from node.notes import note_path
-from node.placement import Budget, PlacementConfig, placement_fields
+from node.placement import Budget, PlacementConfig
 from node.reach import ReachKeeper
 from node.server import (
     DialBack,
     Door,
     FactsHandler,
     NoteKeeper,
+    Parts,
     RelayConfig,
     RelayHandler,
     SessionHandler,
@@ -50,18 +53,13 @@ from swarm.client.network import NetworkConfig, RpcFactsPort
 from swarm.client.reach import Reach, Verdict, reach_fields
 from swarm.client.release import fetch_metadata, read_admitted_layout
 from swarm.discovery import Discovery
-from swarm.errors import StageFull
+from swarm.errors import BadArgument, StageFull
 from swarm.facts import NodeState, SignedFact
 from swarm.identity import NodeKey, issue
 from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
-from swarm.terms import Address, Span, merge_spans
+from swarm.terms import Address, Span
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
-
-OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, reach, placement, layout, serving, progress,
-ready, moving, moved, sharing, draining, handing_over, stopped.
-"""
 
 
 class NodeApp:
@@ -88,8 +86,6 @@ class NodeApp:
         """Serve until stop is set; then drain, and once hand_over is set as well leave the sessions to others. What was
         fetched is kept. Raises: SwarmError when it cannot come to serve.
         """
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
             node = self._node = await self._enter(stack)
             stack.push_async_callback(_cancel, asyncio.create_task(node.note.run()))
@@ -110,13 +106,13 @@ class NodeApp:
 
     async def propose(self) -> dict[str, Any]:
         """What it would host now, and why: the fields of the event `placement`. Raises: SwarmError."""
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
             return await (await self._enter(stack)).propose()
 
     async def _enter(self, stack: AsyncExitStack) -> _Node:
         """The node's key, its torrent and its way to others, for as long as the stack."""
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
         key_path = stack.enter_context(own_key(self._dir))
         key = NodeKey.load_or_create(key_path)
         torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
@@ -145,10 +141,10 @@ class _Node:
         self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
         self.note = NoteKeeper(noted, self.said, download)
         self._door = Door()
-        if app.config.relay_rate:
-            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
+        self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
+        self._n_experts_told = 0
         self._moving: asyncio.Task[None] | None = None
         self.discovery = Discovery(
             app.magnet.infohash,
@@ -165,14 +161,16 @@ class _Node:
         config, event = self._config, self._app.on_event
         exchanging = asyncio.create_task(self.discovery.run())
         stack.push_async_callback(_cancel, exchanging)
-        introducing = asyncio.create_task(self._introduce())
+        introducing = asyncio.create_task(introduce(self._download, self.discovery))
         stack.push_async_callback(_cancel, introducing)
         torrent, args = await self._read_release()
         budget = await self._measure(args)
+        parts = Parts(self._key.node_id, self.said, self.discovery, self._dialer, self._app.device, stack)
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
             stage=self._door,
+            experts=parts.experts_service(args),
             node=FactsHandler(self.discovery, self.own_fact, DialBack(self._dialer, self.own_fact)),
             relay=self.said.relay,
         )
@@ -180,28 +178,26 @@ class _Node:
         bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
         await self._come_within_reach(bound, stack)
-        self.said.n_layers = args.n_layers  # from here on there is a fact to tell
+        self.said.n_layers, self.said.n_experts = args.n_layers, args.n_experts  # from here on there is a fact to tell
         event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
-        claims = self._claims(budget)
-        if not config.spans:
-            event("placement", placement_fields(await claims.choose(), budget))
+        claims = self._claims(budget) if budget is not None and not config.names_parts else None
+        if claims is None:
+            self.said.hold(self._holding(args))
         else:
-            self.said.spans = merge_spans(config.spans)
-        spans = self.said.spans
-        event(
-            "layout",
-            {"spans": [str(s) for s in spans], "n_layers": args.n_layers, "profile": str(self.said.profile)},
-        )
-        layout = await self._read_layout(torrent, spans)
-        await self._fetch(torrent, layout, self._serve(layout.args, budget, stack))
+            event("placement", told_placement(await claims.choose(), claims.budget))
+        holding = self.said.holding
+        words = holding.as_event()
+        event("layout", {**words, "n_layers": args.n_layers, "profile": str(self.said.profile)})
+        layout = await self._read_layout(torrent, holding)
+        await self._fetch(torrent, layout, self._serve(layout.args, parts, budget, stack))
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
-        event("ready", {"address": str(self.said.reach.address), "spans": [str(s) for s in spans], **fetched})
-        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_given))
+        event("ready", {"address": str(self.said.reach.address), **words, **fetched})
+        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self.said.gave))
         stack.push_async_callback(_cancel, sharing)
-        if not config.spans and self.said.state is NodeState.SERVING:
-            self._moving = asyncio.create_task(self._keep_placed(torrent, claims))
+        if claims is not None and self.said.state is NodeState.SERVING:
+            self._moving = asyncio.create_task(self._keep_placed(torrent, claims, parts))
             stack.push_async_callback(_cancel, self._moving)
         await exchanging  # for as long as the node lives
 
@@ -209,21 +205,23 @@ class _Node:
         """What this node would host now, and why. Nothing is claimed, fetched or told to anybody."""
         _, args = await self._read_release()
         budget = await self._measure(args)
+        if budget is None:
+            raise BadArgument("there is nothing to choose where --trunk or --experts say what to host")
         await self.discovery.refresh()
-        assignment = self._claims(budget).look(args.n_layers, time.time())
-        return placement_fields(assignment, budget)
+        return told_placement(self._claims(budget).look(args.n_layers, time.time()), budget)
 
     async def drain(self, hand_over: asyncio.Event) -> None:
         """Say that this node leaves, and see its sessions off."""
         if self._stage is None or self._server is None:
+            self._change(NodeState.DRAINING)  # whoever asks for experts here asks others from now on
             return
         timeout_s, event = self._config.drain_timeout_s, self._app.on_event
-        self._door.is_closing = True
         self.note.drain_ends_s = time.time() + timeout_s
         self._server.set_serving(False)
         self._change(NodeState.DRAINING)
         if self._moving is not None:
             await _cancel(self._moving)
+        self.said.relay.close()
         event("draining", {"sessions": self._stage.n_sessions, "timeout_s": timeout_s})
         await drain(self._door, self._stage, timeout_s, hand_over, lambda n: event("handing_over", {"sessions": n}))
 
@@ -235,7 +233,7 @@ class _Node:
 
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
-        return self.said.signed(self.discovery.config.fact_ttl_s)
+        return self.said.signed(self.discovery.fact_ttl_s)
 
     # -- steps of joining ----------------------------------------------------------------------------------------
 
@@ -256,28 +254,42 @@ class _Node:
         self.note.name = torrent.name
         fields = {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size}
         self._app.on_event("metadata", fields)
-        args = (await self._read_layout(torrent, ())).args
-        config.check_layers(args.n_layers)
+        args = (await self._read_layout(torrent, Holding())).args
+        self._holding(args)  # refuses what the model does not have
         self.said.profile = await asyncio.to_thread(
             settle_profile, config.profile, config.exact, args, self._app.device
         )
         return torrent, args
 
-    async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
-        stall_timeout_s = self._config.stall_timeout_s
+    async def _read_layout(self, torrent: Torrent, holding: Holding) -> ReleaseLayout:
         layout, provenance = await read_admitted_layout(
-            self._download, torrent, spans, self._config.admission, stall_timeout_s=stall_timeout_s
+            self._download,
+            torrent,
+            holding.spans,
+            self._config.admission,
+            experts=holding.experts,
+            trunks=holding.trunks,
+            stall_timeout_s=self._config.stall_timeout_s,
         )
-        if not spans:
+        if not holding:
             fields = {"signer": provenance.signer, "licence": provenance.licence, "words": provenance.words}
             self._app.on_event("provenance", fields)
         return layout
 
-    async def _measure(self, args: ModelArgs) -> Budget:
-        """What this machine gives: layers by memory and disk, their speed by a real step, its link by what is known."""
+    def _holding(self, args: ModelArgs) -> Holding:
+        """What the user said. Raises: BadArgument for what the model does not have."""
+        return Holding.of(args, self._config.spans, self._config.trunks, self._config.experts)
+
+    async def _measure(self, args: ModelArgs) -> Budget | None:
+        """What this machine gives: layers by memory and disk, their speed by a real step, its link by what is known.
+
+        None for a host of trunks or experts alone: a whole layer, made up to measure it, may be more than fits it.
+        """
         config, device, numerics = self._config, self._app.device, numerics_of(self.said.profile)
-        if config.spans:
-            n_layers = sum(map(len, merge_spans(config.spans)))
+        if config.names_parts:
+            n_layers = sum(map(len, self._holding(args).spans))
+            if not n_layers:
+                return None
         else:
             n_layers = layers_that_fit(args, numerics, self._memory_bytes(), config.disk_bytes)
         layer_time_s = await asyncio.to_thread(measure_layer_time, args, numerics, device)
@@ -292,32 +304,32 @@ class _Node:
         placement = PlacementConfig.for_network(self._app.network.name)
         return Claims(self._key.node_id, self.discovery, self.said, budget, placement)
 
-    async def _keep_placed(self, torrent: Torrent, claims: Claims) -> None:
+    async def _keep_placed(self, torrent: Torrent, claims: Claims, parts: Parts) -> None:
         """Move where the swarm needs this node more, for as long as it serves."""
         assert self._stage is not None
 
         async def load(spans: tuple[Span, ...], keep: tuple[Span, ...]) -> dict[Span, SpanModel]:
-            layout = await self._read_layout(torrent, (*spans, *keep))
-            models = self._empty_models(layout.args, spans)
-            needed = self._memory_of(layout.args, spans)
+            layout = await self._read_layout(torrent, Holding((*spans, *keep)))
+            hosted = parts.empty(layout.args, Holding(spans))
+            needed = parts.memory_of(layout.args, hosted.holding)
             if needed > free_memory_bytes(self._app.device):
                 raise StageFull(f"{needed} bytes of memory are needed to move, and not free")
-            await self._fetch(torrent, layout, models, keep)
-            return models
+            await self._fetch(torrent, layout, hosted, keep)
+            return hosted.models
 
         await Mover(claims, self._stage, load, self._app.on_event, self._config.drain_timeout_s).run()
 
     async def _fetch(
-        self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel], keep: tuple[Span, ...] = ()
+        self, torrent: Torrent, layout: ReleaseLayout, hosted: Hosted, keep: tuple[Span, ...] = ()
     ) -> None:
-        """Fetch and load the models; keep: what is served already. Only a node that serves nothing yet tells how far
-        it is.
+        """Fetch and load what is hosted; keep: what is served already. Only a node that serves nothing yet tells how
+        far it is.
         """
         await host(
             self._download,
             torrent,
             layout,
-            models,
+            hosted,
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=(lambda progress: None) if keep else self._on_progress,
             on_loaded=(lambda spans: None) if keep else self._on_loaded,
@@ -325,46 +337,39 @@ class _Node:
             keep=keep,
         )
 
-    def _empty_models(self, args: ModelArgs, spans: tuple[Span, ...]) -> dict[Span, SpanModel]:
-        numerics = numerics_of(self.said.profile)
-        return {span: SpanModel(args, span, numerics, device=self._app.device) for span in spans}
-
-    def _memory_of(self, args: ModelArgs, spans: tuple[Span, ...]) -> int:
-        return sum(map(len, spans)) * int(args.n_layer_params * numerics_of(self.said.profile).layer_bytes_per_value)
-
-    def _serve(self, args: ModelArgs, budget: Budget, stack: AsyncExitStack) -> dict[Span, SpanModel]:
-        """The stage, open for sessions on what of its models is loaded: at first on nothing."""
-        models = self._empty_models(args, self.said.spans)
-        to_come = self._memory_of(args, self.said.spans)
+    def _serve(self, args: ModelArgs, parts: Parts, budget: Budget | None, stack: AsyncExitStack) -> Hosted:
+        """The stage, open for sessions on what of its models is loaded: at first on nothing. None for experts alone."""
+        hosted = parts.empty(args, self.said.holding)
+        if not hosted.models:
+            return hosted
+        to_come = parts.memory_of(args, hosted.holding)
         cache_bytes = self._config.cache_budget_bytes or max(1, self._memory_bytes() - to_come) // 4
         stage_config = StageConfig(cache_budget_bytes=max(1, cache_bytes), max_sessions=self._config.max_sessions)
-        self._stage = self.said.stage = Stage(args, models, stage_config, self._app.device)
+        self._stage = self.said.stage = Stage(args, hosted.models, stage_config, self._app.device)
         self._stage.set_loaded(())
-        self._stage.layer_time_s = budget.layer_time_s
+        if budget is not None:
+            self._stage.layer_time_s = budget.layer_time_s
         stack.callback(self._stage.shut_down)
         self._door.sessions = SessionHandler(
             self._key.node_id, self.discovery.release, self.said.profile, self._stage, self._dialer
         )
-        return models
+        return hosted
 
     def _on_loaded(self, spans: tuple[Span, ...]) -> None:
         """Serve these layers, and say so, while the others are still on their way."""
-        if self._stage is None or self._server is None or spans == self.said.loaded:
+        n_experts = len(self.said.store.ids) if self.said.store is not None else 0
+        if self._server is None or (spans, n_experts) == (self.said.loaded, self._n_experts_told):
             return
-        self.said.loaded = spans
-        self._stage.set_loaded(spans)
+        are_new = spans != self.said.loaded
+        self.said.loaded, self._n_experts_told = spans, n_experts
+        if self._stage is not None:
+            self._stage.set_loaded(spans)
         if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
-            self._app.on_event(
-                "serving", {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
-            )
+            if are_new:
+                fields = {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
+                self._app.on_event("serving", fields)
             self._change(NodeState.JOINING)
-
-    async def _introduce(self) -> None:
-        """Tell the torrent of the nodes that were met: they seed what they host."""
-        while True:
-            self._download.add_peers(self.discovery.torrent_peers())
-            await asyncio.sleep(min(1.0, self.discovery.config.exchange_interval_s))
 
     # -- what this node says of itself ---------------------------------------------------------------------------
 
@@ -378,10 +383,6 @@ class _Node:
             self.said.withdraw()
             self.discovery.announce_change()
             self._app.on_event("reach", reach_fields(reach, verdict))
-
-    def _on_given(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
-        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
-        self.said.withdraw()
 
     def _change(self, state: NodeState) -> None:
         self.said.state = state

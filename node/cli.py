@@ -20,7 +20,9 @@ from swarm.cli.console import (
 )
 from swarm.cli.options import (
     ADDRESS,
+    SPAN,
     Reach,
+    RelayRateType,
     admission_options,
     data_dir_option,
     json_option,
@@ -29,6 +31,7 @@ from swarm.cli.options import (
     timeout_option,
     torrent_settings_option,
 )
+from swarm.cli.release_plan import parse_experts
 from swarm.errors import BadArgument, Interrupted
 from swarm.terms import Address, Profile, Span
 
@@ -37,33 +40,6 @@ if TYPE_CHECKING:
     from swarm.client.admission import Admission
 
 EVENTS = "swarm.node/1"
-
-
-class SpanType(click.ParamType[Span]):
-    """START:END."""
-
-    name = "START:END"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:
-        if isinstance(value, Span):
-            return value
-        try:
-            return Span.parse(value)
-        except BadArgument as error:
-            self.fail(error.message, param, ctx)
-
-
-class RelayRateType(click.ParamType[int]):
-    """`off`, or bytes per second."""
-
-    name = "BYTES/S|off"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == "off":
-            return 0
-        if isinstance(value, int) or (value.isdecimal() and int(value) > 0):
-            return int(value)
-        self.fail(f"{value!r} is neither `off` nor a number of bytes per second", param, ctx)
 
 
 @click.group()
@@ -80,9 +56,23 @@ node.add_command(stop)
 @click.option(
     "--layers",
     "spans",
-    type=SpanType(),
+    type=SPAN,
     multiple=True,
     help="Layers to host, such as 0:8 (repeatable). Default: chosen, and chosen anew, by memory and need.",
+)
+@click.option(
+    "--trunk",
+    "trunks",
+    type=SPAN,
+    multiple=True,
+    help="Layers to host without their experts, which other nodes answer for: 0:16 (repeatable).",
+)
+@click.option(
+    "--experts",
+    "experts",
+    multiple=True,
+    metavar="LAYER:EXPERT,…",
+    help="Single experts to host; either side may be a range: 0-31:5,6 (repeatable).",
 )
 @click.option(
     "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True, help="What to compute in."
@@ -178,6 +168,8 @@ node.add_command(stop)
 def start(
     magnet: str,
     spans: tuple[Span, ...],
+    trunks: tuple[Span, ...],
+    experts: tuple[str, ...],
     dtype: str,
     quantisation: str | None,
     profile: str | None,
@@ -223,6 +215,8 @@ def start(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),
         spans=spans,
+        trunks=trunks,
+        experts=tuple(expert for text in experts for expert in parse_experts(text)),
         profile=Profile(dtype, quantisation or ""),
         exact=None if profile is None else profile == "exact",
         device=device,

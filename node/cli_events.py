@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from swarm.cli.console import format_duration, format_percent, format_rate, format_size, note
+from swarm.cli.status import hosting_words
 from swarm.terms import Address, short_id
 
 
@@ -18,12 +19,20 @@ def progress_words(fields: dict[str, Any]) -> str:
     """Rates, peers, layers and, where it can be known, the time that is left."""
     down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
     words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
-    words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
+    if fields["layers_total"]:
+        words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
+    if fields["experts_total"]:
+        words.append(f"{fields['experts_loaded']}/{fields['experts_total']} experts ready")
     n_missing = fields["pieces_planned"] - fields["pieces_here"]
     if n_missing and fields["download_rate"]:
         missing_bytes = n_missing * fields["planned_bytes"] / fields["pieces_planned"]
         words.append(f"{format_duration(missing_bytes / fields['download_rate'])} left")
     return ", ".join(words)
+
+
+def _parts(fields: dict[str, Any]) -> str:
+    spans = [f"layers {span}" for span in fields["spans"]]
+    return hosting_words(spans, fields["trunks"], fields["experts"])
 
 
 def reach_words(fields: dict[str, Any]) -> str:
@@ -60,7 +69,7 @@ def tell(event: str, fields: dict[str, Any]) -> None:
         case "moved":
             note(f"serving layers {', '.join(fields['spans'])}")
         case "layout":
-            note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
+            note(f"hosting {_parts(fields)} of {fields['n_layers']} layers in {fields['profile']}")
         case "serving":
             note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
         case "ready":
@@ -69,7 +78,7 @@ def tell(event: str, fields: dict[str, Any]) -> None:
             came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
             came += f"; {format_size(fields['found_bytes'])} were here" if fetched and fields["found_bytes"] else ""
             note(f"needed {format_size(needed)}, {came}")
-            note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
+            note(f"ready: serving {_parts(fields)} at {fields['address']}")
         case "sharing":
             given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
             words = f", share ratio {ratio:.2f}" if ratio is not None else ""

@@ -1,13 +1,20 @@
-"""What a node is told: one frozen value, checked when built."""
+"""What a node is told: one frozen value, checked when built; and what it tells."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from swarm.client.admission import Admission
 from swarm.errors import BadArgument
-from swarm.terms import Address, Profile, Span
+from swarm.terms import Address, ExpertId, Profile, Span
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""What a node tells (event name, its fields): started, metadata, provenance, listening, reach, placement, layout,
+serving, progress, ready, moving, moved, sharing, draining, handing_over, stopped.
+"""
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -16,7 +23,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 class NodeConfig:
     """One node of one release.
 
-    spans: layers to host; empty lets the node choose by its memory and by what the swarm lacks.
+    spans: layers to host; trunks: layers without their experts; experts: single ones. All three empty lets the node
+    choose layers by its memory and by what the swarm lacks.
     profile: dtype and quantisation. exact: whether it shall promise the same bits whatever is computed beside a row;
     None: wherever this machine can.
     listen: where gRPC listens (port 0: any free one); None: on any free port, of this machine alone on the network
@@ -36,6 +44,8 @@ class NodeConfig:
     magnet: str
     data_dir: Path
     spans: tuple[Span, ...] = ()
+    trunks: tuple[Span, ...] = ()
+    experts: tuple[ExpertId, ...] = ()
     profile: Profile = Profile("bf16")  # noqa: RUF009  frozen
     exact: bool | None = None
     device: str = "auto"
@@ -59,6 +69,11 @@ class NodeConfig:
     drain_timeout_s: float = 30.0
     admission: Admission = Admission()  # noqa: RUF009  frozen
 
+    @property
+    def names_parts(self) -> bool:
+        """Whether its owner said what it hosts."""
+        return bool(self.spans or self.trunks or self.experts)
+
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise BadArgument(f"device {self.device!r} is unknown; choose one of {', '.join(DEVICES)}")
@@ -70,9 +85,3 @@ class NodeConfig:
             raise BadArgument("threads, budgets and rates cannot be negative, and max_sessions is at least 1")
         if min(self.metadata_timeout_s, self.stall_timeout_s) <= 0 or self.drain_timeout_s < 0:
             raise BadArgument("timeouts must be positive")
-
-    def check_layers(self, n_layers: int) -> None:
-        """Raises: BadArgument for layers that a model of so many does not have."""
-        for span in self.spans:
-            if span.end > n_layers:
-                raise BadArgument(f"--layers {span} ends beyond the model's layers; write at most 0:{n_layers}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from swarm.errors import BadArgument
 from swarm.terms import NodeId, Profile, Span
@@ -82,14 +81,3 @@ class PlacementConfig:
         if network == "loopback":
             return cls(interval_s=2.0, settle_s=1.0, lag_s=0.5)
         return cls(interval_s=30.0, settle_s=4.0, lag_s=4.0) if network == "lan" else cls()
-
-
-def placement_fields(assignment: Assignment, budget: Budget) -> dict[str, Any]:
-    """For people and programs: what is hosted, and why."""
-    return {
-        "spans": [str(span) for span in assignment.spans],
-        "reasons": list(assignment.reasons),
-        "max_layers": budget.n_layers,
-        "layer_time_s": budget.layer_time_s,
-        "throughput": budget.throughput(sum(map(len, assignment.spans))),
-    }

@@ -6,6 +6,7 @@ states or refused, and that the cache never outgrows its budget. Knows nothing o
 hidden state (or token ids) in, hidden state (or the largest logits) out.
 """
 
+from node.stage.batch import BatchConfig, Slice
 from node.stage.config import StageConfig
 from node.stage.prefixes import Prefix
 from node.stage.rows import DTYPES, rows_of, tensor_of
@@ -16,8 +17,10 @@ from node.stage.top_logits import top_logits
 
 __all__ = [
     "DTYPES",
+    "BatchConfig",
     "ComputeThread",
     "Prefix",
+    "Slice",
     "Stage",
     "StageConfig",
     "StageSession",

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from node.model import PAGE, PagePool
 from node.stage.config import StageConfig
@@ -119,14 +120,20 @@ class Admission:
                 place.last_s = time.monotonic()
                 place.most_positions = max(place.most_positions, session.cache.length)
 
-    def make_room(self, asker: StageSession) -> StageSession:
+    def make_room(self, asker: StageSession, in_hand: Collection[StageSession] = ()) -> StageSession:
         """Send a session away because asker needs a page and there is none -> that session.
 
+        in_hand: those whose pages the caller can give back at once; others that are being computed keep theirs.
         Raises: StageFull when asker itself is the one that must go.
         """
         with self._lock:
             now_s = time.monotonic()
-            tenants = {place.tenant(now_s): place.session for place in self._places.values()}
+            tenants = {}
+            for place in self._places.values():
+                tenant = place.tenant(now_s)
+                if place.session.is_computing and not any(place.session is session for session in in_hand):
+                    tenant = replace(tenant, held_bytes=0)
+                tenants[tenant] = place.session
             yielding = who_yields(tuple(tenants))
             victim = tenants[yielding] if yielding is not None else asker
             why = self._full("the KV cache is full, and older sessions need it")

@@ -42,8 +42,8 @@ class Job:
     """One step that waits or runs.
 
     session: whose; at most one slice of a session is in a batch. client: who asked for it. group: only jobs of one
-    group are computed together. n_hops: of its route. n_done: rows that earlier batches computed; outputs: theirs.
-    answer: of the whole.
+    group are computed together. n_hops: of its route. n_batches: among how many batches the decoding sessions of its
+    group are shared out. n_done: rows that earlier batches computed; outputs: theirs. answer: of the whole.
     """
 
     session: Hashable
@@ -53,6 +53,7 @@ class Job:
     done: Callable[[Job], None]
     queued_s: float
     n_hops: int = 1
+    n_batches: int = 1
     client: Hashable = None
     started_s: float = 0.0
     n_done: int = 0

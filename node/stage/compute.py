@@ -6,12 +6,12 @@ Runs in the compute thread. A step that cannot be computed fails alone; a batch 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
 
-from node.model import PAGE, Chunk, SpanModel
+from node.model import PAGE, Chunk, SpanModel, Steps
 from node.stage.batch import Job, Slice
 from node.stage.rows import rows_of, tensor_of
 from node.stage.session import StageSession
@@ -22,21 +22,25 @@ from swarm.messages import Rows, Step
 LOGIT_ROWS = 64
 """Rows that go through the head at once: a vocabulary of 131072 makes 32 MiB of logits of them."""
 
-MakeRoom = Callable[[StageSession], StageSession]
-"""(who needs a page) -> the session that was sent away for it. Raises: StageFull when it is the asker's turn to go."""
+MakeRoom = Callable[[StageSession, Collection[StageSession]], StageSession]
+"""(who needs a page, whom this batch has in hand) -> the session that was sent away for it. Raises: StageFull when it
+is the asker's turn to go.
+"""
 
 Entered = tuple[Slice, StageSession, Step, Tensor]
 
 
-def compute_batch(slices: list[Slice], make_room: MakeRoom) -> None:
+@torch.inference_mode()
+def compute_batch(slices: list[Slice], make_room: MakeRoom) -> Steps[None]:
     """Compute the slices, all of one model and one span of layers; see ComputeThread for what becomes of a job.
 
     Where the cache is full, sessions give way to older ones. Without the memory to compute it the whole batch fails
-    with StageFull.
+    with StageFull. Its steps end where rows wait for experts elsewhere: other batches, of other sessions, may be
+    computed meanwhile.
     """
     held: list[StageSession] = []
     try:
-        _compute(slices, make_room, held)
+        yield from _compute(slices, make_room, held)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -53,8 +57,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in said
 
 
-@torch.inference_mode()
-def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession]) -> None:
+def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession]) -> Steps[None]:
     """held: takes the sessions that are in hand until the batch ends."""
     ready: list[Entered] = []
     for part in slices:
@@ -64,7 +67,7 @@ def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession])
             held.append(session)
             h = _enter(part, session, step)
             while not _prepare(session, part.n_rows):
-                _drop(make_room(session), ready)
+                _drop(make_room(session, held), ready)
             ready.append((part, session, step, h))
         except SwarmError as error:
             part.job.error = error
@@ -73,7 +76,8 @@ def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession])
     model, span = ready[0][1].model, ready[0][1].span
     rows = [h for *_, h in ready]
     h = rows[0] if len(rows) == 1 else torch.cat(rows)  # (T, D)
-    h = model.forward_batch(h, [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready], span)
+    chunks = [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready]
+    h = yield from model.batch_steps(h, chunks, span)
     outputs = h.split([part.n_rows for part, *_ in ready])
     for (part, session, step, _), output in zip(ready, outputs, strict=True):
         session.cache.keep_rows(output)

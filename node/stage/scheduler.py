@@ -1,8 +1,9 @@
 """One thread that computes what has arrived, the waiting rows of all sessions together, while the loop moves bytes.
 
 Whatever came while the last batch ran goes into the next one. Decode rows go first and all at once; what room is left
-belongs to prompts, in slices, so that a long prompt never makes the others wait for more than a slice of
-it, and is itself never left out. Knows no models: what a batch computes is its caller's.
+belongs to prompts, in slices, so that a long prompt never makes the others wait for more than a slice of it, and is
+itself never left out. A batch may be away for a while, waiting for others: then the next one, of other sessions, is
+computed. Knows no models: what a batch computes, and what it waits for, is its caller's.
 """
 
 from __future__ import annotations
@@ -12,28 +13,64 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 from node.stage.batch import BatchConfig, Job, Slice, next_batch, who_sits_out
+from node.stage.pulse import Pulse
 from node.stage.shares import FairClock
-from swarm.errors import SessionLost
+from swarm.errors import SessionLost, SwarmError
 
 logger = logging.getLogger(__name__)
 
 REMEMBERED = 0.9
 """What the batches before count for when the speed is told, each a tenth less than the next."""
 
+WATCH_S = 1.0
+"""How often a step that waits looks whether the thread is stuck."""
+
+MAX_STARTED = 2
+"""Batches that are computed or away: while one waits the other is computed. More would each be smaller, and read the
+same weights again."""
+
+
+@dataclass(slots=True, eq=False)
+class _Started:
+    """A batch on its way. steps: what is left of its computation; away: what that waits for."""
+
+    slices: list[Slice]
+    steps: Generator[Future[Any], None, None] | None
+    away: Future[Any] | None = None
+    started_s: float = field(default_factory=time.perf_counter)
+    compute_s: float = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        return self.away is None or self.away.done()
+
 
 class ComputeThread:
     """compute: takes the slices of a batch and puts each slice's output (or error) into its job; what it raises fails
-    the whole batch. run() from an event loop, close() from any thread.
+    the whole batch. It may be a generator: what it yields it waits for, until that is done. run() from an event loop,
+    close() from any thread.
     """
 
-    def __init__(self, compute: Callable[[list[Slice]], None], config: BatchConfig) -> None:
+    def __init__(
+        self,
+        compute: Callable[[list[Slice]], Generator[Future[Any], None, None] | None],
+        config: BatchConfig,
+        pulse: Pulse | None = None,
+    ) -> None:
         self._compute = compute
+        self._pulse = pulse or Pulse()
         self._config = config
         self._waiting: deque[Job] = deque()
+        self._started: list[_Started] = []  # the longest under way first
+        self._expected: set[Hashable] = set()  # sessions that are likely to be back soon,
+        self._linger_s = 0.0  # how long to wait for them once the first one is here,
+        self._linger_until_s: float | None = None  # and until when that is
         self._recent: deque[dict[Hashable, Hashable]] = deque(
             maxlen=1
         )  # who decoded in the last batches, and its group
@@ -54,9 +91,20 @@ class ComputeThread:
         return seconds / rows if rows else 0.0
 
     async def run(
-        self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1, client: Hashable = None
+        self,
+        session: Hashable,
+        group: Hashable,
+        n_rows: int,
+        work: Any,
+        n_hops: int = 1,
+        n_batches: int | None = None,
+        client: Hashable = None,
     ) -> Job:
-        """The job, done. Raises: what its computation raised; SessionLost when the thread is closed."""
+        """The job, done. n_batches: as many as hops, unless it is said.
+
+        Raises: what its computation raised; SessionLost when the thread is closed; DeadlineExceeded when it is
+        stuck in a batch.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
 
@@ -71,14 +119,18 @@ class ComputeThread:
         def done(job: Job) -> None:
             loop.call_soon_threadsafe(settle, job)
 
-        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, client)
+        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, n_batches or n_hops, client)
         with self._wake:
             if self._closed:
                 raise SessionLost("the stage is shutting down")
             self._waiting.append(job)
             self._wake.notify()
         try:
-            return await future
+            while not future.done():
+                await asyncio.wait((future,), timeout=WATCH_S)
+                if not future.done():
+                    self._pulse.check()
+            return future.result()
         except asyncio.CancelledError:
             with self._wake:
                 if job in self._waiting and not job.n_done:
@@ -93,59 +145,84 @@ class ComputeThread:
         self._thread.join()
 
     def _run(self) -> None:
-        last: list[Slice] = []
-        last_s = 0.0
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or self._waiting)
-                if not self._closed:
-                    self._linger(last, last_s)
+                while not (self._closed or self._ready() or self._can_start()):
+                    self._wake.wait(self._linger_left_s())
                 if self._closed:
                     waiting = list(self._waiting)
                     self._waiting.clear()
                     break
-                batch = self._next_batch()
-            started_s = time.perf_counter()
-            for part in batch:
-                part.job.started_s = part.job.started_s or started_s
-            try:
-                self._compute(batch)
-            except BaseException as error:  # the thread must live: whatever it was, it was this batch's
-                logger.exception("a batch failed")
-                for part in batch:
-                    part.job.error = error
-            last, last_s = batch, time.perf_counter() - started_s
-            seconds, rows = self._lately
-            n_rows = sum(part.n_rows for part in batch)
-            self._lately = (REMEMBERED * seconds + last_s, REMEMBERED * rows + n_rows)
-            self._remember(batch)
-            self._settle(batch, last_s)
+                batch = self._ready() or self._next_batch()
+            self._go_on(batch)
+            if batch.steps is None:
+                self._remember(batch)
+                self._settle(batch)
+        for batch in self._started:
+            if batch.steps is not None:
+                batch.steps.close()
         for job in waiting:
             job.error = SessionLost("the stage is shutting down")
             job.done(job)
 
-    def _linger(self, last: list[Slice], last_s: float) -> None:
-        """Wait a little for the sessions that decoded together last time: apart they would read the weights twice."""
-        expected = {part.job.session for part in last if part.job.is_decode and part.job.n_hops == 1}
-        if len(expected) < 2:
-            return
-        deadline_s = time.perf_counter() + last_s * self._config.linger_share
+    def _ready(self) -> _Started | None:
+        """A batch that has what it waited for: the longest under way."""
+        return next((batch for batch in self._started if batch.is_ready), None)
 
-        def all_back() -> bool:
-            return self._closed or len(self._waiting) >= len(expected)
+    def _free(self) -> list[Job]:
+        """What waits of sessions that no batch on its way is of."""
+        busy = {part.job.session for batch in self._started for part in batch.slices}
+        return [job for job in self._waiting if job.session not in busy]
 
-        while not all_back():
-            left_s = deadline_s - time.perf_counter()
-            if left_s <= 0 or not self._wake.wait(left_s):
-                return
+    def _can_start(self) -> bool:
+        """Not while sessions that decoded together last time may come back: apart they would read the weights twice."""
+        free = self._free()
+        if not free or len(self._started) == MAX_STARTED:
+            return False
+        if self._linger_until_s is None:
+            self._linger_until_s = time.perf_counter() + self._linger_s
+        return len(free) >= len(self._expected) or self._linger_left_s() is None
 
-    def _next_batch(self) -> list[Slice]:
+    def _go_on(self, batch: _Started) -> None:
+        """Compute until the batch is done, or waits for something."""
+        started_s = time.perf_counter()
+        for part in batch.slices:
+            part.job.started_s = part.job.started_s or started_s
+        self._pulse.began(sum(part.n_rows for part in batch.slices))
+        try:
+            batch.steps = batch.steps or self._compute(batch.slices)
+            batch.away = None if batch.steps is None else next(batch.steps)
+        except StopIteration:
+            batch.steps = None
+        except BaseException as error:  # the thread must live: whatever it was, it was this batch's
+            if not isinstance(error, SwarmError):
+                logger.exception("a batch failed")
+            for part in batch.slices:
+                part.job.error = error
+            batch.steps = None
+        self._pulse.ended()
+        batch.compute_s += time.perf_counter() - started_s
+        if batch.steps is not None and batch.away is not None:
+            batch.away.add_done_callback(self._on_done)
+
+    def _on_done(self, _: Future[Any]) -> None:
+        with self._wake:
+            self._wake.notify()
+
+    def _linger_left_s(self) -> float | None:
+        """For how long the next batch waits for those that are expected; None for as long as nothing comes."""
+        if self._linger_until_s is None:
+            return None
+        return max(0.0, self._linger_until_s - time.perf_counter()) or None
+
+    def _next_batch(self) -> _Started:
         """Of a group of the client that is furthest behind; of its groups the one that was served least lately: a long
         prompt of one must not hold up another's tokens. Whoever had much more than that client leaves it a batch to
         itself, but never two in a row.
         """
-        self._sat_out = who_sits_out(self._waiting, self._clock.time) - self._sat_out
-        waiting = [job for job in self._waiting if job.client not in self._sat_out]
+        free = self._free()
+        self._sat_out = who_sits_out(free, self._clock.time) - self._sat_out
+        waiting = [job for job in free if job.client not in self._sat_out]
         behind: dict[Hashable, float] = {}
         for job in waiting:
             served = self._clock.time(job.client)
@@ -154,36 +231,46 @@ class ComputeThread:
         self._served = {g: n for g, n in self._served.items() if g in behind}
         self._n_batches += 1
         self._served[group] = self._n_batches
-        batch = next_batch(waiting, self._config, self._share_of_pipeline(group), group, self._clock.time)
+        slices = next_batch(waiting, self._config, self._share_of_pipeline(group), group, self._clock.time)
         rows: Counter[Hashable] = Counter()
-        for part in batch:
+        for part in slices:
             rows[part.job.client] += part.n_rows
         self._clock.charge(rows)
+        batch = _Started(slices, None)
+        self._started.append(batch)
         return batch
 
     def _share_of_pipeline(self, group: Hashable) -> int | None:
         """How many of a group's sessions may decode in one batch: on a route of n hops an n-th of those that do, so
-        that the other hops have work while this one computes. None for all of them, where the route is one hop.
+        that the other hops have work while this one computes; where experts are elsewhere, a half. None for all.
         """
         mine = [job for job in self._waiting if job.group == group]
-        n_hops = mine[0].n_hops
-        if n_hops == 1:
+        n_batches = mine[0].n_batches
+        if n_batches == 1:
             return None
         lately = {session for batch in self._recent for session, its_group in batch.items() if its_group == group}
-        return max(1, -(-len(lately.union(job.session for job in mine if job.is_decode)) // n_hops))
+        return max(1, -(-len(lately.union(job.session for job in mine if job.is_decode)) // n_batches))
 
-    def _remember(self, batch: list[Slice]) -> None:
-        n_hops = max(part.job.n_hops for part in batch)
-        if self._recent.maxlen != n_hops:
-            self._recent = deque(self._recent, maxlen=n_hops)
-        self._recent.append({part.job.session: part.job.group for part in batch if part.job.is_decode})
+    def _remember(self, batch: _Started) -> None:
+        n_batches = max(part.job.n_batches for part in batch.slices)
+        if self._recent.maxlen != n_batches:
+            self._recent = deque(self._recent, maxlen=n_batches)
+        decoded = [part.job for part in batch.slices if part.job.is_decode]
+        self._recent.append({job.session: job.group for job in decoded})
+        self._expected = {job.session for job in decoded if job.n_hops == 1}
+        took_s = time.perf_counter() - batch.started_s if len(self._expected) > 1 else 0.0
+        self._linger_s, self._linger_until_s = took_s * self._config.linger_share, None
 
-    def _settle(self, batch: list[Slice], took_s: float) -> None:
+    def _settle(self, batch: _Started) -> None:
         finished = []
         with self._wake:
-            for part in batch:
+            self._started.remove(batch)
+            seconds, rows = self._lately
+            n_rows = sum(part.n_rows for part in batch.slices)
+            self._lately = (REMEMBERED * seconds + batch.compute_s, REMEMBERED * rows + n_rows)
+            for part in batch.slices:
                 job = part.job
-                job.compute_s += took_s
+                job.compute_s += batch.compute_s
                 job.n_done += part.n_rows
                 if job.error is not None or job.n_left == 0:
                     finished.append(job)

@@ -62,6 +62,11 @@ class StageSession:
     def was_evicted(self) -> bool:
         return self._evicted is not None
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether a batch has its cache in hand: it keeps its pages until that ends."""
+        return self._is_computing
+
     # -- the compute thread --------------------------------------------------------------------------------------
 
     def begin(self, epoch: int) -> None:

@@ -71,6 +71,11 @@ class Stage:
         """Of the hosted layers only these take sessions, until the next call; None: all of them, as at the start."""
         self._loaded = spans
 
+    def heat(self) -> dict[int, tuple[float, ...]]:
+        """By layer, as far as rows came through: each expert's share of the rows that its router sent out."""
+        shares = next(iter(self._models.values())).experts.heat.shares()
+        return {idx: shares[idx] for span in self._models for idx in span if idx in shares}
+
     def replace_models(self, models: dict[Span, SpanModel]) -> None:
         """Host these from now on, all of them loaded. Sessions on what is hosted no longer go on until they are closed,
         and keep their layers in memory for so long.
@@ -218,9 +223,13 @@ class Stage:
         if step.n_rows > DECODE_ROWS and end > session.known_positions:
             self._admission.promise(session, end)
         self._admission.touch(session, 1)
+        # While one half of the sessions waits for experts elsewhere, the other half is computed.
+        n_batches = max(session.n_hops, 2) if session.model.trunks else session.n_hops
+        group = id(session.model), session.span
         try:
-            group = id(session.model), session.span
-            job = await self._compute.run(session, group, step.n_rows, (session, step), session.n_hops, session.client)
+            job = await self._compute.run(
+                session, group, step.n_rows, (session, step), session.n_hops, n_batches, session.client
+            )
         finally:
             self._admission.touch(session, -1)
         if step.n_rows == 1:

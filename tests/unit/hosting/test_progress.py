@@ -12,6 +12,8 @@ FIELDS: dict[str, Any] = {
     "n_peers": 3,
     "layers_loaded": 2,
     "layers_total": 8,
+    "experts_loaded": 0,
+    "experts_total": 0,
     "pieces_here": 25,
     "pieces_planned": 100,
     "planned_bytes": 400_000_000,

@@ -31,6 +31,8 @@ def test_exported_names() -> None:
     assert swarm.rpc.__all__ == [
         "Connection",
         "Dialer",
+        "ExpertsCall",
+        "ExpertsHandler",
         "NodeHandler",
         "RelayHandler",
         "RpcConfig",

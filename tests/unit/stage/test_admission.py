@@ -262,11 +262,11 @@ async def test_a_machine_without_memory_is_a_full_node(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(session.model, "forward_batch", fail)
+        patch.setattr(session.model, "batch_steps", fail)
         with pytest.raises(StageFull, match="out of memory") as caught:
             await feed(one, session, 4)
         assert caught.value.retry_after_s > 0
-        patch.setattr(session.model, "forward_batch", lambda *_: 1 / 0)
+        patch.setattr(session.model, "batch_steps", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await feed(one, session, 4)
     assert len(await feed(one, session, 4)) == 1
