@@ -177,7 +177,7 @@ class _Node:
         self._server = server
         bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
-        await self._come_within_reach(bound, stack)
+        await self._come_within_reach(server, bound, stack)
         self.said.n_layers, self.said.n_experts = args.n_layers, args.n_experts  # from here on there is a fact to tell
         event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
         claims = self._claims(budget) if budget is not None and not config.names_parts else None
@@ -237,11 +237,11 @@ class _Node:
 
     # -- steps of joining ----------------------------------------------------------------------------------------
 
-    async def _come_within_reach(self, bound: Address, stack: AsyncExitStack) -> None:
+    async def _come_within_reach(self, server: RpcServer, bound: Address, stack: AsyncExitStack) -> None:
         """Find out where others dial this node, and go on finding out. On one machine nothing stands in between."""
         keeper = ReachKeeper(
             self._key.node_id, self._dialer, self.discovery, bound, self._on_reach,
-            network=self._app.network.name, advertise=self._config.advertise,
+            back_door=server.back_door, network=self._app.network.name, advertise=self._config.advertise,
         )  # fmt: skip
         self.said.reach = await keeper.begin(self._torrents)
         if self._config.advertise is not None or not bound.is_loopback:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from swarm.errors import BadArgument
@@ -10,6 +10,10 @@ from swarm.errors import BadArgument
 ChannelOptions = list[tuple[str, Any]]
 
 _METADATA_BYTES = 16 * 1024
+
+RELAYED_KEEPALIVE_S = 15.0
+RELAYED_PING_TIMEOUT_S = 60.0
+"""Longer than a few large steps of a prompt take through a relay that gives little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,12 @@ class RpcConfig:
             raise BadArgument(
                 f"keepalive_s is {self.keepalive_s}; gRPC pings at most once a second, so give it 1 or more"
             )
+
+    def through_relay(self) -> RpcConfig:
+        """The same for a connection that a relay carries: there pings wait behind data for as long as its rate takes to
+        pass that. A dead end is noticed all the same: by the relay, which tells the other end.
+        """
+        return replace(self, keepalive_s=RELAYED_KEEPALIVE_S, ping_timeout_s=RELAYED_PING_TIMEOUT_S)
 
     @classmethod
     def loopback(cls) -> RpcConfig:
