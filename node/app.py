@@ -27,7 +27,7 @@ from node.hosting import (
     settle_profile,
     tell_sharing,
 )
-from node.model import SpanModel
+from node.model import SpanModel, kernels
 from node.moving import Claims, Mover
 from node.placement import Assignment, Budget, PlacementConfig
 from node.reach import ReachKeeper
@@ -173,10 +173,8 @@ class _Node:
         else:
             self.said.spans = merge_spans(config.spans)
         spans = self.said.spans
-        event(
-            "layout",
-            {"spans": [str(s) for s in spans], "n_layers": args.n_layers, "profile": str(self.said.profile)},
-        )
+        numbers = {"profile": str(self.said.profile), "kernels": kernels(self._app.device)}
+        event("layout", {"spans": [str(s) for s in spans], "n_layers": args.n_layers, **numbers})
         layout = await self._read_layout(torrent, spans)
         await self._fetch(torrent, layout, self._serve(layout.args, budget, stack))
         if self.said.state is NodeState.JOINING:

@@ -365,6 +365,7 @@ def _tell(event: str, fields: dict[str, Any]) -> None:
             note(f"serving layers {', '.join(fields['spans'])}")
         case "layout":
             note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
+            note(f"kernels: {fields['kernels']}")
         case "serving":
             note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
         case "ready":

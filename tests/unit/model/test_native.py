@@ -154,17 +154,20 @@ from node.model.ops import Linear
 weight, x = torch.randn(64, 96).bfloat16(), torch.randn(3, 96).bfloat16()
 for numerics in (Numerics(), Numerics(is_exact=True), Numerics(quantisation="int8")):
     torch.testing.assert_close(Linear(weight, numerics)(x).float(), x.float() @ weight.float().T, atol=0.5, rtol=0.1)
-print(kernels())
+print(kernels(torch.device("cpu")))
 """
 
 
 def test_without_a_compiler_everything_runs_on_torch_s_own_kernels(no_compiler: dict[str, str]) -> None:
     ended = subprocess.run([sys.executable, "-c", _MODEL_RUNS], env=no_compiler, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("torch's own: ")
+    assert ended.stdout.startswith("torch's, because ")
     if native.why_absent() is None:
         assert "none of cc, gcc, clang is installed" in ended.stdout
 
 
 def test_it_is_said_which_kernels_run() -> None:
-    assert kernels() == ("own, AMX" if native.why_absent() is None else f"torch's own: {native.why_absent()}")
+    absent = native.why_absent()
+    here = "this project's own, for AMX" if absent is None else f"torch's, because {absent}"
+    assert kernels(torch.device("cpu")) == here
+    assert kernels(torch.device("cuda")) == "torch's, because the device is cuda"
