@@ -8,9 +8,11 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 
+from node.model.ops import native
 from node.model.ops.exact import sample
 from node.model.ops.linear import Gate, Linear
 from node.model.ops.numerics import Numerics
+from swarm.pages import PAGE
 
 
 def fingerprint(shapes: Iterable[tuple[int, int]], numerics: Numerics) -> str:
@@ -33,6 +35,10 @@ def fingerprint(shapes: Iterable[tuple[int, int]], numerics: Numerics) -> str:
     scores = sample(64, 256, 64)[1]
     digest.update(scores.softmax(-1).view(torch.int16).numpy().tobytes())
     digest.update(torch.bmm(scores[None], scores.t()[None]).view(torch.int16).numpy().tobytes())
+    if native.why_absent() is None:
+        rows, cached = sample(2 * PAGE, 64, 3)[1].view(3, 2, 32), sample(2 * PAGE, 32, 1)[0].view(2, 1, PAGE, 32)
+        attended = native.attend(rows, list(cached), list(cached), 0, PAGE + 7, None)
+        digest.update(attended.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
 
