@@ -27,7 +27,9 @@ def fingerprint(shapes: Iterable[tuple[int, int]], numerics: Numerics) -> str:
     for n_out, n_in in shapes:
         weight, x = sample(n_out, n_in, 3)
         product = Linear(weight, numerics.without_quantisation)(x)
-        for part in (product, F.rms_norm(x, (n_in,), x[0], 1e-5)):
+        is_own = native.why_absent() is None
+        norm = native.normalise(x, x[0], 1e-5) if is_own else F.rms_norm(x, (n_in,), x[0], 1e-5)
+        for part in (product, norm):
             digest.update(part.view(torch.int16).numpy().tobytes())
     weight, x = sample(*_GATE, 3)
     for part in (Linear(weight, numerics)(x), Gate((weight, weight.flip(0)), numerics)(x)):

@@ -135,6 +135,21 @@ def test_a_row_that_is_not_finite_stays_so_and_harms_no_other(kind: type[native.
 
 
 @needs_kernels
+@pytest.mark.parametrize("n_in", [64, 1023, 4096])
+def test_a_norm_is_rounded_once_and_a_rows_own(n_in: int) -> None:
+    x, weight = random(300, n_in, 1) * 3, random(1, n_in, 2)[0]
+    exact = x.double() / (x.double().square().mean(1, keepdim=True) + 1e-5).sqrt() * weight.double()
+    together = native.normalise(x, weight, 1e-5)
+    torch.testing.assert_close(together.double(), exact, rtol=2**-8, atol=1e-6)
+    torch.set_num_threads(2)
+    try:
+        for rows in (slice(0, 1), slice(7, 40), slice(0, 300)):
+            assert torch.equal(native.normalise(x[rows], weight, 1e-5), together[rows])
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_kernels
 def test_a_weight_takes_the_memory_of_its_values() -> None:
     weight = random(1024, 512)
     assert packed(native.Bf16, weight)._packed.nbytes == weight.nbytes

@@ -60,6 +60,16 @@ def library() -> ctypes.CDLL:
     built = load_compiled(Path(__file__).parent, _FLAGS)
     built.pack.restype = None
     built.pack.argtypes = (ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_long)
+    built.normalise.restype = None
+    built.normalise.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_float,
+        ctypes.c_void_p,
+        ctypes.c_long,
+        ctypes.c_long,
+        ctypes.c_int,
+    )
     built.multiply.argtypes = (ctypes.POINTER(Product),)
     built.attend.argtypes = (ctypes.POINTER(Attention),)
     return built

@@ -69,13 +69,6 @@ void pack(const char *weight, long n_out, long row_bytes, char *strips, long nth
     }
 }
 
-/* 16 values from `at` on as fp32, zeros behind the end of the row. */
-static __m512 values_at(const uint16_t *row, long at, long n_in)
-{
-    __mmask16 mask = n_in - at >= 16 ? 0xffff : n_in > at ? (1u << (n_in - at)) - 1 : 0;
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row + at)), 16));
-}
-
 /* The largest value of a row over 127. A row that is not finite has a scale that is not. */
 static float scale_of(const uint16_t *row, long n_in)
 {
@@ -197,13 +190,6 @@ static inline __m512 numbers(const product *p, const char *sums, float row_scale
         return _mm512_loadu_ps(sums);
     __m512 of_columns = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums)), _mm512_loadu_ps(p->scales + column));
     return _mm512_mul_ps(of_columns, _mm512_set1_ps(row_scale));
-}
-
-/* The first n of 16 values, rounded to bf16. */
-static inline void put(uint16_t *out, __m512 values, long n)
-{
-    if (n > 0)
-        _mm256_mask_storeu_epi16(out, n < COLUMNS ? (1u << n) - 1 : 0xffff, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
 /* What the sums of a strip and n rows come to, in the output's columns. */

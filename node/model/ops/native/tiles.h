@@ -85,4 +85,18 @@ static inline __m512 exponential(__m512 x)
     return _mm512_scalef_ps(power, n);
 }
 
+/* 16 values from `at` on as fp32, zeros behind the end of the row. */
+static inline __m512 values_at(const uint16_t *row, long at, long n_in)
+{
+    __mmask16 mask = n_in - at >= 16 ? 0xffff : n_in > at ? (1u << (n_in - at)) - 1 : 0;
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row + at)), 16));
+}
+
+/* The first n of 16 values, rounded to bf16. */
+static inline void put(uint16_t *out, __m512 values, long n)
+{
+    if (n > 0)
+        _mm256_mask_storeu_epi16(out, n < COLUMNS ? (1u << n) - 1 : 0xffff, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
 #endif
