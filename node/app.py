@@ -30,7 +30,7 @@ from node.hosting import (
     settle_profile,
     tell_sharing,
 )
-from node.model import SpanModel
+from node.model import SpanModel, kernels
 from node.moving import Claims, Mover, told_placement
 from node.notes import note_path
 from node.placement import Budget, PlacementConfig
@@ -186,7 +186,7 @@ class _Node:
         else:
             event("placement", told_placement(await claims.choose(), claims.budget))
         holding = self.said.holding
-        words = holding.as_event()
+        words = {**holding.as_event(), "kernels": kernels(self._app.device)}
         event("layout", {**words, "n_layers": args.n_layers, "profile": str(self.said.profile)})
         layout = await self._read_layout(torrent, holding)
         await self._fetch(torrent, layout, self._serve(layout.args, parts, budget, stack))

@@ -70,6 +70,7 @@ def tell(event: str, fields: dict[str, Any]) -> None:
             note(f"serving layers {', '.join(fields['spans'])}")
         case "layout":
             note(f"hosting {_parts(fields)} of {fields['n_layers']} layers in {fields['profile']}")
+            note(f"kernels: {fields['kernels']}")
         case "serving":
             note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
         case "ready":
