@@ -17,7 +17,7 @@ from torch import Tensor
 
 from node.model.feed_forward import FeedForward
 from node.model.heat import RoutingHeat
-from node.model.ops import Linear, Numerics
+from node.model.ops import Gate, Linear, Numerics
 from node.model.taking import Taker
 from swarm.release import ModelArgs
 from swarm.terms import ExpertId
@@ -85,11 +85,8 @@ class ExpertStore:
 
 def feed_forward(take: Taker, prefix: str, args: ModelArgs, numerics: Numerics) -> FeedForward:
     dim, hidden_dim = args.dim, args.hidden_dim
-    return FeedForward(
-        w1=Linear(take(f"{prefix}w1.weight", hidden_dim, dim), numerics),
-        w2=Linear(take(f"{prefix}w2.weight", dim, hidden_dim), numerics),
-        w3=Linear(take(f"{prefix}w3.weight", hidden_dim, dim), numerics),
-    )
+    gates = (take(f"{prefix}{name}.weight", hidden_dim, dim) for name in ("w1", "w3"))
+    return FeedForward(Gate(gates, numerics), Linear(take(f"{prefix}w2.weight", dim, hidden_dim), numerics))
 
 
 def finish(steps: Steps[T]) -> T:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from node.placement.decide import decide, place
 from node.placement.experts import choose_experts, heat_of, replicas_of
 from node.placement.moves import Part, plan_move
-from node.placement.survey import Survey, survey
+from node.placement.survey import Survey, median_speed, survey
 from node.placement.values import Assignment, Budget, PlacementConfig, Standing
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "choose_experts",
     "decide",
     "heat_of",
+    "median_speed",
     "place",
     "plan_move",
     "replicas_of",

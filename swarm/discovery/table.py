@@ -21,6 +21,7 @@ TIMES_TOLD = 3
 @dataclass(slots=True)
 class _Entry:
     signed: SignedFact
+    fact: NodeFact  # the same, dated by this table's clock
     expires_s: float
     dead: bool = False
     confirmed: bool = False
@@ -31,11 +32,19 @@ class FactTable:
     """Facts of one release, at most max_nodes of them.
 
     A replayed fact cannot outlive its issuer: its age counts from issued_at_s, give or take MAX_CLOCK_SKEW_S, and a seq
-    that was seen before renews nothing. An entry marked dead stays hidden until its node issues a newer fact.
+    that was seen before renews nothing. check: what a fact must pass, its signature unless told otherwise. An entry
+    marked dead stays hidden until its node issues a newer fact.
     """
 
-    def __init__(self, release: Infohash, clock: Callable[[], float], max_nodes: int = 10_000) -> None:
+    def __init__(
+        self,
+        release: Infohash,
+        clock: Callable[[], float],
+        max_nodes: int = 10_000,
+        check: Callable[[SignedFact], NodeFact] = check_fact,
+    ) -> None:
         self._release = release
+        self._check = check
         self._clock = clock
         self._max_nodes = max_nodes
         self._entries: dict[NodeId, _Entry] = {}
@@ -50,7 +59,7 @@ class FactTable:
             return False  # older than what is known: not worth a signature check
         if known is not None and signed.payload == known.signed.payload:
             return False
-        fact = check_fact(signed)
+        fact = self._check(signed)
         now = self._clock()
         if fact.release != self._release:
             raise RemoteProtocolError(f"a fact of release {fact.release} was sent where {self._release} was asked for")
@@ -65,7 +74,8 @@ class FactTable:
         if known is None and len(self._entries) >= self._max_nodes and not self._evict(now):
             return False
         confirmed = known is not None and known.confirmed and known.signed.fact.address == fact.address
-        entry = _Entry(SignedFact(fact, signed.payload, signed.signature), now + fact.ttl_s, confirmed=confirmed)
+        here = replace(fact, issued_at_s=now)
+        entry = _Entry(SignedFact(fact, signed.payload, signed.signature), here, now + fact.ttl_s, confirmed=confirmed)
         self._entries[fact.node_id] = entry
         return True
 
@@ -89,11 +99,7 @@ class FactTable:
         """Facts in force, by node id. Their issued_at_s is rewritten to this table's clock, so skewed clocks do no
         harm.
         """
-        return tuple(
-            replace(entry.signed.fact, issued_at_s=entry.expires_s - entry.signed.fact.ttl_s)
-            for entry in self._alive()
-            if entry.signed.fact.state is not NodeState.LEFT
-        )
+        return tuple(entry.fact for entry in self._alive() if entry.fact.state is not NodeState.LEFT)
 
     def confirmed(self) -> tuple[NodeFact, ...]:
         """The live facts of nodes that proved to be where they say."""

@@ -84,6 +84,7 @@ def test_holes_apart_from_each_other_are_covered_in_several_runs() -> None:
     "fields",
     [
         {"state": NodeState.DRAINING},
+        {"state": NodeState.LEFT},
         {"ttl_s": 0.5},
         {"profile": Profile("bf16", "int8")},
         {"n_layers": 13},
