@@ -191,6 +191,17 @@ async def test_a_full_host_refuses_and_the_others_are_asked(experts_world: World
     assert dispatcher.asked[free.node_id] > 0
 
 
+async def test_a_host_that_has_lost_an_expert_is_not_asked_for_ever(experts_world: World) -> None:
+    host = await experts_world.host(0)
+    experts_world.facts[0] = replace(host.fact, experts=merge_experts([ExpertId(1, 0), ExpertId(1, 5)]))
+    dispatcher = await experts_world.dispatcher()
+    started_s = time.monotonic()
+    with pytest.raises(ExpertUnavailable, match=r"layer 1 expert 5 has no host.*is not loaded here"):
+        await ask(dispatcher, {0: [0], 5: [0]})
+    assert time.monotonic() - started_s < 2.0
+    await ask(dispatcher, {0: [0]})
+
+
 async def test_another_profile_or_release_is_refused(experts_world: World) -> None:
     host = await experts_world.host(0)
     async with Dialer(issue(NodeKey.generate()), RpcConfig.loopback()) as dialer:
