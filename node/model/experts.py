@@ -85,8 +85,8 @@ class ExpertStore:
 
 def feed_forward(take: Taker, prefix: str, args: ModelArgs, numerics: Numerics) -> FeedForward:
     dim, hidden_dim = args.dim, args.hidden_dim
-    gates = (take(f"{prefix}{name}.weight", hidden_dim, dim) for name in ("w1", "w3"))
-    return FeedForward(Gate(gates, numerics), Linear(take(f"{prefix}w2.weight", dim, hidden_dim), numerics))
+    gate = Gate((take(f"{prefix}{name}.weight", hidden_dim, dim) for name in ("w1", "w3")), numerics)
+    return FeedForward(gate, Linear(take(f"{prefix}w2.weight", dim, hidden_dim), numerics))
 
 
 def finish(steps: Steps[T]) -> T:

@@ -140,7 +140,7 @@ class SwarmState:
             "loaded_spans": [[span.start, span.end] for span in fact.loaded_spans],
             "trunks": [[span.start, span.end] for span in fact.trunks],
             "experts": [str(experts) for experts in fact.experts],
-            "address": str(fact.address),
+            "address": fact.address.short,
             "profile": str(fact.profile),
             "version": fact.version,
             "free_sessions": fact.free_sessions,

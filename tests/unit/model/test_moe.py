@@ -20,7 +20,8 @@ def _moe(n_experts: int, k: int) -> MoE:
     def expert() -> FeedForward:
         return FeedForward(Gate(torch.randn(2, HIDDEN_DIM, DIM) * DIM**-0.5, FP32), linear(DIM, HIDDEN_DIM))
 
-    return MoE(linear(n_experts, DIM), {expert_idx: expert() for expert_idx in range(n_experts)}, k)
+    experts = [expert() for _ in range(n_experts)]
+    return MoE(linear(n_experts, DIM), dict(enumerate(experts)), k)
 
 
 def _reference(moe: MoE, x: Tensor) -> Tensor:
