@@ -208,9 +208,9 @@ async def test_another_profile_or_release_is_refused(experts_world: World) -> No
         connection = await dialer.connect(host.fact.address, host.node_id)
         for opening in (replace(OPENING, profile=Profile("fp32")), replace(OPENING, release=Infohash("cd" * 20))):
             stream = connection.apply_experts(opening)
+            call = ExpertCall(1, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim)))
             with pytest.raises(RemoteProtocolError, match="this node"):
-                await stream.send(ExpertCall(1, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim))))
-                await anext(stream.replies())
+                await asyncio.gather(stream.send(call), anext(stream.replies()))
 
 
 @pytest.mark.parametrize(
