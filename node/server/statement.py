@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,10 @@ LEAST_WAIT_S = 0.002
 
 LOAD_INTERVAL_S = 1.0
 """How often a changed load is told anew at most."""
+
+
+MAX_HEAT_EXPERTS = 1024
+"""Of how many experts a fact tells the heat: those of the first layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +163,19 @@ class Statement:
             fields["queue_s"] = self.stage.queue.wait_s
             if layer_time_s and n_layers:
                 fields["throughput"] = min(1.0 / (layer_time_s * n_layers), self.max_tokens_per_s)
-            shares = sorted(self.stage.heat().items())
-            fields["heat"] = tuple(LayerHeat(idx, bytes(round(255 * s) for s in of_layer)) for idx, of_layer in shares)
+            fields["heat"] = told_heat(self.stage.heat())
         if self.dispatcher is not None:
             fields["expert_wait_s"] = self.dispatcher.wait_s
         if self.progress is not None:
             fields |= {"needed_bytes": self.progress.needed_bytes, "fetched_bytes": self.progress.fetched_bytes}
             fields["found_bytes"] = self.progress.found_bytes
         return fields
+
+
+def told_heat(shares: Mapping[int, Sequence[float]]) -> tuple[LayerHeat, ...]:
+    """By layer, each expert's share of its rows -> as a fact tells it."""
+    told: list[LayerHeat] = []
+    for layer_idx, of_layer in sorted(shares.items()):
+        if (len(told) + 1) * len(of_layer) <= MAX_HEAT_EXPERTS:
+            told.append(LayerHeat(layer_idx, bytes(round(255 * share) for share in of_layer)))
+    return tuple(told)
