@@ -264,7 +264,8 @@ async def _propose(config: NodeConfig, as_json: bool) -> None:
         print_event(EVENTS, "placement", **fields)
         return
     _tell_placement(fields)
-    click.echo(" ".join(f"--layers {span}" for span in fields["spans"]))
+    parts = (("--layers", "spans"), ("--trunk", "trunks"), ("--experts", "experts"))
+    click.echo(" ".join(f"{option} {part}" for option, name in parts for part in fields.get(name, ())))
 
 
 async def _serve(config: NodeConfig, as_json: bool) -> None:
@@ -308,6 +309,9 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
 
 
 def _tell_placement(fields: dict[str, Any]) -> None:
+    if "layer_time_s" not in fields:
+        note("; ".join(fields["reasons"]))
+        return
     time_ms, tokens_per_s = 1e3 * fields["layer_time_s"], fields["throughput"]
     note(f"layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
     note(f"a token takes {time_ms:.3g} ms through a layer here, so {tokens_per_s:.3g} tokens/s through all of them")
