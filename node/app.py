@@ -130,8 +130,7 @@ class _Node:
         self._dialer = dialer
         self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
         self._door = Door()
-        if app.config.relay_rate:
-            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
+        self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
         self._n_experts_told = 0
@@ -208,6 +207,7 @@ class _Node:
             return
         if self._moving is not None:
             await _cancel(self._moving)
+        self.said.relay.close()
         self._door.sessions.draining = True
         self._change(NodeState.DRAINING)
         fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}
@@ -224,7 +224,7 @@ class _Node:
 
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
-        return self.said.signed(self.discovery.config.fact_ttl_s)
+        return self.said.signed(self.discovery.fact_ttl_s)
 
     @property
     def n_sessions(self) -> int:

@@ -180,6 +180,11 @@ class Address:
         return f"{self.target}@{where}" if self.target else where
 
     @property
+    def short(self) -> str:
+        """For people: `abcdefgh@192.0.2.1:7000` through a relay."""
+        return f"{short_id(self.target)}@{self.relay}" if self.target else str(self)
+
+    @property
     def relay(self) -> Address:
         """The relay alone, of an address that leads through one."""
         return Address(self.host, self.port)

@@ -10,7 +10,7 @@ from typing import Any
 from node.experts import Dispatcher
 from node.hosting import FetchProgress, Holding
 from node.model import ExpertStore
-from node.server.relay import RelayHandler
+from node.server.relay import RelayConfig, RelayHandler
 from node.stage import Stage
 from swarm.client.reach import Reach
 from swarm.discovery import Discovery, sign_fact
@@ -35,7 +35,7 @@ class _Said:
 class Statement:
     """The state of a node as its fact tells it. Set the attributes as the node comes to know them, then withdraw().
 
-    reach: where others dial it. relay: what it is to others as a relay; None: nothing.
+    reach: where others dial it. relay: what it is to others as a relay.
 
     n_layers, n_experts: of the whole model. n_layers is 0 until the config is read, and so long there is nothing to
     tell. placed_at_s: when the spans were claimed, 0.0 where the owner named them. max_tokens_per_s: what the link
@@ -47,7 +47,7 @@ class Statement:
     ) -> None:
         self.reach = Reach(address)
         self.discovery: Discovery | None = None
-        self.relay: RelayHandler | None = None
+        self.relay = RelayHandler(RelayConfig(rate=0))
         self.profile = profile
         self.state = NodeState.JOINING
         self.n_layers = 0
@@ -141,7 +141,7 @@ class Statement:
         fields: dict[str, Any] = {}
         if self.discovery is not None:
             fields["rtts"] = self.discovery.nearest(MAX_RTTS)
-        if self.relay is not None and not self.reach.address.target:
+        if not self.reach.address.target:
             fields["relay_places"] = self.relay.n_free_places
         if self.stage is not None:
             layer_time_s, n_layers = self.stage.layer_time_s, sum(map(len, self.holding.stages))

@@ -19,9 +19,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node.model.cache import MAX_PREPARED_ROWS
+from node.stage.pulse import Pulse
 from swarm.errors import BadArgument, SessionLost, SwarmError
 
 logger = logging.getLogger(__name__)
+
+WATCH_S = 1.0
+"""How often a step that waits looks whether the thread is stuck."""
 
 DECODE_ROWS = 16
 """A step of so many rows or fewer (decode, speculation) is never cut and goes before the prompts."""
@@ -153,9 +157,13 @@ class ComputeThread:
     """
 
     def __init__(
-        self, compute: Callable[[list[Slice]], Generator[Future[Any], None, None] | None], config: BatchConfig
+        self,
+        compute: Callable[[list[Slice]], Generator[Future[Any], None, None] | None],
+        config: BatchConfig,
+        pulse: Pulse | None = None,
     ) -> None:
         self._compute = compute
+        self._pulse = pulse or Pulse()
         self._config = config
         self._waiting: deque[Job] = deque()
         self._started: list[_Started] = []  # the longest under way first
@@ -177,7 +185,8 @@ class ComputeThread:
     ) -> Job:
         """The job, done. n_batches: as many as hops, unless it is said.
 
-        Raises: what its computation raised; SessionLost when the thread is closed.
+        Raises: what its computation raised; SessionLost when the thread is closed; DeadlineExceeded when it is
+        stuck in a batch.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
@@ -200,7 +209,11 @@ class ComputeThread:
             self._waiting.append(job)
             self._wake.notify()
         try:
-            return await future
+            while not future.done():
+                await asyncio.wait((future,), timeout=WATCH_S)
+                if not future.done():
+                    self._pulse.check()
+            return future.result()
         except asyncio.CancelledError:
             with self._wake:
                 if job in self._waiting and not job.n_done:
@@ -258,6 +271,7 @@ class ComputeThread:
         started_s = time.perf_counter()
         for part in batch.slices:
             part.job.started_s = part.job.started_s or started_s
+        self._pulse.began(sum(part.n_rows for part in batch.slices))
         try:
             batch.steps = batch.steps or self._compute(batch.slices)
             batch.away = None if batch.steps is None else next(batch.steps)
@@ -269,6 +283,7 @@ class ComputeThread:
             for part in batch.slices:
                 part.job.error = error
             batch.steps = None
+        self._pulse.ended()
         batch.compute_s += time.perf_counter() - started_s
         if batch.steps is not None and batch.away is not None:
             batch.away.add_done_callback(self._on_done)

@@ -146,7 +146,7 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             short_id(fact.node_id),
             fact.state.value,
             layers_words(fact),
-            address_words(fact),
+            fact.address.short,
             str(fact.profile),
             str(fact.free_sessions),
             holding_words(fact),
@@ -154,11 +154,6 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             "-" if fact.share_ratio is None else f"{fact.share_ratio:.2f}",
         )
     return table
-
-
-def address_words(fact: NodeFact) -> str:
-    """Where it is dialled: `abcdefgh@192.0.2.1:7000` through a relay."""
-    return f"{short_id(fact.node_id)}@{fact.address.relay}" if fact.address.target else str(fact.address)
 
 
 def layers_words(fact: NodeFact) -> str:

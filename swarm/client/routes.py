@@ -102,6 +102,15 @@ class RouteFinder:
         for node_id in node_ids:
             self._avoided[node_id] = _Avoided(now_s + avoid_s, now_s + pause_s, error)
 
+    def could_spare(self, node_id: NodeId, route: Route) -> bool:
+        """Whether others, none of which failed lately, can do this node's work on the route."""
+        exclude = frozenset((*self._avoided, node_id))
+        try:
+            mend_route(route, self._discovery.nodes(), now_s=time.time(), exclude=exclude)
+        except LayersUncovered:
+            return False
+        return True
+
     def _plan(self, profile: Profile | None, broken: Route | None) -> Route:
         """Over the facts in force: without the avoided nodes, or else with those that have had their pause."""
         now_s = time.monotonic()
