@@ -22,8 +22,6 @@ from node.hosting import (
     free_memory_bytes,
     host,
     introduce,
-    layers_that_fit,
-    measure_layer_time,
     numerics_of,
     own_key,
     pick_device,
@@ -31,9 +29,9 @@ from node.hosting import (
     tell_sharing,
 )
 from node.model import SpanModel, kernels
-from node.moving import Claims, Mover, told_placement
+from node.moving import Claims, Mover, PartClaims, claims_for, measure
 from node.notes import note_path
-from node.placement import Budget, PlacementConfig
+from node.placement import Budget, PartsBudget
 from node.reach import ReachKeeper
 from node.server import (
     DialBack,
@@ -180,11 +178,12 @@ class _Node:
         await self._come_within_reach(server, bound, stack)
         self.said.n_layers, self.said.n_experts = args.n_layers, args.n_experts  # from here on there is a fact to tell
         event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
-        claims = self._claims(budget) if budget is not None and not config.names_parts else None
-        if claims is None:
+        claims = None
+        if budget is None or config.names_parts:
             self.said.hold(self._holding(args))
         else:
-            event("placement", told_placement(await claims.choose(), claims.budget))
+            claims = self._claims(budget, args)
+            event("placement", await claims.choose())
         holding = self.said.holding
         words = {**holding.as_event(), "kernels": kernels(self._app.device)}
         event("layout", {**words, "n_layers": args.n_layers, "profile": str(self.said.profile)})
@@ -196,7 +195,7 @@ class _Node:
         event("ready", {"address": str(self.said.reach.address), **words, **fetched})
         sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self.said.gave))
         stack.push_async_callback(_cancel, sharing)
-        if claims is not None and self.said.state is NodeState.SERVING:
+        if isinstance(claims, Claims) and self.said.state is NodeState.SERVING:
             self._moving = asyncio.create_task(self._keep_placed(torrent, claims, parts))
             stack.push_async_callback(_cancel, self._moving)
         await exchanging  # for as long as the node lives
@@ -208,7 +207,7 @@ class _Node:
         if budget is None:
             raise BadArgument("there is nothing to choose where --trunk or --experts say what to host")
         await self.discovery.refresh()
-        return told_placement(self._claims(budget).look(args.n_layers, time.time()), budget)
+        return self._claims(budget, args).propose(args.n_layers)
 
     async def drain(self, hand_over: asyncio.Event) -> None:
         """Say that this node leaves, and see its sessions off."""
@@ -280,29 +279,25 @@ class _Node:
         """What the user said. Raises: BadArgument for what the model does not have."""
         return Holding.of(args, self._config.spans, self._config.trunks, self._config.experts)
 
-    async def _measure(self, args: ModelArgs) -> Budget | None:
-        """What this machine gives: layers by memory and disk, their speed by a real step, its link by what is known.
-
-        None for a host of trunks or experts alone: a whole layer, made up to measure it, may be more than fits it.
-        """
+    async def _measure(self, args: ModelArgs) -> Budget | PartsBudget | None:
+        """What this machine gives. None where trunks or experts alone are named: no layer may fit."""
         config, device, numerics = self._config, self._app.device, numerics_of(self.said.profile)
-        if config.names_parts:
-            n_layers = sum(map(len, self._holding(args).spans))
-            if not n_layers:
-                return None
-        else:
-            n_layers = layers_that_fit(args, numerics, self._memory_bytes(), config.disk_bytes)
-        layer_time_s = await asyncio.to_thread(measure_layer_time, args, numerics, device)
+        n_layers = sum(map(len, self._holding(args).spans))
+        if config.names_parts and not n_layers:
+            return None
         if config.upload_rate:
             self.said.max_tokens_per_s = config.upload_rate / (args.dim * numerics.dtype.itemsize)
-        return Budget(n_layers, layer_time_s, self.said.max_tokens_per_s)
+        return await asyncio.to_thread(
+            measure, args, numerics, device, n_layers=n_layers, memory_bytes=self._memory_bytes(),
+            disk_bytes=config.disk_bytes, max_tokens_per_s=self.said.max_tokens_per_s,
+        )  # fmt: skip
 
     def _memory_bytes(self) -> int:
         return self._config.memory_bytes or free_memory_bytes(self._app.device)
 
-    def _claims(self, budget: Budget) -> Claims:
-        placement = PlacementConfig.for_network(self._app.network.name)
-        return Claims(self._key.node_id, self.discovery, self.said, budget, placement)
+    def _claims(self, budget: Budget | PartsBudget, args: ModelArgs) -> Claims | PartClaims:
+        network = self._app.network.name
+        return claims_for(budget, self._key.node_id, self.discovery, self.said, network, args.n_experts)
 
     async def _keep_placed(self, torrent: Torrent, claims: Claims, parts: Parts) -> None:
         """Move where the swarm needs this node more, for as long as it serves."""
@@ -337,7 +332,9 @@ class _Node:
             keep=keep,
         )
 
-    def _serve(self, args: ModelArgs, parts: Parts, budget: Budget | None, stack: AsyncExitStack) -> Hosted:
+    def _serve(
+        self, args: ModelArgs, parts: Parts, budget: Budget | PartsBudget | None, stack: AsyncExitStack
+    ) -> Hosted:
         """The stage, open for sessions on what of its models is loaded: at first on nothing. None for experts alone."""
         hosted = parts.empty(args, self.said.holding)
         if not hosted.models:
@@ -347,7 +344,7 @@ class _Node:
         stage_config = StageConfig(cache_budget_bytes=max(1, cache_bytes), max_sessions=self._config.max_sessions)
         self._stage = self.said.stage = Stage(args, hosted.models, stage_config, self._app.device)
         self._stage.set_loaded(())
-        if budget is not None:
+        if isinstance(budget, Budget):
             self._stage.layer_time_s = budget.layer_time_s
         stack.callback(self._stage.shut_down)
         self._door.sessions = SessionHandler(

@@ -276,7 +276,8 @@ async def _propose(config: NodeConfig, as_json: bool) -> None:
         print_event(EVENTS, "placement", **fields)
         return
     tell_placement(fields)
-    click.echo(" ".join(f"--layers {span}" for span in fields["spans"]))
+    parts = (("--layers", "spans"), ("--trunk", "trunks"), ("--experts", "experts"))
+    click.echo(" ".join(f"{option} {part}" for option, name in parts for part in fields.get(name, ())))
 
 
 async def _serve(config: NodeConfig, as_json: bool) -> None:

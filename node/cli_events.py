@@ -10,6 +10,9 @@ from swarm.terms import Address, short_id
 
 
 def tell_placement(fields: dict[str, Any]) -> None:
+    if "layer_time_s" not in fields:
+        note("; ".join(fields["reasons"]))
+        return
     time_ms, tokens_per_s = 1e3 * fields["layer_time_s"], fields["throughput"]
     note(f"layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
     note(f"a token takes {time_ms:.3g} ms through a layer here, so {tokens_per_s:.3g} tokens/s through all of them")
