@@ -26,6 +26,7 @@ from node.hosting import (
     own_key,
     pick_device,
     settle_profile,
+    want_spans,
 )
 from node.model import SpanModel
 from node.moving import Claims, Mover
@@ -39,7 +40,7 @@ from swarm.discovery import Discovery
 from swarm.errors import BadArgument, StageFull
 from swarm.facts import NodeState, SignedFact
 from swarm.identity import NodeKey, issue
-from swarm.release import ModelArgs, ReleaseLayout
+from swarm.release import FetchPlan, ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
@@ -150,6 +151,11 @@ class _Node:
         introducing = asyncio.create_task(self._introduce())
         stack.push_async_callback(_cancel, introducing)
         torrent, args = await self._read_release()
+        # Where the owner named the layers, they come while this machine is still measured.
+        early = asyncio.create_task(self._want(torrent, merge_spans(config.spans))) if config.spans else None
+        if early is not None:
+            stack.push_async_callback(_cancel, early)
+        await self._settle_profile(args)
         budget = await self._measure(args)
         server = RpcServer(
             issue(self._key),
@@ -168,13 +174,10 @@ class _Node:
             event("placement", told_placement(await claims.choose(), budget))
         else:
             self.said.spans = merge_spans(config.spans)
-        spans = self.said.spans
-        event(
-            "layout",
-            {"spans": [str(s) for s in spans], "n_layers": args.n_layers, "profile": str(self.said.profile)},
-        )
-        layout = await self._read_layout(torrent, spans)
-        await self._fetch(torrent, layout, self._serve(layout.args, budget, stack))
+        spans, profile = self.said.spans, str(self.said.profile)
+        event("layout", {"spans": [str(s) for s in spans], "n_layers": args.n_layers, "profile": profile})
+        layout, plan = await (early or self._want(torrent, spans))
+        await self._host(plan, layout, self._serve(layout.args, budget, stack))
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
@@ -182,13 +185,14 @@ class _Node:
         sharing = asyncio.create_task(self._tell_sharing())
         stack.push_async_callback(_cancel, sharing)
         if not config.spans and self.said.state is NodeState.SERVING:
-            self._moving = asyncio.create_task(self._keep_placed(torrent, claims))
+            self._moving = asyncio.create_task(self._keep_placed(torrent, args, claims))
             stack.push_async_callback(_cancel, self._moving)
         await exchanging  # for as long as the node lives
 
     async def propose(self) -> dict[str, Any]:
         """What this node would host now, and why. Nothing is claimed, fetched or told to anybody."""
         _, args = await self._read_release()
+        await self._settle_profile(args)
         budget = await self._measure(args)
         await self.discovery.refresh()
         assignment = self._claims(budget).look(args.n_layers, time.time())
@@ -219,17 +223,21 @@ class _Node:
     # -- steps of joining ----------------------------------------------------------------------------------------
 
     async def _read_release(self) -> tuple[Torrent, ModelArgs]:
-        """What the magnet names, and the profile that this machine has for it."""
+        """What the magnet names."""
         config = self._config
         torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
         fields = {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size}
         self._app.on_event("metadata", fields)
         args = (await self._read_layout(torrent, ())).args
         self._check_spans(args)
+        return torrent, args
+
+    async def _settle_profile(self, args: ModelArgs) -> None:
+        """The profile that this machine has for the release."""
+        config = self._config
         self.said.profile = await asyncio.to_thread(
             settle_profile, config.profile, config.exact, args, self._app.device
         )
-        return torrent, args
 
     async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
         stall_timeout_s = self._config.stall_timeout_s
@@ -266,37 +274,48 @@ class _Node:
         placement = PlacementConfig.for_network(self._app.network.name)
         return Claims(self._key.node_id, self.discovery, self.said, budget, placement)
 
-    async def _keep_placed(self, torrent: Torrent, claims: Claims) -> None:
+    async def _keep_placed(self, torrent: Torrent, args: ModelArgs, claims: Claims) -> None:
         """Move where the swarm needs this node more, for as long as it serves."""
         assert self._stage is not None
 
         async def load(spans: tuple[Span, ...], keep: tuple[Span, ...]) -> dict[Span, SpanModel]:
-            layout = await self._read_layout(torrent, (*spans, *keep))
-            models = self._empty_models(layout.args, spans)
-            needed = self._memory_of(layout.args, spans)
+            needed = self._memory_of(args, spans)
             if needed > free_memory_bytes(self._app.device):
                 raise StageFull(f"{needed} bytes of memory are needed to move, and not free")
-            await self._fetch(torrent, layout, models, keep)
+            layout, plan = await self._want(torrent, spans, keep)
+            models = self._empty_models(layout.args, spans)
+            await self._host(plan, layout, models, is_move=True)
             return models
 
         await Mover(claims, self._stage, load, self._app.on_event, self._config.drain_timeout_s).run()
 
-    async def _fetch(
-        self, torrent: Torrent, layout: ReleaseLayout, models: dict[Span, SpanModel], keep: tuple[Span, ...] = ()
+    async def _want(
+        self, torrent: Torrent, spans: tuple[Span, ...], keep: tuple[Span, ...] = ()
+    ) -> tuple[ReleaseLayout, FetchPlan]:
+        """Have these layers come, beside those that are served already."""
+        layout = await self._read_layout(torrent, (*spans, *keep))
+        disk_bytes = self._config.disk_bytes
+        plan = await want_spans(
+            self._download,
+            layout,
+            spans,
+            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, disk_bytes),
+            keep=keep,
+        )
+        return layout, plan
+
+    async def _host(
+        self, plan: FetchPlan, layout: ReleaseLayout, models: dict[Span, SpanModel], *, is_move: bool = False
     ) -> None:
-        """Fetch and load the models; keep: what is served already. Only a node that serves nothing yet tells how far
-        it is.
-        """
+        """Load the models as their layers come. Only a node that serves nothing yet tells how far it is."""
         await host(
             self._download,
-            torrent,
+            plan,
             layout,
             models,
             stall_timeout_s=self._config.stall_timeout_s,
-            on_progress=(lambda progress: None) if keep else self._on_progress,
-            on_loaded=(lambda spans: None) if keep else self._on_loaded,
-            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, self._config.disk_bytes),
-            keep=keep,
+            on_progress=(lambda progress: None) if is_move else self._on_progress,
+            on_loaded=(lambda spans: None) if is_move else self._on_loaded,
         )
 
     def _empty_models(self, args: ModelArgs, spans: tuple[Span, ...]) -> dict[Span, SpanModel]:
@@ -375,6 +394,6 @@ def told_placement(assignment: Assignment, budget: Budget) -> dict[str, Any]:
     }
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -6,7 +6,7 @@ tensor is in memory twice. Knows torrents and models; knows no sessions, no gRPC
 
 from node.hosting.budget import layers_that_fit, measure_layer_time
 from node.hosting.key_slot import own_key
-from node.hosting.loading import FetchProgress, host, load_part, regroup, servable
+from node.hosting.loading import FetchProgress, host, load_part, regroup, servable, want_spans
 from node.hosting.machine import free_memory_bytes, outward_host, pick_device
 from node.hosting.memory import give_back_freed_memory
 from node.hosting.numerics import numerics_of, settle_profile
@@ -26,4 +26,5 @@ __all__ = [
     "regroup",
     "servable",
     "settle_profile",
+    "want_spans",
 ]

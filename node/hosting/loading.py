@@ -15,7 +15,7 @@ from node.model import SpanModel
 from node.weights import LazyTensors
 from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
 from swarm.terms import Span, merge_spans
-from swarm.torrent import Download, Torrent
+from swarm.torrent import Download
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +44,48 @@ class FetchProgress:
         return dataclasses.asdict(self)
 
 
-async def host(
+async def want_spans(
     download: Download,
-    torrent: Torrent,
     layout: ReleaseLayout,
-    models: dict[Span, SpanModel],
+    spans: Sequence[Span],
     *,
-    stall_timeout_s: float,
-    on_progress: Callable[[FetchProgress], None],
-    on_loaded: Callable[[tuple[Span, ...]], None],
     make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
     keep: Sequence[Span] = (),
-) -> None:
-    """Fetch and load the models' spans. Layers are wanted and loaded in order; the small files come too, for others to
-    find here.
+) -> FetchPlan:
+    """Have what carries these spans fetched from now on, in the order of the layers; the small files come too, for
+    others to find here.
 
-    on_loaded: told after each part which layers can be served now, ends included. make_room: told all pieces that are
-    hosted from now on, before any of them is wanted. keep: spans that are hosted beside these, whose pieces stay; the
-    layout holds them too.
-    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease; BadArgument where there is no room.
+    make_room: told all pieces that are hosted from now on, before any of them is wanted. keep: spans that are hosted
+    beside these, whose pieces stay; the layout holds them too.
+    Raises: TransferError; BadArgument where there is no room.
     """
-    spans = tuple(models)
+    torrent = download.torrent
     pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
     plan = plan_fetch(layout, pieces, spans)
     await download.checked()
     if make_room is not None:
         await make_room(plan_fetch(layout, pieces, (*spans, *keep)).all_pieces)
     await download.want(_priorities(plan))
+    return plan
+
+
+async def host(
+    download: Download,
+    plan: FetchPlan,
+    layout: ReleaseLayout,
+    models: dict[Span, SpanModel],
+    *,
+    stall_timeout_s: float,
+    on_progress: Callable[[FetchProgress], None],
+    on_loaded: Callable[[tuple[Span, ...]], None],
+) -> None:
+    """Load the models' spans in order, each layer as soon as what carries it is verified.
+
+    plan: what want_spans() has wanted for them. on_loaded: told after each part which layers can be served now, ends
+    included.
+    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
+    """
+    spans, torrent = tuple(models), download.torrent
     loaded: set[int | str] = set()
 
     def progress() -> FetchProgress:
