@@ -301,10 +301,8 @@ def progress_words(fields: dict[str, Any]) -> str:
     down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
     words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
     words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
-    n_missing = fields["pieces_planned"] - fields["pieces_here"]
-    if n_missing and fields["download_rate"]:
-        missing_bytes = n_missing * fields["planned_bytes"] / fields["pieces_planned"]
-        words.append(f"{format_duration(missing_bytes / fields['download_rate'])} left")
+    if fields["left_s"]:
+        words.append(f"{format_duration(fields['left_s'])} left")
     return ", ".join(words)
 
 

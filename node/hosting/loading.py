@@ -40,8 +40,15 @@ class FetchProgress:
     pieces_here: int
     pieces_planned: int
 
-    def as_event(self) -> dict[str, int | float]:
-        return dataclasses.asdict(self)
+    @property
+    def left_s(self) -> float | None:
+        """How long the missing pieces will take at the present rate; None while nothing comes."""
+        missing_bytes = (self.pieces_planned - self.pieces_here) * self.planned_bytes / max(1, self.pieces_planned)
+        return missing_bytes / self.download_rate if self.download_rate else None if missing_bytes else 0.0
+
+    def as_event(self) -> dict[str, int | float | None]:
+        left_s = self.left_s
+        return {**dataclasses.asdict(self), "left_s": None if left_s is None else round(left_s, 1)}
 
 
 async def want_spans(
