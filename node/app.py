@@ -22,19 +22,21 @@ from node.hosting import (
     layers_that_fit,
     measure_layer_time,
     numerics_of,
-    outward_host,
     own_key,
     pick_device,
     settle_profile,
+    tell_sharing,
     want_spans,
 )
 from node.model import SpanModel
 from node.moving import Claims, Mover
-from node.placement import Assignment, Budget, PlacementConfig
-from node.server import Door, FactsHandler, SessionHandler, Statement
+from node.placement import Budget, PlacementConfig
+from node.reach import ReachKeeper
+from node.server import DialBack, Door, FactsHandler, RelayConfig, RelayHandler, SessionHandler, Statement
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
+from swarm.client.reach import Reach, Verdict, reach_fields
 from swarm.client.release import fetch_metadata, read_admitted_layout
 from swarm.discovery import Discovery
 from swarm.errors import BadArgument, StageFull
@@ -45,12 +47,9 @@ from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span, merge_spans
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
-SHARING_INTERVAL_S = 10.0
-"""How often a node says what it gave, when that changed."""
-
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, placement, layout, serving, progress, ready,
-moving, moved, sharing, draining, stopped.
+"""(event name, its fields): started, metadata, provenance, listening, reach, placement, layout, serving, progress,
+ready, moving, moved, sharing, draining, stopped.
 """
 
 
@@ -64,6 +63,7 @@ class NodeApp:
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
         self.network = self.network.with_torrent_settings(config.torrent_settings)
+        self.listen = config.listen or Address("127.0.0.1" if self.network.name == "loopback" else "0.0.0.0", 0)
         self._dir = config.data_dir / "node" / self.magnet.infohash
         self.device = pick_device(config.device)
         self._node: _Node | None = None
@@ -87,6 +87,7 @@ class NodeApp:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not serving.done():
                     await node.drain()
+                    await node.leave()
             finally:
                 stopping.cancel()
                 serving.cancel()
@@ -111,6 +112,7 @@ class NodeApp:
         dialer = Dialer(issue(key), self.network.rpc)
         stack.push_async_callback(dialer.close)
         node = _Node(self, key, torrents, download, dialer)
+        stack.push_async_callback(node.discovery.close)
         stack.push_async_callback(download.save_resume)
         return node
 
@@ -127,10 +129,10 @@ class _Node:
         self._torrents = torrents
         self._download = download
         self._dialer = dialer
-        self.said = Statement(
-            key, app.magnet.infohash, app.config.listen, torrents.port, app.config.profile, __version__
-        )
+        self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
         self._door = Door()
+        if app.config.relay_rate:
+            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
         self._moving: asyncio.Task[None] | None = None
@@ -138,11 +140,12 @@ class _Node:
             app.magnet.infohash,
             RpcFactsPort(dialer),
             app.network.discovery,
-            rendezvous=torrents if app.network.torrent.dht else None,
+            rendezvous=app.network.rendezvous(torrents, app.listen),
             static_peers=app.config.peers,
             own=self.own_fact,
-            announces=app.network.name == "loopback" or not app.config.listen.is_loopback,
+            announces=app.network.name == "loopback" or not app.listen.is_loopback,
         )
+        self.said.discovery = self.discovery
 
     async def join_and_serve(self, stack: AsyncExitStack) -> None:
         config, event = self._config, self._app.on_event
@@ -155,23 +158,23 @@ class _Node:
         early = asyncio.create_task(self._want(torrent, merge_spans(config.spans))) if config.spans else None
         if early is not None:
             stack.push_async_callback(_cancel, early)
-        await self._settle_profile(args)
         budget = await self._measure(args)
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
             stage=self._door,
-            node=FactsHandler(self.discovery, self.own_fact),
+            node=FactsHandler(self.discovery, self.own_fact, DialBack(self._dialer, self.own_fact)),
+            relay=self.said.relay,
         )
         self._server = server
-        bound = await server.start(config.listen)
+        bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
-        address = config.advertise or (Address(outward_host(), bound.port) if bound.is_unspecified else bound)
-        self.said.address, self.said.n_layers = address, args.n_layers  # from here on there is a fact to tell
-        event("listening", {"listen": str(bound), "address": str(address)})
+        await self._come_within_reach(bound, stack)
+        self.said.n_layers = args.n_layers  # from here on there is a fact to tell
+        event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
         claims = self._claims(budget)
         if not config.spans:
-            event("placement", told_placement(await claims.choose(), budget))
+            event("placement", (await claims.choose()).as_event(budget))
         else:
             self.said.spans = merge_spans(config.spans)
         spans, profile = self.said.spans, str(self.said.profile)
@@ -181,8 +184,8 @@ class _Node:
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
-        event("ready", {"address": str(address), "spans": [str(s) for s in spans], **fetched})
-        sharing = asyncio.create_task(self._tell_sharing())
+        event("ready", {"address": str(self.said.reach.address), "spans": [str(s) for s in spans], **fetched})
+        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_given))
         stack.push_async_callback(_cancel, sharing)
         if not config.spans and self.said.state is NodeState.SERVING:
             self._moving = asyncio.create_task(self._keep_placed(torrent, args, claims))
@@ -192,11 +195,10 @@ class _Node:
     async def propose(self) -> dict[str, Any]:
         """What this node would host now, and why. Nothing is claimed, fetched or told to anybody."""
         _, args = await self._read_release()
-        await self._settle_profile(args)
         budget = await self._measure(args)
         await self.discovery.refresh()
         assignment = self._claims(budget).look(args.n_layers, time.time())
-        return told_placement(assignment, budget)
+        return assignment.as_event(budget)
 
     async def drain(self) -> None:
         """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
@@ -212,6 +214,12 @@ class _Node:
         while self._stage.n_sessions and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
 
+    async def leave(self) -> None:
+        """Tell others that this node is gone, so that nobody waits for its last fact to expire."""
+        self.said.state = NodeState.LEFT
+        self.said.withdraw()
+        await self.discovery.say_goodbye()
+
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
         return self.said.signed(self.discovery.config.fact_ttl_s)
@@ -222,6 +230,16 @@ class _Node:
 
     # -- steps of joining ----------------------------------------------------------------------------------------
 
+    async def _come_within_reach(self, bound: Address, stack: AsyncExitStack) -> None:
+        """Find out where others dial this node, and go on finding out. On one machine nothing stands in between."""
+        keeper = ReachKeeper(
+            self._key.node_id, self._dialer, self.discovery, bound, self._on_reach,
+            network=self._app.network.name, advertise=self._config.advertise,
+        )  # fmt: skip
+        self.said.reach = await keeper.begin(self._torrents)
+        if self._config.advertise is not None or not bound.is_loopback:
+            stack.push_async_callback(_cancel, asyncio.create_task(keeper.run()))
+
     async def _read_release(self) -> tuple[Torrent, ModelArgs]:
         """What the magnet names."""
         config = self._config
@@ -231,13 +249,6 @@ class _Node:
         args = (await self._read_layout(torrent, ())).args
         self._check_spans(args)
         return torrent, args
-
-    async def _settle_profile(self, args: ModelArgs) -> None:
-        """The profile that this machine has for the release."""
-        config = self._config
-        self.said.profile = await asyncio.to_thread(
-            settle_profile, config.profile, config.exact, args, self._app.device
-        )
 
     async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
         stall_timeout_s = self._config.stall_timeout_s
@@ -256,8 +267,10 @@ class _Node:
                 raise BadArgument(f"--layers {span} ends beyond the model's layers; write at most 0:{args.n_layers}")
 
     async def _measure(self, args: ModelArgs) -> Budget:
-        """What this machine gives: layers by memory and disk, their speed by a real step, its link by what is known."""
-        config, device, numerics = self._config, self._app.device, numerics_of(self.said.profile)
+        """What this machine gives: profile, layers by memory and disk, their speed by a real step, its link."""
+        config, device = self._config, self._app.device
+        self.said.profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, device)
+        numerics = numerics_of(self.said.profile)
         if config.spans:
             n_layers = sum(map(len, merge_spans(config.spans)))
         else:
@@ -348,22 +361,10 @@ class _Node:
         self._stage.set_loaded(spans)
         if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
-            self._app.on_event("serving", {"address": str(self.said.address), "loaded_spans": [str(s) for s in spans]})
+            self._app.on_event(
+                "serving", {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
+            )
             self._change(NodeState.JOINING)
-
-    async def _tell_sharing(self) -> None:
-        """Say now and then what this node gave to others, when it gave something."""
-        told = -1
-        while True:
-            status = self._download.status()
-            if status.uploaded_ever_bytes != told:
-                told, ratio = status.uploaded_ever_bytes, status.share_ratio
-                self.said.uploaded_bytes, self.said.downloaded_bytes = told, status.fetched_ever_bytes
-                self.said.withdraw()
-                fields = {"uploaded_bytes": told, "fetched_bytes": status.fetched_ever_bytes}
-                fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
-                self._app.on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})
-            await asyncio.sleep(SHARING_INTERVAL_S)
 
     async def _introduce(self) -> None:
         """Tell the torrent of the nodes that were met: they seed what they host."""
@@ -377,21 +378,21 @@ class _Node:
         self.said.progress = progress
         self._app.on_event("progress", progress.as_event())
 
+    def _on_reach(self, reach: Reach, verdict: Verdict) -> None:
+        if reach != self.said.reach:
+            self.said.reach = reach
+            self.said.withdraw()
+            self.discovery.announce_change()
+            self._app.on_event("reach", reach_fields(reach, verdict))
+
+    def _on_given(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
+        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
+        self.said.withdraw()
+
     def _change(self, state: NodeState) -> None:
         self.said.state = state
         self.said.withdraw()
         self.discovery.announce_change()
-
-
-def told_placement(assignment: Assignment, budget: Budget) -> dict[str, Any]:
-    """For people and programs: what is hosted, and why."""
-    return {
-        "spans": [str(span) for span in assignment.spans],
-        "reasons": list(assignment.reasons),
-        "max_layers": budget.n_layers,
-        "layer_time_s": budget.layer_time_s,
-        "throughput": budget.throughput(sum(map(len, assignment.spans))),
-    }
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

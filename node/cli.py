@@ -32,7 +32,7 @@ from swarm.cli.options import (
     torrent_settings_option,
 )
 from swarm.errors import BadArgument, Interrupted
-from swarm.terms import Address, Profile, Span
+from swarm.terms import Address, Profile, Span, short_id
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
@@ -55,6 +55,19 @@ class SpanType(click.ParamType[Span]):
             self.fail(error.message, param, ctx)
 
 
+class RelayRateType(click.ParamType[int]):
+    """`off`, or bytes per second."""
+
+    name = "BYTES/S|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "off":
+            return 0
+        if isinstance(value, int) or (value.isdecimal() and int(value) > 0):
+            return int(value)
+        self.fail(f"{value!r} is neither `off` nor a number of bytes per second", param, ctx)
+
+
 @click.group()
 def node() -> None:
     """Host part of a model for the swarm."""
@@ -67,7 +80,8 @@ def node() -> None:
     "spans",
     type=SpanType(),
     multiple=True,
-    help="Layers to host, such as 0:8 (repeatable). Default: chosen, and chosen anew, by memory and need.",
+    help="Layers to host, counted from 0, END left out: 0:8 are the first eight (repeatable). Default: chosen, and "
+    "chosen anew, by memory and need.",
 )
 @click.option(
     "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True, help="What to compute in."
@@ -89,9 +103,8 @@ def node() -> None:
 @click.option(
     "--listen",
     type=ADDRESS,
-    default="127.0.0.1:0",
-    show_default=True,
-    help="Where to serve; 0.0.0.0:PORT lets other machines in.",
+    help="Where to serve. Default: any free port, of this machine alone with --network loopback, else of all "
+    "interfaces.",
 )
 @click.option("--advertise", type=ADDRESS, help="The address that others dial, when it is not the one listened on.")
 @click.option(
@@ -126,9 +139,18 @@ def node() -> None:
     type=click.IntRange(0),
     default=0,
     metavar="BYTES",
-    help="The most that the release may take on disk; pieces of layers no longer hosted go first. 0: unbounded.",
+    help="The most that the release may take on disk; pieces of layers no longer hosted go. Of the nodes in one data "
+    "folder the smallest counts. 0: unbounded.",
 )
-@click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--relay",
+    "relay_rate",
+    type=RelayRateType(),
+    default="4000000",
+    show_default=True,
+    help="Pass on so much for nodes that nobody can dial, encrypted from end to end; `off`: nothing.",
+)
+@click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True, help="Sessions at a time.")
 @click.option(
     "--upload-rate",
     type=click.IntRange(0),
@@ -136,7 +158,9 @@ def node() -> None:
     metavar="BYTES/S",
     help="What the node may send: bounds BitTorrent, and what it says that it can pass on. 0: unbounded.",
 )
-@click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
+@click.option(
+    "--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S", help="Bounds BitTorrent; 0: unbounded."
+)
 @torrent_settings_option
 @timeout_option(120.0, "How long to wait for metadata, or for a next piece.")
 @node_options
@@ -151,13 +175,14 @@ def start(
     quantisation: str | None,
     profile: str | None,
     device: str,
-    listen: Address,
+    listen: Address | None,
     advertise: Address | None,
     torrent_port: int,
     threads: int,
     cache_budget: int,
     memory_bytes: int,
     disk_bytes: int,
+    relay_rate: int,
     max_sessions: int,
     upload_rate: int,
     download_rate: int,
@@ -203,6 +228,7 @@ def start(
         cache_budget_bytes=cache_budget,
         memory_bytes=memory_bytes,
         disk_bytes=disk_bytes,
+        relay_rate=relay_rate,
         max_sessions=max_sessions,
         upload_rate=upload_rate,
         download_rate=download_rate,
@@ -271,7 +297,7 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
                 showing.enter_context(meter)
             elif event in ("ready", "draining", "stopped"):
                 showing.close()
-            _tell(config, event, fields)
+            _tell(event, fields)
 
     def on_signal() -> None:
         if stop.is_set():
@@ -306,7 +332,18 @@ def progress_words(fields: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
+def reach_words(fields: dict[str, Any]) -> str:
+    """Where others find this node, and what mends it when they do not."""
+    if fields["reachability"] == "reachable":
+        return f"others reach this node at {fields['address']}"
+    mend = "forward the port on the router, or turn on UPnP there; `swarm netcheck` says more"
+    if fields["relay"]:
+        relay, address = short_id(fields["relay"]), Address.parse(fields["address"]).relay
+        return f"nobody can dial this node ({fields['problem']}): serving through node {relay} at {address}; {mend}"
+    return f"nobody can dial this node ({fields['problem']}), and no relay was found yet; {mend}"
+
+
+def _tell(event: str, fields: dict[str, Any]) -> None:
     """One event in words."""
     match event:
         case "started":
@@ -316,10 +353,12 @@ def _tell(config: NodeConfig, event: str, fields: dict[str, Any]) -> None:
             note(f"release {fields['name']}, {size} in pieces of {piece}")
         case "provenance":
             note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")
-        case "listening" if config.listen.is_loopback:
+        case "listening" if Address.parse(fields["listen"]).is_loopback:
             note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
         case "listening":
             note(f"listening on {fields['listen']}, dialled as {fields['address']}")
+        case "reach":
+            note(reach_words(fields))
         case "placement":
             _tell_placement(fields)
         case "moving":

@@ -19,8 +19,10 @@ class NodeConfig:
     spans: layers to host; empty lets the node choose by its memory and by what the swarm lacks.
     profile: dtype and quantisation. exact: whether it shall promise the same bits whatever is computed beside a row;
     None: wherever this machine can.
-    listen: where gRPC listens (port 0: any free one). advertise: what others dial; None: the listening address, or this
-    machine's own when that is 0.0.0.0. network: loopback, lan or wan. threads: 0 leaves it to torch.
+    listen: where gRPC listens (port 0: any free one); None: on any free port, of this machine alone on the network
+    loopback and else of every interface. advertise: what others dial; None: what they are seen to reach.
+    network: loopback, lan or wan. threads: 0 leaves it to torch.
+    relay_rate: bytes/s that it passes on for nodes that nobody can dial; 0: none.
     cache_budget_bytes: for the KV caches of all sessions; 0: a quarter of the free memory.
     memory_bytes: for weights and caches together, 0: what is free; a node that chooses its layers hosts what fits.
     disk_bytes: the most that the release may take on disk, 0: unbounded; what is hosted no longer goes first.
@@ -36,7 +38,7 @@ class NodeConfig:
     profile: Profile = Profile("bf16")  # noqa: RUF009  frozen
     exact: bool | None = None
     device: str = "auto"
-    listen: Address = Address("127.0.0.1", 0)  # noqa: RUF009  frozen
+    listen: Address | None = None
     advertise: Address | None = None
     network: str | None = None
     bootstrap: tuple[Address, ...] = ()
@@ -45,6 +47,7 @@ class NodeConfig:
     threads: int = 0
     cache_budget_bytes: int = 0
     max_sessions: int = 64
+    relay_rate: int = 4_000_000
     memory_bytes: int = 0
     disk_bytes: int = 0
     torrent_settings: tuple[str, ...] = ()
@@ -60,7 +63,7 @@ class NodeConfig:
             raise BadArgument(f"device {self.device!r} is unknown; choose one of {', '.join(DEVICES)}")
         if (
             min(self.threads, self.cache_budget_bytes, self.upload_rate, self.download_rate) < 0
-            or min(self.memory_bytes, self.disk_bytes) < 0
+            or min(self.memory_bytes, self.disk_bytes, self.relay_rate) < 0
             or self.max_sessions < 1
         ):
             raise BadArgument("threads, budgets and rates cannot be negative, and max_sessions is at least 1")

@@ -5,16 +5,26 @@ elsewhere.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from swarm.errors import BadArgument
-from swarm.terms import Address, Infohash, NodeId, Profile, Span
+from swarm.terms import Address, Infohash, NodeId, Profile, Span, id_tag
 
 
 class NodeState(enum.Enum):
     JOINING = "joining"  # fetching or loading; takes sessions on the layers that are loaded
     SERVING = "serving"
     DRAINING = "draining"  # finishes its sessions; takes no new ones
+    LEFT = "left"  # is gone: its last word, so that nobody waits for the one before to expire
+
+
+class Reachability(enum.Enum):
+    """What came of others dialling a node back at the address that it states."""
+
+    UNKNOWN = "unknown"
+    REACHABLE = "reachable"
+    UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,9 @@ class NodeFact:
     spans: hosted layers, sorted and disjoint; those of a joining node are what it is about to host.
     loaded_spans: of a joining node, the parts of `spans` that are loaded and take sessions already.
     layer_time_s: measured seconds for one token through one hosted layer, 0.0 while unknown.
+    address of a node that nobody can dial: the relay's, with the node as its target. relay: that relay's id.
+    relay_places: how many more nodes it would be a relay for.
+    rtts: (id_tag, seconds) of the nodes nearest to it, as it measured them, nearest first.
     placed_at_s: when it chose its spans, by its own clock; 0.0 where its owner did. leaving_spans: parts of the spans
     that it is about to give up, and serves until then. throughput: tokens per second that it can take through all of
     its layers, by compute and link; 0.0 while unknown. queue_s: what a token lately waited there for its turn.
@@ -53,6 +66,10 @@ class NodeFact:
     downloaded_bytes: int = 0
     version: str = ""
     loaded_spans: tuple[Span, ...] = ()
+    reachability: Reachability = Reachability.UNKNOWN
+    relay: NodeId | None = None
+    relay_places: int = 0
+    rtts: tuple[tuple[int, float], ...] = ()
     placed_at_s: float = 0.0
     leaving_spans: tuple[Span, ...] = ()
     throughput: float = 0.0
@@ -84,6 +101,39 @@ class SignedFact:
     fact: NodeFact
     payload: bytes
     signature: bytes
+
+
+MAX_TAG = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What one side of an exchange knows already: the seq of each node that it knows of those tagged first to last.
+
+    By default nothing, of all nodes.
+    """
+
+    first: int = 0
+    last: int = MAX_TAG
+    seqs: Mapping[int, int] = field(default_factory=dict)
+
+    def lacks(self, fact: NodeFact) -> bool:
+        """Whether this fact, or a newer one of its node, is missing there."""
+        tag = id_tag(fact.node_id)
+        return self.first <= tag <= self.last and fact.seq > self.seqs.get(tag, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a node gave in an exchange: its facts, unchecked. more: there are others, for who asks again.
+
+    rtt_s: from asking to the answer's last byte: never less than the way there and back.
+    """
+
+    node_id: NodeId
+    facts: Sequence[SignedFact]
+    more: bool
+    rtt_s: float
 
 
 @dataclass(frozen=True, slots=True)

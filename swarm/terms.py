@@ -4,6 +4,7 @@ package.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ def is_node_id(text: str) -> bool:
 def short_id(node_id: str) -> str:
     """The first 8 characters: for people, never for comparison."""
     return node_id[:8]
+
+
+def id_tag(node_id: NodeId) -> int:
+    """The key's first 8 bytes: names a node where many are listed. Two of one tag are not met by chance."""
+    return int.from_bytes(base64.b32decode(node_id[:16].upper())[:8])
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,12 +113,18 @@ class ExpertId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where to dial or listen: a host name or literal, and a port (0: any free one, for listening only)."""
+    """Where to dial or listen: a host name or literal, and a port (0: any free one, for listening only).
+
+    target: '' for who listens there; else the id of a node that nobody can dial, and the relay that reaches it does.
+    """
 
     host: str
     port: int
+    target: str = ""
 
     def __post_init__(self) -> None:
+        if self.target and not is_node_id(self.target):
+            raise BadArgument(f"{self.target[:60]!r} is not a node id; a node behind a relay is NODEID@HOST:PORT")
         if not self.host or any(c.isspace() or c in "/@[]," for c in self.host) or len(self.host) > 253:
             raise BadArgument(f"{self.host!r} is not a host name or IP address")
         if not 0 <= self.port <= 65535:
@@ -120,14 +132,20 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """`"host:port"` or `"[v6]:port"` -> Address. Raises: BadArgument."""
-        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]\s]+)):(\d{1,5})", text.strip())
+        """`"host:port"`, `"[v6]:port"` or, through a relay, `"nodeid@host:port"` -> Address. Raises: BadArgument."""
+        match = re.fullmatch(r"(?:([a-z2-7]{52})@)?(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]\s]+)):(\d{1,5})", text.strip())
         if match is None:
             raise BadArgument(f"{text!r} is not an address; write HOST:PORT, such as 127.0.0.1:7000 or [::1]:7000")
-        return cls(match[1] or match[2], int(match[3]))
+        return cls(match[2] or match[3], int(match[4]), match[1] or "")
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{self.target}@{where}" if self.target else where
+
+    @property
+    def relay(self) -> Address:
+        """The relay alone, of an address that leads through one."""
+        return Address(self.host, self.port)
 
     @property
     def is_loopback(self) -> bool:
@@ -188,3 +206,15 @@ class Profile:
     def satisfies(self, wanted: Profile) -> bool:
         """Whether a node of this profile can serve a session of the wanted one: its promise may be more, never less."""
         return wanted in (self, self.base)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about this machine that was looked at. state: 'ok'; 'note', where it could be better; 'bad', where it
+    keeps a node from serving; 'unknown', where nobody could say. mend: what to do about it, '' where nothing need be.
+    """
+
+    name: str
+    state: str
+    says: str
+    mend: str = ""

@@ -7,9 +7,10 @@ tensor is in memory twice. Knows torrents and models; knows no sessions, no gRPC
 from node.hosting.budget import layers_that_fit, measure_layer_time
 from node.hosting.key_slot import own_key
 from node.hosting.loading import FetchProgress, host, load_part, regroup, servable, want_spans
-from node.hosting.machine import free_memory_bytes, outward_host, pick_device
+from node.hosting.machine import free_memory_bytes, pick_device
 from node.hosting.memory import give_back_freed_memory
 from node.hosting.numerics import numerics_of, settle_profile
+from node.hosting.sharing import tell_sharing
 
 __all__ = [
     "FetchProgress",
@@ -20,11 +21,11 @@ __all__ = [
     "load_part",
     "measure_layer_time",
     "numerics_of",
-    "outward_host",
     "own_key",
     "pick_device",
     "regroup",
     "servable",
     "settle_profile",
+    "tell_sharing",
     "want_spans",
 ]

@@ -1,8 +1,6 @@
-"""What this machine has: devices, memory, an address."""
+"""What this machine has: devices and memory."""
 
 from __future__ import annotations
-
-import socket
 
 import psutil
 import torch
@@ -25,13 +23,3 @@ def free_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
-
-
-def outward_host() -> str:
-    """The address of the interface that leads outwards. Connecting a UDP socket sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

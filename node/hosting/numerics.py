@@ -30,7 +30,8 @@ def settle_profile(profile: Profile, wants_exact: bool | None, args: ModelArgs, 
         )
     if not can or wants_exact is False:
         return profile
-    bits = f"{instruction_set()}-{fingerprint(bf16_shapes(args, profile.quantisation))}"
+    numerics = Numerics(TORCH_DTYPES[profile.dtype], profile.quantisation, is_exact=True)
+    bits = f"{instruction_set()}-{fingerprint(bf16_shapes(args, profile.quantisation), numerics)}"
     return Profile(profile.dtype, profile.quantisation, bits)
 
 

@@ -7,7 +7,7 @@ know files, neighbours, sessions, sampling or the wire, and does no IO.
 
 from node.model.batch import Chunk
 from node.model.cache import KVCache
-from node.model.ops import Numerics, fingerprint, instruction_set, require_int8
+from node.model.ops import Numerics, fingerprint, instruction_set, kernels, require_int8
 from node.model.pages import PAGE, PagePool
 from node.model.transformer import SpanModel
 
@@ -20,5 +20,6 @@ __all__ = [
     "SpanModel",
     "fingerprint",
     "instruction_set",
+    "kernels",
     "require_int8",
 ]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from node.model.ops import Linear
+from node.model.ops import Gate, Linear
 
 
 class FeedForward:
-    """x (T, D) -> w2(silu(w1 x) * w3 x) (T, D).
+    """x (T, D) -> w2(silu(w1 x) * w3 x) (T, D). w13: the gate of w1 and w3.
 
     Source: Shazeer 2020, "GLU variants improve Transformer".
     """
 
-    __slots__ = ("w1", "w2", "w3")
+    __slots__ = ("w2", "w13")
 
-    def __init__(self, w1: Linear, w2: Linear, w3: Linear) -> None:
-        self.w1 = w1
+    def __init__(self, w13: Gate, w2: Linear) -> None:
+        self.w13 = w13
         self.w2 = w2
-        self.w3 = w3
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.w2(self.w3.times(x, self.w1.silu(x)))
+        return self.w2(self.w13(x))

@@ -14,7 +14,7 @@ from node.model.cache import KVCache
 from node.model.feed_forward import FeedForward
 from node.model.moe import MoE
 from node.model.norm import RMSNorm
-from node.model.ops import Linear, Numerics
+from node.model.ops import Gate, Linear, Numerics
 from node.model.rope import RopeTable, halves_to_interleaved
 from swarm.errors import LocalProtocolError
 from swarm.release import ModelArgs
@@ -172,11 +172,9 @@ class SpanModel:
 
     def _feed_forward(self, take: _Taker, prefix: str) -> FeedForward:
         dim, hidden_dim = self.args.dim, self.args.hidden_dim
-        return FeedForward(
-            w1=Linear(take(f"{prefix}.w1.weight", hidden_dim, dim), self.numerics),
-            w2=Linear(take(f"{prefix}.w2.weight", dim, hidden_dim), self.numerics),
-            w3=Linear(take(f"{prefix}.w3.weight", hidden_dim, dim), self.numerics),
-        )
+        gates = (take(f"{prefix}.{name}.weight", hidden_dim, dim) for name in ("w1", "w3"))
+        w13 = Gate(gates, self.numerics)
+        return FeedForward(w13, Linear(take(f"{prefix}.w2.weight", dim, hidden_dim), self.numerics))
 
 
 class _Taker:

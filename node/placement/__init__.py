@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from node.placement.decide import decide, place
 from node.placement.moves import Part, plan_move
-from node.placement.survey import Survey, survey
+from node.placement.survey import Survey, median_speed, survey
 from node.placement.values import Assignment, Budget, PlacementConfig, Standing
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Standing",
     "Survey",
     "decide",
+    "median_speed",
     "place",
     "plan_move",
     "survey",

@@ -37,17 +37,19 @@ class Survey:
         return self.hosts == 0
 
 
-def survey(facts: Sequence[NodeFact], n_layers: int, now_s: float, me: Standing) -> Survey:
+def survey(
+    facts: Sequence[NodeFact], n_layers: int, now_s: float, me: Standing, usual_speed: float | None = None
+) -> Survey:
     """Add up the facts in force of the other nodes whose layers a session of my profile could use.
 
     Layers that are only claimed count where the claim is older than mine; layers that are about to be given up count
     where the giving up is younger, for then it yields to mine. A node's word on its speed counts up to a bound.
+    usual_speed: layers per second of the median node, where these are not all the facts there are.
     Takes time proportional to the facts.
     """
     counted = _count(facts, n_layers, now_s, me)
     hosts, serving = _Layers(n_layers), _Layers(n_layers)
-    speeds = np.array([1.0 / f.layer_time_s for f, _, _ in counted if 0.0 < f.layer_time_s < math.inf])
-    usual = float(np.median(speeds)) if len(speeds) else 1.0 / DEFAULT_LAYER_TIME_S
+    usual = usual_speed or median_speed(fact for fact, _, _ in counted)
     supply = _Layers(n_layers)
     for fact, hosted, served in counted:
         n_hosted = sum(span.end - span.start for span in fact.spans)
@@ -59,6 +61,12 @@ def survey(facts: Sequence[NodeFact], n_layers: int, now_s: float, me: Standing)
         serving.add(served, 1.0)
         supply.add(hosted, tokens_per_s)
     return Survey(hosts.counts(), serving.counts(), supply.sums())
+
+
+def median_speed(facts: Iterable[NodeFact]) -> float:
+    """Layers per second of the nodes that have measured."""
+    speeds = [1.0 / fact.layer_time_s for fact in facts if 0.0 < fact.layer_time_s < math.inf]
+    return float(np.median(speeds)) if speeds else 1.0 / DEFAULT_LAYER_TIME_S
 
 
 def _count(
@@ -79,7 +87,7 @@ def _count(
             fact.n_layers != n_layers
             or not fact.spans
             or now_s >= fact.issued_at_s + fact.ttl_s
-            or fact.state is NodeState.DRAINING
+            or fact.state in (NodeState.DRAINING, NodeState.LEFT)
             or fact.profile.dtype != dtype
             or fact.profile.quantisation != quantisation
         ):

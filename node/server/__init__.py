@@ -5,9 +5,11 @@ ended it; and that an error anywhere on the route reaches the client with the ho
 walked, but neither how layers compute (node.stage) nor how bytes travel (swarm.rpc).
 """
 
+from node.server.dial_back import DialBack
 from node.server.door import Door
 from node.server.facts import FactsHandler
+from node.server.relay import RelayConfig, RelayHandler
 from node.server.sessions import SessionHandler
 from node.server.statement import Statement
 
-__all__ = ["Door", "FactsHandler", "SessionHandler", "Statement"]
+__all__ = ["DialBack", "Door", "FactsHandler", "RelayConfig", "RelayHandler", "SessionHandler", "Statement"]

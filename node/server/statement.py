@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.hosting import FetchProgress
+from node.server.relay import RelayHandler
 from node.stage import Stage
-from swarm.discovery import sign_fact
+from swarm.client.reach import Reach
+from swarm.discovery import Discovery, sign_fact
 from swarm.facts import NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
 from swarm.terms import Address, Infohash, Profile, Span
+from swarm.wire import MAX_RTTS
 
 LEAST_WAIT_S = 0.002
 """Waits that differ by less are the same to everybody."""
@@ -30,6 +33,8 @@ class _Said:
 class Statement:
     """The state of a node as its fact tells it. Set the attributes as the node comes to know them, then withdraw().
 
+    reach: where others dial it. relay: what it is to others as a relay; None: nothing.
+
     n_layers: of the whole model; 0 until the config is read, and so long there is nothing to tell. placed_at_s: when
     the spans were claimed, 0.0 where the owner named them. max_tokens_per_s: what the link passes on.
     uploaded_bytes, downloaded_bytes: of the release, over all runs in this data folder.
@@ -38,7 +43,9 @@ class Statement:
     def __init__(
         self, key: NodeKey, release: Infohash, address: Address, torrent_port: int, profile: Profile, version: str
     ) -> None:
-        self.address = address
+        self.reach = Reach(address)
+        self.discovery: Discovery | None = None
+        self.relay: RelayHandler | None = None
         self.profile = profile
         self.state = NodeState.JOINING
         self.n_layers = 0
@@ -85,7 +92,9 @@ class Statement:
         return NodeFact(
             node_id=self._key.node_id,
             release=self._release,
-            address=self.address,
+            address=self.reach.address,
+            reachability=self.reach.reachability,
+            relay=self.reach.relay,
             seq=self._seq,
             issued_at_s=time.time(),
             ttl_s=ttl_s,
@@ -105,6 +114,10 @@ class Statement:
 
     def _measured(self) -> dict[str, Any]:
         fields: dict[str, Any] = {}
+        if self.discovery is not None:
+            fields["rtts"] = self.discovery.nearest(MAX_RTTS)
+        if self.relay is not None and not self.reach.address.target:
+            fields["relay_places"] = self.relay.n_free_places
         if self.stage is not None:
             layer_time_s, n_layers = self.stage.layer_time_s, sum(map(len, self.spans))
             fields |= {"free_sessions": self.stage.free_sessions, "layer_time_s": layer_time_s}

@@ -19,11 +19,13 @@ BENCHES = (
     "load",
     "stages",
     "pipeline",
+    "routes",
     "parity",
     "fetch",
     "distribute",
     "gateway",
     "quality",
+    "failover",
 )
 
 
@@ -43,10 +45,12 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     load      reading and packing, memory of a thousand sessions, shared prefixes
     stages    two stages against one process on a wide Mixtral, 1, 2 and 4 sequences in flight
     pipeline  one, two and three loopback nodes against one process without a network
+    routes    over links of unequal length, the chosen route against all routes tried; a link that degrades
     parity    decode, prefill and logits of the same weights in one process, against transformers
     gateway   1, 8 and 32 streams through the HTTP gateway, against the Python client without it
     distribute  one seed of 20 MB/s and up to eight nodes; time to the first layer; what hashing and seeding cost
     quality   perplexity and right answers of the embedded release in fp32, bf16, int8 and int4
+    failover  generations whose nodes are killed under them: speed by failure probability, the pause after a loss
     fetch     fetched by needed per layout and piece size, at true scale and transferred; download rate against aria2c
     """
     bench = importlib.import_module(f"benchmarks.{name}")

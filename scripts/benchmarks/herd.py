@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from swarm.client.generation import TokenLoop
 from swarm.client.journal import Journal
 from swarm.client.routes import RouteFinder
 from swarm.client.values import ClientRelease
+from swarm.errors import SwarmError
 from swarm.facts import NodeFact, NodeState
 from swarm.identity import NodeKey, issue
 from swarm.release import read_folder_layout
@@ -47,17 +49,30 @@ class Sheep:
         self.signal(signal.SIGKILL)
 
 
+class Finder(RouteFinder):
+    """The client's own, which also notes when each loss was noticed."""
+
+    def __init__(self, herd: Any, n_layers: int, wait_s: float) -> None:
+        super().__init__(herd, n_layers, wait_s)
+        self.noticed_s: list[float] = []
+
+    def avoid(self, node_ids: Sequence[NodeId], error: SwarmError) -> None:
+        self.noticed_s.append(time.perf_counter())
+        super().avoid(node_ids, error)
+
+
 class Herd:
     """Async context manager: the nodes of one profile, all of which end with it.
 
-    It stands in for discovery: it names who was born and not yet buried, since facts outlive nodes.
+    It stands in for discovery: it names who was born and not yet buried, since facts outlive nodes. noticed_s: when its
+    clients noticed that a node was lost, by time.perf_counter().
     """
 
     def __init__(self, folder: Path, dtype: str, *, exact: bool = False, wait_s: float = 30.0) -> None:
         self.args = read_folder_layout(folder).args
         self.profile = Profile(dtype)
         self.wait_s = wait_s
-        self.n_refreshes = 0
+        self.noticed_s: list[float] = []
         self._command = [sys.executable, "-m", "benchmarks.nursery", str(folder), dtype, *(["exact"] if exact else [])]
         self._tls = issue(NodeKey.generate())
         self._dialer = Dialer(self._tls, RpcConfig.loopback())
@@ -96,7 +111,8 @@ class Herd:
         """The client's own: routes, sampling and journal included."""
         release = ClientRelease("herd", RELEASE, self.args, None)
         journal = Journal.create(RELEASE, prompt, params, None, continues=True)
-        finder: Any = RouteFinder(self, self.args.n_layers, self.wait_s)  # type: ignore[arg-type]
+        finder = Finder(self, self.args.n_layers, self.wait_s)
+        finder.noticed_s = self.noticed_s
         return TokenLoop(release, self._dialer, self._tls.node_id, finder, journal)
 
     def __getitem__(self, node_id: NodeId) -> Sheep:
@@ -112,7 +128,7 @@ class Herd:
         return tuple(map(self._fact, self._sheep.values()))
 
     async def refresh(self) -> None:
-        self.n_refreshes += 1
+        """Whoever is born is known at once."""
 
     def describe_attempts(self) -> str:
         return "the herd itself"

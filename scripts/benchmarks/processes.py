@@ -58,10 +58,10 @@ class Processes:
         return running
 
     def join(self, magnet: str, span: str, dtype: str, *options: str) -> Child:
-        """A node that starts now."""
+        """A node that starts now; without a span it chooses its layers itself."""
         name = f"node-{len(self._children)}"
         where = ("--network", "loopback", "--listen", "127.0.0.1:0", "--json", "--data-dir", str(self._work_dir / name))
-        what = ("--layers", span, "--dtype", dtype, "--device", "cpu")
+        what = (*(("--layers", span) if span else ()), "--dtype", dtype, "--device", "cpu")
         return self._start(name, "node", "start", magnet, *where, *what, *options)
 
     def stop(self, *children: Child) -> None:

@@ -96,6 +96,7 @@ def defaults_from_toml(text: bytes, source: str) -> dict[str, Any]:
         "generate": {**shared, **sampling},
         "chat": {**shared, **sampling},
         "status": shared,
+        "netcheck": {param: value for param, value in shared.items() if param != "data_dir"},
         "top": shared,
         "release": {"inspect": reach, "plan": reach, "seed": reach},
         "node": {"start": shared},

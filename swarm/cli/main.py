@@ -37,6 +37,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "gateway": ("swarm.cli.gateway:gateway", "Serve releases over HTTP: OpenAI's and Mistral's API, a web chat."),
     "gateway-keys": ("swarm.cli.gateway_keys:gateway_keys", "Make, list and remove a gateway's API keys."),
     "usage": ("swarm.cli.usage:usage", "Add up what a gateway served, by key, model, node or day."),
+    "netcheck": (
+        "swarm.cli.netcheck:netcheck",
+        "Find out who reaches a node on this machine, and what mends it.",
+    ),
+    "doctor": ("swarm.cli.doctor:doctor", "Look at this machine: versions, memory, disk, limits, keys, clock."),
     "completion": ("swarm.cli.completion:completion", "Print what makes bash, zsh or fish complete these verbs."),
     "demo": ("swarm.cli.demo:demo", "Run a whole swarm on this machine: seed, nodes, a talk, a loss."),
 }

@@ -27,10 +27,12 @@ class Child:
     """One `python -m swarm …` (or another module) of this very installation, in a process group of its own.
 
     Its stdout is read as NDJSON events; its stderr goes to `log`, so that neither ever blocks it. Events that are not
-    waited for stay in `events`.
+    waited for stay in `events`. within: a command that runs it somewhere else, such as `ip netns exec NAME`.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path, *, module: str = "swarm") -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], log: Path, *, module: str = "swarm", within: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.log = log
         self.events: list[dict[str, Any]] = []
@@ -38,7 +40,7 @@ class Child:
         self._incoming: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [*within, sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -117,7 +117,7 @@ class AsyncClient:
             self.magnet.infohash,
             RpcFactsPort(self._dialer),
             self._network.discovery,
-            rendezvous=self._torrent if self._network.torrent.dht else None,
+            rendezvous=self._network.rendezvous(self._torrent),
             static_peers=self._peers,
         )
         self._release: ClientRelease | None = None
@@ -148,6 +148,7 @@ class AsyncClient:
         if self._exchanging is not None:
             self._exchanging.cancel()
             await asyncio.gather(self._exchanging, return_exceptions=True)
+        await self._discovery.close()
         await self._dialer.close()
         await self._torrent.close()
 

@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from swarm.discovery import DiscoveryConfig
+from swarm.client.reach import outward_host
+from swarm.discovery import DiscoveryConfig, LanRendezvous, Rendezvous
 from swarm.errors import BadArgument
-from swarm.facts import SignedFact
+from swarm.facts import Answer, Known, SignedFact
 from swarm.rpc import Dialer, RpcConfig
-from swarm.terms import Address, Infohash, NodeId
-from swarm.torrent import TorrentConfig, with_settings
+from swarm.terms import Address, Infohash
+from swarm.torrent import TorrentConfig, TorrentSession, with_settings
 
 NETWORKS = ("loopback", "lan", "wan")
 
@@ -56,6 +57,14 @@ class NetworkConfig:
         """The same with BitTorrent payload limits, bytes/s; 0: unbounded."""
         return replace(self, torrent=replace(self.torrent, upload_rate=upload_rate, download_rate=download_rate))
 
+    def rendezvous(self, torrents: TorrentSession, listen: Address | None = None) -> tuple[Rendezvous, ...]:
+        """Where nodes and those who look for them meet on this network. listen: multicast is kept to its interface."""
+        places: list[Rendezvous] = [DhtRendezvous(torrents)] if self.torrent.dht else []
+        if self.name == "lan":
+            is_bound = listen is not None and not listen.is_unspecified
+            places.append(LanRendezvous([listen.host if listen is not None and is_bound else outward_host()]))
+        return tuple(places)
+
 
 @dataclass(frozen=True, slots=True)
 class RpcFactsPort:
@@ -64,7 +73,24 @@ class RpcFactsPort:
     dialer: Dialer
 
     async def exchange(
-        self, address: Address, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
-    ) -> tuple[NodeId, Sequence[SignedFact]]:
+        self, address: Address, release: Infohash, facts: Sequence[SignedFact], known: Known, timeout_s: float
+    ) -> Answer:
         connection = await self.dialer.connect(address)
-        return connection.node_id, await connection.exchange(release, facts, timeout_s)
+        return await connection.exchange(release, facts, timeout_s, known)
+
+
+@dataclass(frozen=True, slots=True)
+class DhtRendezvous:
+    """Discovery's door to the DHT."""
+
+    torrents: TorrentSession
+    name: str = "DHT"
+
+    async def announce(self, key: bytes, port: int) -> bool:
+        return await self.torrents.dht_announce(key, port)
+
+    async def look_up(self, key: bytes, timeout_s: float) -> set[Address]:
+        return await self.torrents.dht_look_up(key, timeout_s)
+
+    async def close(self) -> None:
+        """The session is not this one's to close."""

@@ -6,7 +6,9 @@ small protocols in ports.py: it does NOT know gRPC, BitTorrent, routes or models
 """
 
 from swarm.discovery.discovery import Discovery, DiscoveryConfig
+from swarm.discovery.lan import LanRendezvous
 from swarm.discovery.ports import FactsPort, Rendezvous
+from swarm.discovery.rtts import RttBook
 from swarm.discovery.signing import check_fact, rendezvous_key, sign_fact
 from swarm.discovery.table import FactTable
 
@@ -15,7 +17,9 @@ __all__ = [
     "DiscoveryConfig",
     "FactTable",
     "FactsPort",
+    "LanRendezvous",
     "Rendezvous",
+    "RttBook",
     "check_fact",
     "rendezvous_key",
     "sign_fact",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from swarm.facts import SignedFact
-from swarm.terms import Address, Infohash, NodeId
+from swarm.facts import Answer, Known, SignedFact
+from swarm.terms import Address, Infohash
 
 
 class Rendezvous(Protocol):
@@ -14,20 +14,26 @@ class Rendezvous(Protocol):
     there.
     """
 
-    async def dht_announce(self, key: bytes, port: int) -> bool:
+    @property
+    def name(self) -> str: ...
+
+    async def announce(self, key: bytes, port: int) -> bool:
         """False when nobody was there to take it."""
         ...
 
-    async def dht_look_up(self, key: bytes, timeout_s: float) -> set[Address]: ...
+    async def look_up(self, key: bytes, timeout_s: float) -> set[Address]: ...
+
+    async def close(self) -> None: ...
 
 
 class FactsPort(Protocol):
     """Asks one node for the facts that it knows."""
 
     async def exchange(
-        self, address: Address, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
-    ) -> tuple[NodeId, Sequence[SignedFact]]:
-        """Push facts to the node at address and pull what it knows: (the id that it proved, its facts, unchecked).
+        self, address: Address, release: Infohash, facts: Sequence[SignedFact], known: Known, timeout_s: float
+    ) -> Answer:
+        """Push facts to the node at address and pull what it knows beyond `known`. Its facts come unchecked, its id is
+        the one that it proved.
 
         Raises: RpcError.
         """

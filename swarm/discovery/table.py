@@ -7,31 +7,44 @@ from dataclasses import dataclass, replace
 
 from swarm.discovery.signing import check_fact
 from swarm.errors import RemoteProtocolError, Unauthenticated
-from swarm.facts import NodeFact, SignedFact
-from swarm.terms import Address, Infohash, NodeId
+from swarm.facts import MAX_TAG, Known, NodeFact, NodeState, SignedFact
+from swarm.terms import Address, Infohash, NodeId, id_tag
 
 MAX_TTL_S = 600.0
 MAX_CLOCK_SKEW_S = 120.0
 """How wrong a node's clock may be before its facts are refused. More lets a replayed old fact live longer."""
 
+TIMES_TOLD = 3
+"""How often news is pushed to others unasked: some of them know it already, and those who do not ask, in the end."""
+
 
 @dataclass(slots=True)
 class _Entry:
     signed: SignedFact
+    fact: NodeFact  # the same, dated by this table's clock
     expires_s: float
     dead: bool = False
     confirmed: bool = False
+    n_told: int = 0
 
 
 class FactTable:
     """Facts of one release, at most max_nodes of them.
 
     A replayed fact cannot outlive its issuer: its age counts from issued_at_s, give or take MAX_CLOCK_SKEW_S, and a seq
-    that was seen before renews nothing. An entry marked dead stays hidden until its node issues a newer fact.
+    that was seen before renews nothing. check: what a fact must pass, its signature unless told otherwise. An entry
+    marked dead stays hidden until its node issues a newer fact.
     """
 
-    def __init__(self, release: Infohash, clock: Callable[[], float], max_nodes: int = 10_000) -> None:
+    def __init__(
+        self,
+        release: Infohash,
+        clock: Callable[[], float],
+        max_nodes: int = 10_000,
+        check: Callable[[SignedFact], NodeFact] = check_fact,
+    ) -> None:
         self._release = release
+        self._check = check
         self._clock = clock
         self._max_nodes = max_nodes
         self._entries: dict[NodeId, _Entry] = {}
@@ -46,7 +59,7 @@ class FactTable:
             return False  # older than what is known: not worth a signature check
         if known is not None and signed.payload == known.signed.payload:
             return False
-        fact = check_fact(signed)
+        fact = self._check(signed)
         now = self._clock()
         if fact.release != self._release:
             raise RemoteProtocolError(f"a fact of release {fact.release} was sent where {self._release} was asked for")
@@ -61,7 +74,8 @@ class FactTable:
         if known is None and len(self._entries) >= self._max_nodes and not self._evict(now):
             return False
         confirmed = known is not None and known.confirmed and known.signed.fact.address == fact.address
-        entry = _Entry(SignedFact(fact, signed.payload, signed.signature), now + fact.ttl_s, confirmed=confirmed)
+        here = replace(fact, issued_at_s=now)
+        entry = _Entry(SignedFact(fact, signed.payload, signed.signature), here, now + fact.ttl_s, confirmed=confirmed)
         self._entries[fact.node_id] = entry
         return True
 
@@ -85,18 +99,36 @@ class FactTable:
         """Facts in force, by node id. Their issued_at_s is rewritten to this table's clock, so skewed clocks do no
         harm.
         """
-        return tuple(
-            replace(entry.signed.fact, issued_at_s=entry.expires_s - entry.signed.fact.ttl_s) for entry in self._alive()
-        )
+        return tuple(entry.fact for entry in self._alive() if entry.fact.state is not NodeState.LEFT)
 
     def confirmed(self) -> tuple[NodeFact, ...]:
         """The live facts of nodes that proved to be where they say."""
-        return tuple(entry.signed.fact for entry in self._alive() if entry.confirmed)
+        alive = (entry for entry in self._alive() if entry.confirmed)
+        return tuple(entry.signed.fact for entry in alive if entry.signed.fact.state is not NodeState.LEFT)
 
     def signed(self) -> tuple[SignedFact, ...]:
-        """The same facts as their issuers signed them, for passing on: of confirmed nodes first, then the newest."""
-        alive = sorted(self._alive(), key=lambda entry: (not entry.confirmed, -entry.signed.fact.issued_at_s))
-        return tuple(entry.signed for entry in alive)
+        """The facts to pass on, as their issuers signed them: of confirmed nodes first, then the newest."""
+        return tuple(entry.signed for entry in sorted(self._alive(), key=_first_to_tell))
+
+    def news(self, limit: int) -> tuple[SignedFact, ...]:
+        """Facts to tell unasked, at most TIMES_TOLD times each: of confirmed nodes first, then the newest."""
+        untold = sorted((e for e in self._alive() if e.n_told < TIMES_TOLD), key=_first_to_tell)[:limit]
+        for entry in untold:
+            entry.n_told += 1
+        return tuple(entry.signed for entry in untold)
+
+    def known(self, limit: int, first: int = 0) -> Known:
+        """What to tell a node that is asked, so that it leaves out what is here: of all nodes, or, where more than
+        limit of them are here, of those from the tag `first` on.
+        """
+        now = self._clock()
+        in_force = (entry.signed.fact for entry in self._entries.values() if entry.expires_s > now)
+        seqs = {id_tag(fact.node_id): fact.seq for fact in in_force}
+        if len(seqs) <= limit:
+            return Known(seqs=seqs)
+        tags = sorted(tag for tag in seqs if tag >= first)
+        last = tags[limit] - 1 if len(tags) > limit else MAX_TAG
+        return Known(first, last, {tag: seqs[tag] for tag in tags[:limit]})
 
     def add_all(self, facts: Iterable[SignedFact]) -> int:
         """Take in what a node passed on; how many were news. One bad fact spoils none of the others."""
@@ -107,6 +139,11 @@ class FactTable:
             except (RemoteProtocolError, Unauthenticated):
                 continue
         return news
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes it knows of, gone ones included."""
+        return len(self._entries)
 
     def _alive(self) -> list[_Entry]:
         now = self._clock()
@@ -119,3 +156,7 @@ class FactTable:
         for node_id in gone:
             del self._entries[node_id]
         return bool(gone)
+
+
+def _first_to_tell(entry: _Entry) -> tuple[bool, float]:
+    return (not entry.confirmed, -entry.signed.fact.issued_at_s)

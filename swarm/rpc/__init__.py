@@ -11,13 +11,15 @@ from swarm.rpc.config import RpcConfig
 from swarm.rpc.connection import Connection
 from swarm.rpc.dialer import Dialer
 from swarm.rpc.run_call import RunCall
-from swarm.rpc.server import NodeHandler, RpcServer, StageHandler
+from swarm.rpc.server import NodeHandler, RelayHandler, RpcServer, StageHandler
 from swarm.rpc.status import error_to_failure, failure_to_error, http_status
+from swarm.rpc.tunnel import let_in
 
 __all__ = [
     "Connection",
     "Dialer",
     "NodeHandler",
+    "RelayHandler",
     "RpcConfig",
     "RpcServer",
     "RunCall",
@@ -25,4 +27,5 @@ __all__ = [
     "error_to_failure",
     "failure_to_error",
     "http_status",
+    "let_in",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -12,18 +13,24 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from swarm.errors import NodeUnreachable, RemoteProtocolError, SwarmError
-from swarm.facts import SignedFact
+from swarm.facts import Answer, Known, SignedFact
 from swarm.messages import Open, Result
 from swarm.rpc import paths
 from swarm.rpc.config import RpcConfig
 from swarm.rpc.run_call import RunCall
 from swarm.rpc.status import Ending, error_of_ending
 from swarm.rpc.stream import Stream
+from swarm.rpc.tunnel import Tunnel
 from swarm.terms import Address, Infohash, NodeId, SessionId, short_id
 from swarm.wire import (
+    decode_dial_back_reply,
     decode_exchange_reply,
+    decode_reserve_reply,
     decode_result,
     decode_signed_fact,
+    encode_accept_opening,
+    encode_connect_opening,
+    encode_dial_back_request,
     encode_exchange_request,
     encode_results_request,
 )
@@ -53,9 +60,14 @@ class Connection:
         self._closed = False
         self._describe = channel.unary_unary(paths.DESCRIBE)
         self._exchange = channel.unary_unary(paths.EXCHANGE)
+        self._dial_back = channel.unary_unary(paths.DIAL_BACK)
         self._check = channel.unary_unary(paths.HEALTH_CHECK)
         self._run = channel.stream_stream(paths.RUN)
         self._results = channel.unary_stream(paths.RESULTS)
+        self._reserve = channel.unary_stream(paths.RESERVE)
+        self._connect = channel.stream_stream(paths.CONNECT)
+        self._accept = channel.stream_stream(paths.ACCEPT)
+        self._on_close: list[Callable[[], Awaitable[None]]] = []
 
     @property
     def alive(self) -> bool:
@@ -74,11 +86,19 @@ class Connection:
         return signed
 
     async def exchange(
-        self, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
-    ) -> tuple[SignedFact, ...]:
-        """Push facts, pull those that the node knows; their signatures are not checked."""
-        request = encode_exchange_request(release, facts)
-        return decode_exchange_reply(await self._ask(self._exchange, request, timeout_s))
+        self, release: Infohash, facts: Sequence[SignedFact], timeout_s: float, known: Known | None = None
+    ) -> Answer:
+        """Push facts, pull those that the node knows beyond `known`; their signatures are not checked."""
+        request = encode_exchange_request(release, facts, known)
+        asked_s = time.perf_counter()
+        reply = await self._ask(self._exchange, request, timeout_s)
+        rtt_s = time.perf_counter() - asked_s
+        return Answer(self.node_id, *decode_exchange_reply(reply), rtt_s)
+
+    async def dial_back(self, port: int, timeout_s: float) -> tuple[str, str]:
+        """Have the node dial this one at the host that it sees and this port: (that host, '' or why it failed)."""
+        request = encode_dial_back_request(port)
+        return decode_dial_back_reply(await self._ask(self._dial_back, request, timeout_s))
 
     async def check_health(self, timeout_s: float) -> bool:
         """Does the node say that it is serving? Raises: NodeUnreachable, DeadlineExceeded and other RpcErrors."""
@@ -104,6 +124,31 @@ class Connection:
         finally:
             stream.cancel()
 
+    async def reserve(self) -> AsyncGenerator[bytes, None]:
+        """A place at this relay for as long as the iterator is read: first b"", then the tunnels to accept.
+
+        Raises: StageFull (no place is left), and what else ends a call.
+        """
+        self._check_open()
+        stream = self._stream(self._reserve(b""))
+        try:
+            while (frame := await stream.read()) is not None:
+                yield decode_reserve_reply(frame)
+        finally:
+            stream.cancel()
+
+    async def tunnel_to(self, target: NodeId) -> Tunnel:
+        """Bytes to a node that keeps a place at this relay. What ends it is raised by its first send or receive."""
+        return await self._tunnel(self._connect, encode_connect_opening(target))
+
+    async def accept(self, tunnel: bytes) -> Tunnel:
+        """The other end of a tunnel that `reserve` named."""
+        return await self._tunnel(self._accept, encode_accept_opening(tunnel))
+
+    def on_close(self, then: Callable[[], Awaitable[None]]) -> None:
+        """What this connection came through is closed with it."""
+        self._on_close.append(then)
+
     async def close(self) -> None:
         """End every call on it (they raise NodeUnreachable) and let go of the socket."""
         self._broken = self._closed = True
@@ -113,6 +158,15 @@ class Connection:
             else:
                 stream.break_off(NodeUnreachable(f"the connection to {self} was closed during the call"))
         await self._channel.close()
+        for then in self._on_close:
+            await then()
+        self._on_close.clear()
+
+    async def _tunnel(self, method: Any, opening: bytes) -> Tunnel:
+        self._check_open()
+        stream = self._stream(method())
+        await stream.write(opening)
+        return Tunnel(stream)
 
     def __str__(self) -> str:
         return f"node {short_id(self.node_id)} at {self.address}"

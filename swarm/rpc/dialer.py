@@ -9,11 +9,12 @@ from typing import Any
 
 import grpc
 
-from swarm.errors import LocalProtocolError, NodeUnreachable, Unauthenticated
+from swarm.errors import LocalProtocolError, NodeUnreachable, RemoteProtocolError, Unauthenticated
 from swarm.identity import TlsIdentity, node_id_of_certificate, tls_host_name
 from swarm.rpc.config import RpcConfig, channel_options
 from swarm.rpc.connection import Connection
 from swarm.rpc.probe import Prober
+from swarm.rpc.tunnel import LocalPort
 from swarm.terms import Address, NodeId, short_id
 
 
@@ -33,6 +34,7 @@ class Dialer:
     async def connect(self, address: Address, node_id: NodeId | None = None) -> Connection:
         """A live connection to the node at `address`, which has proved to be `node_id`, or the id that it bears then.
 
+        An address with a target leads through a relay: the proof is the target's, and TLS goes from end to end.
         Raises: NodeUnreachable, Unauthenticated (another node listens there, or one of another swarm),
         RemoteProtocolError (something else listens there).
         """
@@ -88,15 +90,35 @@ class Dialer:
     async def _open(self, address: Address, node_id: NodeId | None) -> Connection:
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
-                certificate, target = await self._prober.leaf(address)
-                proved = node_id_of_certificate(certificate, self._tls.authority_pem)
-                if node_id is not None and proved != node_id:
-                    raise Unauthenticated(
-                        f"{address} is node {short_id(proved)} and not {short_id(node_id)}: it has changed hands"
-                    )
-                return await self._open_channel(address, proved, certificate, target)
+                if address.target:
+                    return await self._open_through_relay(address, node_id or NodeId(address.target))
+                return await self._open_at(address, address, node_id)
         except TimeoutError:
             raise NodeUnreachable(f"{address} did not answer within {self._config.connect_timeout_s:g} s") from None
+
+    async def _open_at(self, where: Address, address: Address, node_id: NodeId | None) -> Connection:
+        """Dial `where`; the connection is called one to `address`."""
+        certificate, target = await self._prober.leaf(where)
+        proved = node_id_of_certificate(certificate, self._tls.authority_pem)
+        if node_id is not None and proved != node_id:
+            raise Unauthenticated(
+                f"{address} is node {short_id(proved)} and not {short_id(node_id)}: it has changed hands"
+            )
+        return await self._open_channel(address, proved, certificate, target)
+
+    async def _open_through_relay(self, address: Address, node_id: NodeId) -> Connection:
+        relay = await self.connect(address.relay)
+        port = await LocalPort.open(lambda: relay.tunnel_to(NodeId(address.target)))
+        try:
+            connection = await self._open_at(port.address, address, node_id)
+        except (NodeUnreachable, RemoteProtocolError) as error:
+            await port.close()
+            raise port.fault or error from None
+        except BaseException:
+            await port.close()
+            raise
+        connection.on_close(port.close)
+        return connection
 
     async def _open_channel(self, address: Address, node_id: NodeId, certificate: bytes, target: str) -> Connection:
         credentials = grpc.ssl_channel_credentials(

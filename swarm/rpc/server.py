@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import grpc
 
@@ -19,7 +20,7 @@ from swarm.errors import (
     RemoteProtocolError,
     SwarmError,
 )
-from swarm.facts import SignedFact
+from swarm.facts import Known, SignedFact
 from swarm.identity import TlsIdentity
 from swarm.messages import Failure, Leave, Open, Opened, Result, Step
 from swarm.rpc import paths
@@ -29,10 +30,17 @@ from swarm.rpc.health import Health
 from swarm.rpc.status import abort_arguments
 from swarm.terms import Address, Infohash, NodeId, SessionId
 from swarm.wire import (
+    decode_accept_opening,
+    decode_connect_opening,
+    decode_dial_back_request,
     decode_exchange_request,
+    decode_relay_data,
     decode_results_request,
     decode_run_request,
+    encode_dial_back_reply,
     encode_exchange_reply,
+    encode_relay_data,
+    encode_reserve_reply,
     encode_result,
     encode_run_reply,
     encode_signed_fact,
@@ -61,20 +69,42 @@ class NodeHandler(Protocol):
     async def describe(self, caller: NodeId, /) -> SignedFact: ...
 
     async def exchange(
-        self, release: Infohash, facts: Sequence[SignedFact], caller: NodeId, /
-    ) -> Sequence[SignedFact]: ...
+        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, /
+    ) -> tuple[Sequence[SignedFact], bool]:
+        """(what is known here beyond `known`, whether there is more for who asks again)"""
+        ...
+
+    async def dial_back(self, address: Address, caller: NodeId, /) -> str:
+        """Dial the caller at the host that it calls from; why that failed, or ''."""
+        ...
+
+
+class RelayHandler(Protocol):
+    """All three are cancelled when the caller cancels or disconnects."""
+
+    def reserve(self, caller: NodeId, /) -> AsyncIterator[bytes]:
+        """Keep a place for the caller: first b"", then the tunnels that it is to accept."""
+        ...
+
+    def connect(self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId, /) -> AsyncIterator[bytes]:
+        """Join the caller to the node of that id: what it sends -> what the node answers."""
+        ...
+
+    def accept(self, tunnel: bytes, data: AsyncIterator[bytes], caller: NodeId, /) -> AsyncIterator[bytes]: ...
 
 
 class RpcServer:
-    """One port that serves a node's Stage, Node and health services to callers who prove a node id."""
+    """One port that serves a node's Stage, Node, Relay and health services to callers who prove a node id."""
 
     def __init__(
-        self, tls: TlsIdentity, config: RpcConfig, *, stage: StageHandler | None = None, node: NodeHandler | None = None
-    ) -> None:
+        self, tls: TlsIdentity, config: RpcConfig, *, stage: StageHandler | None = None,
+        node: NodeHandler | None = None, relay: RelayHandler | None = None,
+    ) -> None:  # fmt: skip
         self._tls = tls
         self._config = config
         self._stage = stage
         self._node = node
+        self._relay = relay
         self._callers = Callers(tls.authority_pem)
         self._health = Health()
         self._server: grpc.aio.Server | None = None
@@ -133,6 +163,10 @@ class RpcServer:
             methods |= {paths.RUN: stream(self._run), paths.RESULTS: answers(self._results)}
         if self._node is not None:
             methods |= {paths.DESCRIBE: unary(self._describe), paths.EXCHANGE: unary(self._exchange)}
+            methods |= {paths.DIAL_BACK: unary(self._dial_back)}
+        if self._relay is not None:
+            methods |= {paths.RESERVE: answers(self._reserve)}
+            methods |= {paths.CONNECT: stream(self._connect), paths.ACCEPT: stream(self._accept)}
         return _Methods(methods)
 
     def _guarded(self, behaviour: Behaviour) -> Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]:
@@ -166,16 +200,20 @@ class RpcServer:
 
         return timed
 
-    async def _run(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
-        assert self._stage is not None
+    async def _first_frame(self, context: grpc.aio.ServicerContext) -> bytes:
         try:
             async with asyncio.timeout(self._config.open_timeout_s):
                 frame = await context.read()
         except TimeoutError:
-            raise RemoteProtocolError(f"no Open within {self._config.open_timeout_s:g} s") from None
+            raise RemoteProtocolError(f"no first frame within {self._config.open_timeout_s:g} s") from None
         if frame is grpc.aio.EOF:
-            raise RemoteProtocolError("a Run that ended before its Open")
-        opening = decode_run_request(frame)
+            raise RemoteProtocolError("a call that ended before its first frame")
+        first: bytes = frame
+        return first
+
+    async def _run(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
+        assert self._stage is not None
+        opening = decode_run_request(await self._first_frame(context))
         if not isinstance(opening, Open):
             raise RemoteProtocolError("a Run that starts with a Step instead of an Open")
         async with contextlib.aclosing(_closable(self._stage.run(opening, _Steps(context), caller))) as replies:
@@ -195,8 +233,29 @@ class RpcServer:
 
     async def _exchange(self, request: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> bytes:
         assert self._node is not None
-        release, facts = decode_exchange_request(request)
-        return encode_exchange_reply(await self._node.exchange(release, facts, caller))
+        release, facts, known = decode_exchange_request(request)
+        return encode_exchange_reply(*await self._node.exchange(release, facts, known, caller))
+
+    async def _dial_back(self, request: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> bytes:
+        assert self._node is not None
+        address = Address(_host_of(context.peer()), decode_dial_back_request(request))
+        return encode_dial_back_reply(address.host, await self._node.dial_back(address, caller))
+
+    async def _reserve(self, _: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
+        assert self._relay is not None
+        async with contextlib.aclosing(_closable(self._relay.reserve(caller))) as tunnels:
+            async for tunnel in tunnels:
+                await context.write(encode_reserve_reply(tunnel))
+
+    async def _connect(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
+        assert self._relay is not None
+        target = decode_connect_opening(await self._first_frame(context))
+        await _pass_on(self._relay.connect(target, _received(context), caller), context)
+
+    async def _accept(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
+        assert self._relay is not None
+        tunnel = decode_accept_opening(await self._first_frame(context))
+        await _pass_on(self._relay.accept(tunnel, _received(context), caller), context)
 
 
 class _Methods(grpc.GenericRpcHandler):
@@ -230,6 +289,17 @@ class _Steps:
         return request
 
 
+async def _received(context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    while (frame := await context.read()) is not grpc.aio.EOF:
+        yield decode_relay_data(frame)
+
+
+async def _pass_on(data: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+    async with contextlib.aclosing(_closable(data)) as chunks:
+        async for chunk in chunks:
+            await context.write(encode_relay_data(chunk))
+
+
 def _closable(iterator: AsyncIterator[Any]) -> Any:
     """The iterator itself when it has an aclose (every async generator), else a generator around it."""
     if hasattr(iterator, "aclose"):
@@ -240,6 +310,12 @@ def _closable(iterator: AsyncIterator[Any]) -> Any:
             yield item
 
     return generator()
+
+
+def _host_of(peer: str) -> str:
+    """ "ipv4:192.0.2.1:4242" or "ipv6:%5B2001:db8::1%5D:4242", as gRPC names who calls -> the host."""
+    _, _, where = peer.partition(":")
+    return unquote(where).rpartition(":")[0].strip("[]").removeprefix("::ffff:")
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> None:

@@ -6,6 +6,7 @@ what a tensor, a layer or a node is, which pieces are worth having, or who may b
 from swarm.torrent.config import PUBLIC_DHT, TorrentConfig
 from swarm.torrent.download import Download
 from swarm.torrent.magnet import Magnet
+from swarm.torrent.mapping import Mapped, PortMapping
 from swarm.torrent.metainfo import Torrent, TorrentEntry, create_torrent
 from swarm.torrent.session import TorrentSession
 from swarm.torrent.settings import SETTING_NAMES, with_settings
@@ -16,6 +17,8 @@ __all__ = [
     "SETTING_NAMES",
     "Download",
     "Magnet",
+    "Mapped",
+    "PortMapping",
     "Torrent",
     "TorrentConfig",
     "TorrentEntry",

@@ -22,6 +22,7 @@ def make_engine(config: TorrentConfig, listen: Address) -> Any:
     category = lt.alert_category
     mask = category.error | category.status | category.storage | category.tracker | category.connect
     mask |= category.peer | category.piece_progress | category.dht_operation
+    mask |= category.port_mapping
     params = lt.session_params()
     settings: Any = session_settings(config, listen, mask)
     params.settings = settings
@@ -45,13 +46,16 @@ class Listening:
         self._fault: str | None = None
         self._news = asyncio.Event()
 
-    def succeeded(self, alert: Any) -> None:
-        self._bound["tcp" if alert.socket_type == lt.socket_type_t.tcp else "udp"] = alert.port
+    def on_alert(self, alert: Any) -> bool:
+        """Whether the alert is about listening."""
+        if isinstance(alert, lt.listen_succeeded_alert):
+            self._bound["tcp" if alert.socket_type == lt.socket_type_t.tcp else "udp"] = alert.port
+        elif isinstance(alert, lt.listen_failed_alert):
+            self._fault = self._fault or alert.error.message()
+        else:
+            return False
         self._news.set()
-
-    def failed(self, alert: Any) -> None:
-        self._fault = self._fault or alert.error.message()
-        self._news.set()
+        return True
 
     async def port(self, listen: Address, kinds: frozenset[str]) -> int:
         """The port, once all of these kinds (tcp, udp) have it. Raises: ListenError."""

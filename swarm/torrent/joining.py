@@ -10,7 +10,7 @@ import libtorrent as lt
 from swarm.torrent.attempts import Attempts
 from swarm.torrent.config import TorrentConfig
 from swarm.torrent.magnet import Magnet
-from swarm.torrent.reach import LEFT_OUT, allows_url
+from swarm.torrent.reach import allows_url, note_sources
 
 
 def prepare_to_join(
@@ -20,12 +20,9 @@ def prepare_to_join(
 
     starts_blank: nothing is known of its files yet, so nothing may be requested.
     """
-    for url in magnet.trackers:
-        attempts.tracker(url, "not asked yet" if allows_url(config, url) else LEFT_OUT)
+    note_sources(config, magnet, attempts)
     params.trackers = [url for url in magnet.trackers if allows_url(config, url)]
     params.tracker_tiers = list(range(len(params.trackers)))
-    for url in magnet.web_seeds:
-        attempts.web_seed(url, "no complaint so far" if allows_url(config, url) else LEFT_OUT)
     params.url_seeds = [url for url in magnet.web_seeds if allows_url(config, url)]
     params.save_path = str(save_dir)
     flags = params.flags & ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused | lt.torrent_flags.upload_mode)

@@ -12,7 +12,9 @@ import libtorrent as lt
 
 from swarm.errors import ListenError
 from swarm.terms import Address
+from swarm.torrent.attempts import Attempts
 from swarm.torrent.config import TorrentConfig
+from swarm.torrent.magnet import Magnet
 
 LEFT_OUT = "left out: this session stays on this machine"
 
@@ -31,6 +33,14 @@ def is_loopback_host(host: str) -> bool:
 
 def allows_url(config: TorrentConfig, url: str) -> bool:
     return not config.loopback_only or is_loopback_host(urlsplit(url).hostname or "")
+
+
+def note_sources(config: TorrentConfig, magnet: Magnet, attempts: Attempts) -> None:
+    """Say of each tracker and web seed of the link whether it is to be asked."""
+    for url in magnet.trackers:
+        attempts.tracker(url, "not asked yet" if allows_url(config, url) else LEFT_OUT)
+    for url in magnet.web_seeds:
+        attempts.web_seed(url, "no complaint so far" if allows_url(config, url) else LEFT_OUT)
 
 
 async def resolve(config: TorrentConfig, address: Address) -> tuple[list[tuple[str, int]], str | None]:

@@ -25,6 +25,7 @@ from swarm.torrent.joining import prepare_to_join
 from swarm.torrent.local import check_sizes, differs, make_folder
 from swarm.torrent.lonely import Loneliness
 from swarm.torrent.magnet import Magnet
+from swarm.torrent.mapping import PortMapping, PortMappings
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.pump import AlertPump
 from swarm.torrent.rates import rates_now
@@ -58,6 +59,7 @@ class TorrentSession:
         self._lonely: dict[Any, Loneliness] = {}
         self._keepers: dict[Download, Keeper] = {}
         self._followed: set[Download] = set()  # fetched by another process of this machine
+        self._mappings = PortMappings()
         self._adding = asyncio.Lock()
         self._trimmer = Trimmer(self.drop)
         self._background = Background()
@@ -106,6 +108,7 @@ class TorrentSession:
         self._pump = self._rendezvous = None
         self._downloads.clear()
         self._lonely.clear()
+        self._mappings.clear()
         self._port = 0
         holder = [self._session]
         self._session = None
@@ -145,7 +148,7 @@ class TorrentSession:
         return self._admit(params, magnet, torrent, save_dir, resume_file=file)
 
     def _follow(self, magnet: Magnet, torrent: Torrent | None, save_dir: Path) -> Download:
-        transfer = FollowedTransfer(save_dir, magnet.infohash, torrent, Attempts(self._describe_dht))
+        transfer = FollowedTransfer(save_dir, magnet.infohash, torrent, Attempts(self.describe_dht))
         download = Download(transfer, magnet, save_dir, resume_file=None, dial=self._dial)
         self._followed.add(download)
         return download
@@ -217,6 +220,15 @@ class TorrentSession:
         download.transfer.want(wanted)
         await download.save_resume()
 
+    def map_port(self, port: int) -> PortMapping:
+        """Ask the router to forward this TCP port to this machine, where the config allows that."""
+        self._running()
+        return self._mappings.add(self._session, port)
+
+    @property
+    def n_dht_nodes(self) -> int:
+        return 0 if self._rendezvous is None else self._rendezvous.n_nodes
+
     async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
         """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
         rendezvous = self._running()
@@ -237,28 +249,19 @@ class TorrentSession:
                     download.transfer.on_alert(alert)
                     touched.add(download)
             elif isinstance(alert, lt.state_update_alert):
-                touched |= self._take_statuses(alert.status)
+                for status in alert.status:
+                    if (download := self._downloads.get(status.handle)) is not None:
+                        download.transfer.on_status(status)
+                        touched.add(download)
             else:
                 self._take(alert)
         for download in touched:
             download.transfer.wake()
 
-    def _take_statuses(self, statuses: list[Any]) -> set[Download]:
-        touched = set()
-        for status in statuses:
-            if (download := self._downloads.get(status.handle)) is not None:
-                download.transfer.on_status(status)
-                touched.add(download)
-        return touched
-
     def _take(self, alert: Any) -> None:
-        if isinstance(alert, lt.listen_succeeded_alert):
-            self._listening.succeeded(alert)
-        elif isinstance(alert, lt.listen_failed_alert):
-            self._listening.failed(alert)
-        elif self._rendezvous is None:
+        if self._listening.on_alert(alert) or self._mappings.on_alert(alert) or self._rendezvous is None:
             return
-        elif isinstance(alert, lt.dht_get_peers_reply_alert):
+        if isinstance(alert, lt.dht_get_peers_reply_alert):
             self._rendezvous.on_peers(alert)
         elif isinstance(alert, lt.dht_stats_alert) and self._rendezvous.on_stats(alert):
             for handle in self._downloads:
@@ -338,16 +341,10 @@ class TorrentSession:
         return None
 
     def _admit(
-        self,
-        params: Any,
-        magnet: Magnet,
-        torrent: Torrent | None,
-        save_dir: Path,
-        *,
-        resume_file: Path | None = None,
-        extra_flags: int = 0,
-    ) -> Download:
-        attempts = Attempts(self._describe_dht)
+        self, params: Any, magnet: Magnet, torrent: Torrent | None, save_dir: Path, *,
+        resume_file: Path | None = None, extra_flags: int = 0,
+    ) -> Download:  # fmt: skip
+        attempts = Attempts(self.describe_dht)
         prepare_to_join(params, self.config, magnet, save_dir, attempts, starts_blank=torrent is None)
         params.flags |= extra_flags
         try:
@@ -367,7 +364,8 @@ class TorrentSession:
 
     # --- peers
 
-    def _describe_dht(self) -> str:
+    def describe_dht(self) -> str:
+        """For people: how many DHT nodes answer."""
         return "off" if not self.config.dht or self._rendezvous is None else self._rendezvous.describe(self.config)
 
     def _dial(self, download: Download, addresses: Iterable[Address]) -> None:

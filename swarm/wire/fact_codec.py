@@ -1,20 +1,17 @@
-"""Facts about nodes, native <-> proto, and the messages that pass them on.
+"""Facts about nodes, native <-> proto.
 
 A fact is signed as bytes, so its payload is kept as it came and never serialised again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from swarm.errors import RemoteProtocolError
-from swarm.facts import NodeFact, NodeState, SignedFact
-from swarm.terms import Infohash, Span
+from swarm.facts import NodeFact, NodeState, Reachability, SignedFact
+from swarm.terms import Span
 from swarm.wire.checks import (
     MAX_COUNTER,
     MAX_LAYERS,
-    MAX_STRUCTURE_BYTES,
     check,
     check_address,
     check_infohash,
@@ -34,21 +31,29 @@ FACT_DOMAIN = b"swarm-fact-v1\0"
 """What precedes a fact's payload in the bytes that its issuer signs."""
 
 MAX_FACT_BYTES = 1024
-MAX_FACTS = 1024
-"""In one Exchange message."""
 MAX_SPANS = 64
+MAX_RTTS = 16
+"""Of the nodes nearest to one: what tells of a thousand nodes weighs a thousand times as much."""
+MAX_RELAY_PLACES = 1 << 16
 MAX_VERSION_CHARACTERS = 64
 
 _STATE_TO_WIRE = {
     NodeState.JOINING: pb.NODE_STATE_JOINING,
     NodeState.SERVING: pb.NODE_STATE_SERVING,
     NodeState.DRAINING: pb.NODE_STATE_DRAINING,
+    NodeState.LEFT: pb.NODE_STATE_LEFT,
 }
 _STATE_FROM_WIRE = {wire: state for state, wire in _STATE_TO_WIRE.items()}
+_REACHABILITY_TO_WIRE = {
+    Reachability.UNKNOWN: pb.REACHABILITY_UNKNOWN,
+    Reachability.REACHABLE: pb.REACHABILITY_REACHABLE,
+    Reachability.UNREACHABLE: pb.REACHABILITY_UNREACHABLE,
+}
+_REACHABILITY_FROM_WIRE = {wire: native for native, wire in _REACHABILITY_TO_WIRE.items()}
 
 
 def encode_fact(fact: NodeFact) -> bytes:
-    """The payload to sign; ttl_s and layer_time_s are rounded to 32-bit floats."""
+    """The payload to sign; ttl_s, layer_time_s and RTTs are rounded to 32-bit floats, all but MAX_RTTS left out."""
     return pb.NodeFact(
         node_id=fact.node_id,
         release=bytes.fromhex(fact.release),
@@ -70,6 +75,11 @@ def encode_fact(fact: NodeFact) -> bytes:
         downloaded_bytes=fact.downloaded_bytes,
         version=fact.version[:MAX_VERSION_CHARACTERS],
         loaded_spans=map(to_wire_span, fact.loaded_spans),
+        reachability=_REACHABILITY_TO_WIRE[fact.reachability],
+        relay=fact.relay or "",
+        relay_places=fact.relay_places,
+        rtt_tags=[tag for tag, _ in fact.rtts[:MAX_RTTS]],
+        rtts_s=[rtt_s for _, rtt_s in fact.rtts[:MAX_RTTS]],
         placed_at_s=fact.placed_at_s,
         leaving_spans=map(to_wire_span, fact.leaving_spans),
         throughput=fact.throughput,
@@ -83,6 +93,10 @@ def decode_fact(payload: bytes) -> NodeFact:
     check(wire.state in _STATE_FROM_WIRE, f"unknown node state {wire.state}")
     n_spans = max(len(wire.spans), len(wire.loaded_spans))
     check(n_spans <= MAX_SPANS, f"a fact of {n_spans} spans")
+    check(len(wire.rtt_tags) == len(wire.rtts_s) <= MAX_RTTS, f"{len(wire.rtt_tags)} tags of {len(wire.rtts_s)} RTTs")
+    address = check_address(wire.address)
+    check(address.target in ("", wire.node_id), "an address that leads to another node than the fact's own")
+    check(bool(address.target) == bool(wire.relay), "a relay without an address through it, or the other way about")
     n_layers = check_number(wire.n_layers, 1, MAX_LAYERS, "n_layers")
     spans = tuple(check_span(span, n_layers) for span in wire.spans)
     loaded_spans = tuple(check_span(span, n_layers) for span in wire.loaded_spans)
@@ -93,7 +107,7 @@ def decode_fact(payload: bytes) -> NodeFact:
     return NodeFact(
         node_id=check_node_id(wire.node_id),
         release=check_infohash(wire.release),
-        address=check_address(wire.address),
+        address=address,
         seq=check_number(wire.seq, 0, MAX_COUNTER, "seq"),
         issued_at_s=check_seconds(wire.issued_at_s, "issued_at_s"),
         ttl_s=check_seconds(wire.ttl_s, "ttl_s"),
@@ -111,6 +125,12 @@ def decode_fact(payload: bytes) -> NodeFact:
         downloaded_bytes=check_number(wire.downloaded_bytes, 0, MAX_COUNTER, "downloaded_bytes"),
         version=printable(wire.version, MAX_VERSION_CHARACTERS),
         loaded_spans=loaded_spans,
+        reachability=_REACHABILITY_FROM_WIRE.get(wire.reachability, Reachability.UNKNOWN),
+        relay=check_node_id(wire.relay) if wire.relay else None,
+        relay_places=check_number(wire.relay_places, 0, MAX_RELAY_PLACES, "relay_places"),
+        rtts=tuple(
+            (tag, check_seconds(rtt_s, "an RTT")) for tag, rtt_s in zip(wire.rtt_tags, wire.rtts_s, strict=True)
+        ),
         placed_at_s=check_seconds(wire.placed_at_s, "placed_at_s"),
         leaving_spans=_leaving(wire, n_layers),
         throughput=check_throughput(wire.throughput),
@@ -139,45 +159,3 @@ def from_wire_signed_fact(wire: pb.SignedFact) -> SignedFact:
     """Does not check the signature: only its length."""
     check(len(wire.signature) == 64, f"a signature of {len(wire.signature)} bytes instead of 64")
     return SignedFact(decode_fact(wire.payload), wire.payload, wire.signature)
-
-
-def encode_exchange_request(release: Infohash, facts: Sequence[SignedFact]) -> bytes:
-    return pb.ExchangeRequest(
-        release=bytes.fromhex(release), facts=map(to_wire_signed_fact, _fitting(facts))
-    ).SerializeToString()
-
-
-def decode_exchange_request(data: bytes) -> tuple[Infohash, tuple[SignedFact, ...]]:
-    wire = parse(pb.ExchangeRequest, data)
-    return check_infohash(wire.release), _from_wire_facts(wire.facts)
-
-
-def encode_exchange_reply(facts: Sequence[SignedFact]) -> bytes:
-    return pb.ExchangeReply(facts=map(to_wire_signed_fact, _fitting(facts))).SerializeToString()
-
-
-def decode_exchange_reply(data: bytes) -> tuple[SignedFact, ...]:
-    return _from_wire_facts(parse(pb.ExchangeReply, data).facts)
-
-
-def _fitting(facts: Sequence[SignedFact]) -> Sequence[SignedFact]:
-    """As many of the first facts as the other side reads in one message."""
-    room = MAX_STRUCTURE_BYTES // 2
-    for n, signed in enumerate(facts[:MAX_FACTS]):
-        room -= len(signed.payload) + 128  # the signature and the fields' heads
-        if room < 0:
-            return facts[:n]
-    return facts[:MAX_FACTS]
-
-
-def _from_wire_facts(wire: Sequence[pb.SignedFact]) -> tuple[SignedFact, ...]:
-    check(len(wire) <= MAX_FACTS, f"{len(wire)} facts in one message")
-    return tuple(_readable(wire))
-
-
-def _readable(wire: Iterable[pb.SignedFact]) -> Iterable[SignedFact]:
-    for signed in wire:
-        try:
-            yield from_wire_signed_fact(signed)
-        except RemoteProtocolError:
-            continue  # the fault of its issuer, or of a newer version, and not of the node that passes it on

@@ -29,7 +29,7 @@ FLOORS = (
     # floor 3
     ("swarm.client", "node.stage", "node.hosting", "node.placement"),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
-    ("node.server", "swarm"),
+    ("node.server", "node.reach", "swarm"),
     # It keeps what the server says of the node true.
     ("node.moving",),
     # It serves what the client offers, and tells the public version.
@@ -51,6 +51,7 @@ SOLE_IMPORTERS = {
     "starlette": ("swarm.gateway",),
     "uvicorn": ("swarm.gateway",),
     "prometheus_client": ("swarm.gateway",),
+    "zeroconf": ("swarm.discovery",),
     "torch": ("node",),
     "transformers": (),
     "swarm.wire.v1": ("swarm.wire", "swarm.rpc"),

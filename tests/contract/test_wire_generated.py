@@ -3,26 +3,39 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from swarm.facts import Hop, NodeFact, NodeState, SignedFact
+from swarm.facts import Hop, Known, NodeFact, NodeState, SignedFact
 from swarm.messages import Failure, HopTime, Leave, Open, Opened, Result, Rows, Step, TopLogits
 from swarm.terms import Address, Infohash, NodeId, Profile, SessionId, Span
 from swarm.wire import (
+    decode_accept_opening,
+    decode_connect_opening,
+    decode_dial_back_reply,
+    decode_dial_back_request,
     decode_exchange_reply,
     decode_exchange_request,
     decode_fact,
+    decode_relay_data,
+    decode_reserve_reply,
     decode_result,
     decode_results_request,
     decode_run_reply,
     decode_run_request,
     decode_signed_fact,
+    encode_accept_opening,
+    encode_connect_opening,
+    encode_dial_back_reply,
+    encode_dial_back_request,
     encode_exchange_reply,
     encode_exchange_request,
     encode_fact,
+    encode_relay_data,
+    encode_reserve_reply,
     encode_result,
     encode_results_request,
     encode_run_reply,
@@ -55,6 +68,7 @@ def test_the_committed_code_is_freshly_generated(tmp_path: Path) -> None:
 
 A, B = NodeId("a" * 52), NodeId("25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkena")
 RELEASE, SESSION = Infohash("ab" * 20), SessionId("cd" * 16)
+TUNNEL = bytes(range(16))
 TIMES = (HopTime(A, 0.5, 0.25),)
 FACT = NodeFact(
     node_id=A,
@@ -159,12 +173,39 @@ GOLDEN = [
     (FACT, encode_fact, decode_fact, FACT_HEX),
     (SIGNED, encode_signed_fact, decode_signed_fact, SIGNED_HEX),
     (
-        (RELEASE, (SIGNED,)),
-        lambda value: encode_exchange_request(*value),
+        (RELEASE, (SIGNED,), Known()),
+        lambda value: encode_exchange_request(*value[:2]),
         decode_exchange_request,
         f"0a14{RELEASE}12e101{SIGNED_HEX}",
     ),
-    ((SIGNED,), encode_exchange_reply, decode_exchange_reply, f"0ae101{SIGNED_HEX}"),
+    (
+        (RELEASE, (), Known(1, 2, {1: 300})),
+        lambda value: encode_exchange_request(*value),
+        decode_exchange_request,
+        f"0a14{RELEASE}1a200901000000000000001102000000000000001a0801000000000000002202ac02",
+    ),
+    (
+        ((SIGNED,), False),
+        lambda value: encode_exchange_reply(*value),
+        decode_exchange_reply,
+        f"0ae101{SIGNED_HEX}",
+    ),
+    (
+        replace(FACT, state=NodeState.LEFT, address=Address("::1", 7001, A), relay=B, relay_places=3, rtts=((1, 0.5),)),
+        encode_fact,
+        decode_fact,
+        f"0a34{A_HEX}1214{RELEASE}1a3f{A_HEX}405b3a3a315d3a3730303120{FACT_HEX.partition('3a3730303120')[2]}".replace(
+            "3802", "3804"
+        )
+        + f"fa0134{B_HEX}8002038a020801000000000000009202040000003f",
+    ),
+    (7000, encode_dial_back_request, decode_dial_back_request, "08d836"),
+    (("::1", ""), lambda v: encode_dial_back_reply(*v), decode_dial_back_reply, "0a033a3a311001"),
+    (("::1", "no"), lambda v: encode_dial_back_reply(*v), decode_dial_back_reply, "0a033a3a311a026e6f"),
+    (TUNNEL, encode_reserve_reply, decode_reserve_reply, f"0a10{TUNNEL.hex()}"),
+    (A, encode_connect_opening, decode_connect_opening, f"0a34{A_HEX}"),
+    (TUNNEL, encode_accept_opening, decode_accept_opening, f"1210{TUNNEL.hex()}"),
+    (b"hi", encode_relay_data, decode_relay_data, "1a026869"),
 ]
 
 

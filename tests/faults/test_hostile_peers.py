@@ -239,12 +239,12 @@ async def test_a_route_through_an_impostor_is_refused_and_the_impostor_named(
 async def test_a_forged_fact_moves_no_node(world: World) -> None:
     connection = await world.stranger.connect(world.hops[0].address)
     honest = next(
-        s for s in await connection.exchange(world.release, (), 5.0) if s.fact.node_id == world.hops[1].node_id
+        s for s in (await connection.exchange(world.release, (), 5.0)).facts if s.fact.node_id == world.hops[1].node_id
     )
     moved = dataclasses.replace(honest.fact, address=Address("127.0.0.1", 9), seq=honest.fact.seq + 1_000_000)
     forged = sign_fact(world.key, moved)
     altered = SignedFact(moved, forged.payload, honest.signature)
-    known = await connection.exchange(world.release, (forged, altered), 5.0)
+    known = (await connection.exchange(world.release, (forged, altered), 5.0)).facts
     addresses = {signed.fact.node_id: signed.fact.address for signed in known}
     assert addresses[world.hops[1].node_id] == world.hops[1].address
     with pytest.raises(SwarmError):

@@ -5,6 +5,7 @@ decoded again to itself.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,22 +14,34 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarm.errors import RemoteProtocolError
-from swarm.facts import Hop, NodeFact, NodeState, SignedFact
+from swarm.facts import MAX_TAG, Hop, Known, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
 from swarm.messages import Failure, HopTime, Leave, Open, Opened, Result, Rows, Step, TopLogits
 from swarm.terms import Address, Infohash, Profile, SessionId, Span
 from swarm.wire import (
+    decode_accept_opening,
+    decode_connect_opening,
+    decode_dial_back_reply,
+    decode_dial_back_request,
     decode_exchange_reply,
     decode_exchange_request,
     decode_fact,
+    decode_relay_data,
+    decode_reserve_reply,
     decode_result,
     decode_results_request,
     decode_run_reply,
     decode_run_request,
     decode_signed_fact,
+    encode_accept_opening,
+    encode_connect_opening,
+    encode_dial_back_reply,
+    encode_dial_back_request,
     encode_exchange_reply,
     encode_exchange_request,
     encode_fact,
+    encode_relay_data,
+    encode_reserve_reply,
     encode_result,
     encode_results_request,
     encode_run_reply,
@@ -45,6 +58,7 @@ RELEASE, SESSION = Infohash("ab" * 20), SessionId("cd" * 16)
 FACT = NodeFact(
     NODE, RELEASE, Address("::1", 7), 3, 1e9, 60.0, NodeState.SERVING, (Span(0, 2), Span(3, 4)), Profile("bf16"), 9
 )
+RELAYED = replace(FACT, address=Address("192.0.2.1", 7, NODE), relay=NODE, rtts=((1, 0.25), (MAX_TAG, 2.0)))
 SIGNED = SignedFact(FACT, encode_fact(FACT), bytes(64))
 ROW = TopLogits((5, 2, 9), (1.5, 1.0, -2.0), 2.0)
 
@@ -82,14 +96,31 @@ KINDS: dict[str, tuple[Decoder, Callable[[Any], bytes], list[bytes]]] = {
         [encode_results_request(SESSION, 4)],
     ),
     "result": (decode_result, encode_result, [encode_result(Result(1, 9, (ROW, ROW), TIMES))]),
-    "fact": (decode_fact, encode_fact, [encode_fact(FACT)]),
+    "fact": (decode_fact, encode_fact, [encode_fact(FACT), encode_fact(RELAYED)]),
     "signed_fact": (decode_signed_fact, encode_signed_fact, [encode_signed_fact(SIGNED)]),
     "exchange_request": (
         decode_exchange_request,
         lambda value: encode_exchange_request(*value),
-        [encode_exchange_request(RELEASE, [SIGNED, SIGNED])],
+        [
+            encode_exchange_request(RELEASE, [SIGNED, SIGNED]),
+            encode_exchange_request(RELEASE, [SIGNED], Known(3, MAX_TAG, {7: 1, MAX_TAG: 2})),
+        ],
     ),
-    "exchange_reply": (decode_exchange_reply, encode_exchange_reply, [encode_exchange_reply([SIGNED, SIGNED])]),
+    "exchange_reply": (
+        decode_exchange_reply,
+        lambda value: encode_exchange_reply(*value),
+        [encode_exchange_reply([SIGNED, SIGNED], more=True)],
+    ),
+    "dial_back_request": (decode_dial_back_request, encode_dial_back_request, [encode_dial_back_request(7000)]),
+    "dial_back_reply": (
+        decode_dial_back_reply,
+        lambda value: encode_dial_back_reply(*value),
+        [encode_dial_back_reply("::1", "refused"), encode_dial_back_reply("192.0.2.1", "")],
+    ),
+    "reserve_reply": (decode_reserve_reply, encode_reserve_reply, [encode_reserve_reply(bytes(range(16)))]),
+    "connect_opening": (decode_connect_opening, encode_connect_opening, [encode_connect_opening(NODE)]),
+    "accept_opening": (decode_accept_opening, encode_accept_opening, [encode_accept_opening(bytes(range(16)))]),
+    "relay_data": (decode_relay_data, encode_relay_data, [encode_relay_data(b"\x16\x03\x01")]),
 }
 SEEDS = [seed for _, _, seeds in KINDS.values() for seed in seeds]
 

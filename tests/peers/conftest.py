@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from swarm.facts import Hop, NodeFact, NodeState, SignedFact
+from swarm.facts import Hop, Known, NodeFact, NodeState, SignedFact
 from swarm.identity import OPEN_AUTHORITY, Authority, NodeKey, issue
 from swarm.messages import Failure, Open, Opened, Result, Step
 from swarm.rpc import Connection, Dialer, RpcConfig, RpcServer
@@ -54,9 +54,15 @@ class EchoNode:
         await self._behave(caller)
         return signed_fact(self.key)
 
-    async def exchange(self, release: Infohash, facts: Sequence[SignedFact], caller: NodeId, /) -> Sequence[SignedFact]:
+    async def exchange(
+        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, /
+    ) -> tuple[Sequence[SignedFact], bool]:
         await self._behave(caller)
-        return facts
+        return facts, False
+
+    async def dial_back(self, address: Address, caller: NodeId, /) -> str:
+        await self._behave(caller)
+        return ""
 
     async def _behave(self, caller: NodeId) -> None:
         self.callers.append(caller)
@@ -119,12 +125,13 @@ class World:
         key: NodeKey | None = None,
         stage: FunctionStage | None = None,
         node: EchoNode | None = None,
+        relay: Any = None,
         authority: Authority = OPEN_AUTHORITY,
         listen: Address = ANYWHERE,
         config: RpcConfig | None = None,
     ) -> tuple[RpcServer, Address]:
         tls = issue(key or NodeKey.generate(), authority)
-        server = RpcServer(tls, config or self.config, stage=stage, node=node)
+        server = RpcServer(tls, config or self.config, stage=stage, node=node, relay=relay)
         self._servers.append(server)
         return server, await server.start(listen)
 

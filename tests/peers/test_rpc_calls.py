@@ -45,7 +45,9 @@ async def test_describe_and_exchange_carry_facts_and_the_caller(world: Any) -> N
     connection = await world.dialer(client).connect(address)
     fact = await connection.describe(WAIT_S)
     assert fact == world.signed_fact(key)
-    assert await connection.exchange(Infohash("ab" * 20), [fact, fact], WAIT_S) == (fact, fact)
+    answer = await connection.exchange(Infohash("ab" * 20), [fact, fact], WAIT_S)
+    assert (answer.facts, answer.more, answer.node_id) == ((fact, fact), False, connection.node_id)
+    assert 0 < answer.rtt_s < WAIT_S
     assert node.callers == [client.node_id, client.node_id]
 
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from node.server import RelayConfig, RelayHandler
 from swarm.errors import NodeUnreachable, RemoteProtocolError, Unauthenticated
 from swarm.identity import OPEN_AUTHORITY, Authority, NodeKey, TlsIdentity, issue, tls_host_name
 from swarm.identity.certificate import _derive_p256
@@ -83,10 +84,12 @@ async def code_of(call: Any) -> grpc.StatusCode:
 async def every_method(channel: grpc.aio.Channel) -> dict[str, grpc.StatusCode]:
     calls = {
         path: channel.unary_unary(path)(b"", timeout=WAIT_S)
-        for path in (paths.DESCRIBE, paths.EXCHANGE, paths.HEALTH_CHECK)
+        for path in (paths.DESCRIBE, paths.EXCHANGE, paths.DIAL_BACK, paths.HEALTH_CHECK)
     }
     calls[paths.RESULTS] = channel.unary_stream(paths.RESULTS)(b"", timeout=WAIT_S)
-    calls[paths.RUN] = channel.stream_stream(paths.RUN)(timeout=WAIT_S)
+    calls[paths.RESERVE] = channel.unary_stream(paths.RESERVE)(b"", timeout=WAIT_S)
+    for path in (paths.RUN, paths.CONNECT, paths.ACCEPT):
+        calls[path] = channel.stream_stream(path)(timeout=WAIT_S)
     return {path: await code_of(call) for path, call in calls.items()}
 
 
@@ -99,7 +102,8 @@ async def test_every_method_refuses_a_member_without_a_node_id(world: Any) -> No
     """TLS lets it in, since the open authority's key is public: the check on each call is what keeps it out."""
     key = NodeKey.generate()
     node = world.node(key)
-    _, address = await world.serve(key=key, node=node, stage=world.stage(running=refuse))
+    relay = RelayHandler(RelayConfig())
+    _, address = await world.serve(key=key, node=node, stage=world.stage(running=refuse), relay=relay)
     async with raw_channel(address, key, impostor_identity(NodeKey.generate())) as channel:
         codes = await every_method(channel)
     assert set(codes) == {value for name, value in vars(paths).items() if name.isupper() and value.startswith("/")}

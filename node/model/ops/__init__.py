@@ -4,9 +4,9 @@ A weight is put into its kernel's own layout once, when it is loaded; what multi
 Which kernel serves a weight is chosen here, by device, dtype and Numerics, and nowhere else. Knows no layers.
 """
 
-from node.model.ops.exact import fingerprint
+from node.model.ops.fingerprint import fingerprint
 from node.model.ops.int8 import require_int8
-from node.model.ops.linear import Linear
+from node.model.ops.linear import Gate, Linear, kernels
 from node.model.ops.numerics import Numerics, instruction_set
 
-__all__ = ["Linear", "Numerics", "fingerprint", "instruction_set", "require_int8"]
+__all__ = ["Gate", "Linear", "Numerics", "fingerprint", "instruction_set", "kernels", "require_int8"]

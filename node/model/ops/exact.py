@@ -13,8 +13,7 @@ tiles: scripts/bench batch and prefill show both.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import torch
@@ -117,7 +116,7 @@ def menu_of(n_out: int, n_in: int, n_threads: int) -> tuple[int, ...]:
     Raises: BadArgument where the number of threads changes the bits whatever the number of rows.
     """
     counts = _ROWS if n_out * n_in >= _LARGE_VALUES else _ROWS + _MANY_ROWS
-    weight, x = _sample(n_out, n_in, max(counts))
+    weight, x = sample(n_out, n_in, max(counts))
     kernel = _kernel(weight)
     with _threads(1):
         reference = torch.cat([kernel(tile) for tile in x.split(_REFERENCE_ROWS)])
@@ -133,32 +132,13 @@ def menu_of(n_out: int, n_in: int, n_threads: int) -> tuple[int, ...]:
     return tuple(same)
 
 
-def fingerprint(shapes: Iterable[tuple[int, int]]) -> str:
-    """Six hex digits of what this machine computes for weights (out, in) of these shapes: equal where the bits are.
-
-    CPUs with the same instructions may sum in different orders (their caches differ, or their libraries): then so do
-    the fingerprints.
-    """
-    digest = hashlib.blake2b(digest_size=3)
-    for n_out, n_in in sorted(set(shapes)):
-        weight, x = _sample(n_out, n_in, 3)
-        multiply = Exact(weight)
-        product = multiply(x)
-        for part in (product, multiply.silu(x), multiply.times(x, product), F.rms_norm(x, (n_in,), x[0], 1e-5)):
-            digest.update(part.view(torch.int16).numpy().tobytes())
-    scores = _sample(64, 256, 64)[1]
-    digest.update(scores.softmax(-1).view(torch.int16).numpy().tobytes())
-    digest.update(torch.bmm(scores[None], scores.t()[None]).view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _agrees(kernel: Kernel, x: Tensor, n_rows: int, reference: Tensor) -> bool:
     """Whether tiles of n_rows, a few of them, have the reference's bits."""
     starts = range(0, len(x), n_rows)[:_COMPARED_TILES]
     return all(torch.equal(kernel(x[row : row + n_rows]), reference[row : row + n_rows]) for row in starts)
 
 
-def _sample(n_out: int, n_in: int, n_rows: int) -> tuple[Tensor, Tensor]:
+def sample(n_out: int, n_in: int, n_rows: int) -> tuple[Tensor, Tensor]:
     """A weight (n_out, n_in) and rows (n_rows, n_in), always the same."""
     generator = torch.Generator().manual_seed(n_out * 65537 + n_in)
     noise = torch.randn(1 << 16, generator=generator).bfloat16()

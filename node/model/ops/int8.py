@@ -35,8 +35,6 @@ class Int8:
 
     def __init__(self, weight: Tensor) -> None:
         require_int8()
-        if weight.shape[1] > _MAX_IN:
-            raise BadArgument(f"rows of {weight.shape[1]} values are too long for int8; leave --quantize away")
         values, self._scales = quantise_channels(weight)
         self._packed = torch.ops.onednn.qlinear_prepack(values, None)
         self._offsets = torch.zeros(weight.shape[0], dtype=torch.int32)
@@ -64,7 +62,12 @@ def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight (out, in) -> int8 (out, in) and scales fp32 (out): weight is about values * scales[:, None]."""
+    """weight (out, in) -> int8 (out, in) and scales fp32 (out): weight is about values * scales[:, None].
+
+    Raises: BadArgument where sums over so many values would not fit.
+    """
+    if weight.shape[1] > _MAX_IN:
+        raise BadArgument(f"rows of {weight.shape[1]} values are too long for int8; leave --quantize away")
     values = torch.empty(weight.shape, dtype=torch.int8)
     scales = torch.empty(weight.shape[0])
     height = max(1, _SLAB_VALUES // weight.shape[1])

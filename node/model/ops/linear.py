@@ -1,4 +1,4 @@
-"""One matrix, and the kernel that multiplies by it.
+"""One matrix, or the two of a gate, and the kernel that multiplies by it.
 
 One row must run near the speed at which memory is read, for that is decoding; what many rows cost is about the same in
 each layout.
@@ -6,44 +6,81 @@ each layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from node.model.ops import exact, int4, int8, onednn, plain
-from node.model.ops.multiply import Multiply
+from node.model.ops import exact, int4, int8, native, onednn, plain
+from node.model.ops.multiply import Multiply, Pair, Product
 from node.model.ops.numerics import Numerics
 
 _MIN_PACKED_VALUES = 1 << 14
-"""A small router is cheaper through F.linear than through the fixed cost of a packed call (about 14 us)."""
+"""A small router is cheaper through F.linear than through the fixed cost of a library's packed call (about 14 us)."""
 
 
 class Linear:
     """x (T, in) -> x @ weight.T (T, out), in x's dtype, which is numerics.dtype. weight: (out, in); it is not kept."""
 
-    __slots__ = ("_multiply",)
+    __slots__ = ("_product",)
 
     def __init__(self, weight: Tensor, numerics: Numerics) -> None:
-        self._multiply = pack(weight, numerics)
+        own = _own(weight, numerics)
+        if own is None:
+            self._product: Product = pack(weight, numerics)
+        else:
+            self._product = packed = own(weight.shape)
+            packed.take(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._multiply(x)
-
-    def silu(self, x: Tensor) -> Tensor:
-        """silu of the product."""
-        return self._multiply.silu(x)
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        """The product times other (T, out), value by value."""
-        return self._multiply.times(x, other)
+        return self._product(x)
 
 
+class Gate:
+    """x (T, in) -> silu(x @ w1.T) * (x @ w3.T) (T, out), in x's dtype, which is numerics.dtype.
+
+    weights: w1 and w3, each (out, in); each is asked for when the one before it is packed, and none is kept.
+    """
+
+    __slots__ = ("_product",)
+
+    def __init__(self, weights: Iterable[Tensor], numerics: Numerics) -> None:
+        coming = iter(weights)
+        w1 = next(coming)
+        own = _own(w1, numerics)
+        if own is None:
+            first = pack(w1, numerics)
+            del w1
+            self._product: Product = Pair(first, pack(next(coming), numerics))
+        else:
+            self._product = packed = own(w1.shape, 2)
+            packed.take(w1, 0)
+            del w1
+            packed.take(next(coming), 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._product(x)
+
+
+def kernels() -> str:
+    """What multiplies bf16 and int8 matrices on this machine's CPU, in words."""
+    absent = native.why_absent()
+    return "own, AMX" if absent is None else f"torch's own: {absent}"
+
+
+_OWN: Mapping[str, type[native.Bf16] | type[native.Int8]] = {"": native.Bf16, "int8": native.Int8}
 _QUANTISED: Mapping[str, Callable[[Tensor], Multiply]] = {"int8": int8.Int8, "int4": int4.Int4}
 
 
+def _own(weight: Tensor, numerics: Numerics) -> type[native.Bf16] | type[native.Int8] | None:
+    """Our own kernel for a matrix like this, where this machine has one."""
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+        return None
+    return _OWN.get(numerics.quantisation) if native.why_absent() is None else None
+
+
 def pack(weight: Tensor, numerics: Numerics) -> Multiply:
-    """weight (out, in) in the layout of the kernel that suits it."""
+    """weight (out, in) in the layout of the library's kernel that suits it."""
     if numerics.quantisation:
         return _QUANTISED[numerics.quantisation](weight)
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():

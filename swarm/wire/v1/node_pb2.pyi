@@ -14,13 +14,24 @@ class NodeState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NODE_STATE_JOINING: _ClassVar[NodeState]
     NODE_STATE_SERVING: _ClassVar[NodeState]
     NODE_STATE_DRAINING: _ClassVar[NodeState]
+    NODE_STATE_LEFT: _ClassVar[NodeState]
+
+class Reachability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REACHABILITY_UNKNOWN: _ClassVar[Reachability]
+    REACHABILITY_REACHABLE: _ClassVar[Reachability]
+    REACHABILITY_UNREACHABLE: _ClassVar[Reachability]
 NODE_STATE_UNSPECIFIED: NodeState
 NODE_STATE_JOINING: NodeState
 NODE_STATE_SERVING: NodeState
 NODE_STATE_DRAINING: NodeState
+NODE_STATE_LEFT: NodeState
+REACHABILITY_UNKNOWN: Reachability
+REACHABILITY_REACHABLE: Reachability
+REACHABILITY_UNREACHABLE: Reachability
 
 class NodeFact(_message.Message):
-    __slots__ = ("node_id", "release", "address", "seq", "issued_at_s", "ttl_s", "state", "spans", "profile", "n_layers", "free_sessions", "layer_time_s", "torrent_port", "needed_bytes", "fetched_bytes", "version", "loaded_spans", "found_bytes", "uploaded_bytes", "downloaded_bytes", "placed_at_s", "leaving_spans", "throughput", "queue_s")
+    __slots__ = ("node_id", "release", "address", "seq", "issued_at_s", "ttl_s", "state", "spans", "profile", "n_layers", "free_sessions", "layer_time_s", "torrent_port", "needed_bytes", "fetched_bytes", "version", "loaded_spans", "reachability", "relay", "relay_places", "rtt_tags", "rtts_s", "found_bytes", "uploaded_bytes", "downloaded_bytes", "placed_at_s", "leaving_spans", "throughput", "queue_s")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +49,11 @@ class NodeFact(_message.Message):
     FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LOADED_SPANS_FIELD_NUMBER: _ClassVar[int]
+    REACHABILITY_FIELD_NUMBER: _ClassVar[int]
+    RELAY_FIELD_NUMBER: _ClassVar[int]
+    RELAY_PLACES_FIELD_NUMBER: _ClassVar[int]
+    RTT_TAGS_FIELD_NUMBER: _ClassVar[int]
+    RTTS_S_FIELD_NUMBER: _ClassVar[int]
     FOUND_BYTES_FIELD_NUMBER: _ClassVar[int]
     UPLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
     DOWNLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +78,11 @@ class NodeFact(_message.Message):
     fetched_bytes: int
     version: str
     loaded_spans: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
+    reachability: Reachability
+    relay: str
+    relay_places: int
+    rtt_tags: _containers.RepeatedScalarFieldContainer[int]
+    rtts_s: _containers.RepeatedScalarFieldContainer[float]
     found_bytes: int
     uploaded_bytes: int
     downloaded_bytes: int
@@ -69,7 +90,7 @@ class NodeFact(_message.Message):
     leaving_spans: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
     throughput: float
     queue_s: float
-    def __init__(self, node_id: _Optional[str] = ..., release: _Optional[bytes] = ..., address: _Optional[str] = ..., seq: _Optional[int] = ..., issued_at_s: _Optional[float] = ..., ttl_s: _Optional[float] = ..., state: _Optional[_Union[NodeState, str]] = ..., spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., profile: _Optional[str] = ..., n_layers: _Optional[int] = ..., free_sessions: _Optional[int] = ..., layer_time_s: _Optional[float] = ..., torrent_port: _Optional[int] = ..., needed_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ..., version: _Optional[str] = ..., loaded_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., found_bytes: _Optional[int] = ..., uploaded_bytes: _Optional[int] = ..., downloaded_bytes: _Optional[int] = ..., placed_at_s: _Optional[float] = ..., leaving_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., throughput: _Optional[float] = ..., queue_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, node_id: _Optional[str] = ..., release: _Optional[bytes] = ..., address: _Optional[str] = ..., seq: _Optional[int] = ..., issued_at_s: _Optional[float] = ..., ttl_s: _Optional[float] = ..., state: _Optional[_Union[NodeState, str]] = ..., spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., profile: _Optional[str] = ..., n_layers: _Optional[int] = ..., free_sessions: _Optional[int] = ..., layer_time_s: _Optional[float] = ..., torrent_port: _Optional[int] = ..., needed_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ..., version: _Optional[str] = ..., loaded_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., relay: _Optional[str] = ..., relay_places: _Optional[int] = ..., rtt_tags: _Optional[_Iterable[int]] = ..., rtts_s: _Optional[_Iterable[float]] = ..., found_bytes: _Optional[int] = ..., uploaded_bytes: _Optional[int] = ..., downloaded_bytes: _Optional[int] = ..., placed_at_s: _Optional[float] = ..., leaving_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., throughput: _Optional[float] = ..., queue_s: _Optional[float] = ...) -> None: ...
 
 class SignedFact(_message.Message):
     __slots__ = ("payload", "signature")
@@ -84,15 +105,47 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ExchangeRequest(_message.Message):
-    __slots__ = ("release", "facts")
+    __slots__ = ("release", "facts", "known")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
     release: bytes
     facts: _containers.RepeatedCompositeFieldContainer[SignedFact]
-    def __init__(self, release: _Optional[bytes] = ..., facts: _Optional[_Iterable[_Union[SignedFact, _Mapping]]] = ...) -> None: ...
+    known: Known
+    def __init__(self, release: _Optional[bytes] = ..., facts: _Optional[_Iterable[_Union[SignedFact, _Mapping]]] = ..., known: _Optional[_Union[Known, _Mapping]] = ...) -> None: ...
+
+class Known(_message.Message):
+    __slots__ = ("first", "last", "tags", "seqs")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    SEQS_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    last: int
+    tags: _containers.RepeatedScalarFieldContainer[int]
+    seqs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ..., tags: _Optional[_Iterable[int]] = ..., seqs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ExchangeReply(_message.Message):
-    __slots__ = ("facts",)
+    __slots__ = ("facts", "more")
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     facts: _containers.RepeatedCompositeFieldContainer[SignedFact]
-    def __init__(self, facts: _Optional[_Iterable[_Union[SignedFact, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, facts: _Optional[_Iterable[_Union[SignedFact, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
+
+class DialBackRequest(_message.Message):
+    __slots__ = ("port",)
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    def __init__(self, port: _Optional[int] = ...) -> None: ...
+
+class DialBackReply(_message.Message):
+    __slots__ = ("host", "reached", "problem")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    REACHED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    reached: bool
+    problem: str
+    def __init__(self, host: _Optional[str] = ..., reached: _Optional[bool] = ..., problem: _Optional[str] = ...) -> None: ...

@@ -44,6 +44,11 @@ class NodeStub:
                 request_serializer=swarm_dot_wire_dot_v1_dot_node__pb2.ExchangeRequest.SerializeToString,
                 response_deserializer=swarm_dot_wire_dot_v1_dot_node__pb2.ExchangeReply.FromString,
                 _registered_method=True)
+        self.DialBack = channel.unary_unary(
+                '/swarm.wire.v1.Node/DialBack',
+                request_serializer=swarm_dot_wire_dot_v1_dot_node__pb2.DialBackRequest.SerializeToString,
+                response_deserializer=swarm_dot_wire_dot_v1_dot_node__pb2.DialBackReply.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -63,6 +68,13 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DialBack(self, request, context):
+        """Can the caller be dialled? Nobody else is ever dialled at its word.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Exchange,
                     request_deserializer=swarm_dot_wire_dot_v1_dot_node__pb2.ExchangeRequest.FromString,
                     response_serializer=swarm_dot_wire_dot_v1_dot_node__pb2.ExchangeReply.SerializeToString,
+            ),
+            'DialBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.DialBack,
+                    request_deserializer=swarm_dot_wire_dot_v1_dot_node__pb2.DialBackRequest.FromString,
+                    response_serializer=swarm_dot_wire_dot_v1_dot_node__pb2.DialBackReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class Node:
             '/swarm.wire.v1.Node/Exchange',
             swarm_dot_wire_dot_v1_dot_node__pb2.ExchangeRequest.SerializeToString,
             swarm_dot_wire_dot_v1_dot_node__pb2.ExchangeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DialBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.wire.v1.Node/DialBack',
+            swarm_dot_wire_dot_v1_dot_node__pb2.DialBackRequest.SerializeToString,
+            swarm_dot_wire_dot_v1_dot_node__pb2.DialBackReply.FromString,
             options,
             channel_credentials,
             insecure,

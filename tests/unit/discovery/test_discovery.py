@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from swarm.discovery import Discovery, DiscoveryConfig, sign_fact
 from swarm.errors import NodeUnreachable
-from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.facts import Answer, Known, NodeFact, NodeState, Reachability, SignedFact
 from swarm.identity import NodeKey
-from swarm.terms import Address, Infohash, NodeId, Profile, Span
+from swarm.terms import Address, Infohash, Profile, Span, id_tag
 
 RELEASE = Infohash("ab" * 20)
 
@@ -23,6 +24,9 @@ class World:
     announced: set[Address] = field(default_factory=set)
     asked: list[Address] = field(default_factory=list)
     pushed: list[SignedFact] = field(default_factory=list)
+    given: list[SignedFact] = field(default_factory=list)
+    told_ports: list[int] = field(default_factory=list)
+    most_given: int = 1000
 
     def add(self, address: str, knows: Sequence[SignedFact] = ()) -> SignedFact:
         key, where = NodeKey.generate(), Address.parse(address)
@@ -30,20 +34,28 @@ class World:
         self.nodes[where] = (key, [own, *knows])
         return own
 
+    name = "DHT"
+
     async def exchange(
-        self, address: Address, release: Infohash, facts: Sequence[SignedFact], timeout_s: float
-    ) -> tuple[NodeId, Sequence[SignedFact]]:
+        self, address: Address, release: Infohash, facts: Sequence[SignedFact], known: Known, timeout_s: float
+    ) -> Answer:
         self.asked.append(address)
         self.pushed.extend(facts)
         if address not in self.nodes:
             raise NodeUnreachable(f"nobody at {address}")
-        key, known = self.nodes[address]
-        return key.node_id, known
+        key, facts_here = self.nodes[address]
+        lacking = [signed for signed in facts_here if known.lacks(signed.fact)]
+        self.given.extend(lacking[: self.most_given])
+        return Answer(key.node_id, lacking[: self.most_given], len(lacking) > self.most_given, 0.125)
 
-    async def dht_announce(self, key: bytes, port: int) -> bool:
+    async def announce(self, key: bytes, port: int) -> bool:
+        self.told_ports.append(port)
         return True
 
-    async def dht_look_up(self, key: bytes, timeout_s: float) -> set[Address]:
+    async def close(self) -> None:
+        raise NotImplementedError
+
+    async def look_up(self, key: bytes, timeout_s: float) -> set[Address]:
         return set(self.announced)
 
 
@@ -65,7 +77,7 @@ def fact(key: NodeKey, address: Address) -> NodeFact:
 
 def discovery(world: World, *, peers: Sequence[str] = (), config: DiscoveryConfig | None = None) -> Discovery:
     static = [Address.parse(peer) for peer in peers]
-    return Discovery(RELEASE, world, config or DiscoveryConfig(), rendezvous=world, static_peers=static)
+    return Discovery(RELEASE, world, config or DiscoveryConfig(), rendezvous=[world], static_peers=static)
 
 
 def found(d: Discovery) -> list[str]:
@@ -107,12 +119,12 @@ async def test_a_known_node_that_cannot_be_reached_is_hidden_until_it_speaks() -
     world.add("198.51.100.1:1")
     d = discovery(world, peers=["198.51.100.9:1"])
     (key, (signed, *_)) = world.nodes[Address.parse("198.51.100.1:1")]
-    d.receive([signed])
+    await d.receive([signed])
     assert found(d) == ["198.51.100.1:1"]
     del world.nodes[signed.fact.address]
     await d.refresh()
     assert found(d) == []
-    d.receive([sign_fact(key, replace(signed.fact, seq=2))])
+    await d.receive([sign_fact(key, replace(signed.fact, seq=2))])
     assert found(d) == ["198.51.100.1:1"]
 
 
@@ -122,3 +134,78 @@ async def test_a_guest_pushes_nothing_of_its_own() -> None:
     d = discovery(world, peers=["198.51.100.1:1"])
     await d.refresh()
     assert [s.fact.address for s in world.pushed] == []
+
+
+def many(n: int) -> list[SignedFact]:
+    keys = [NodeKey.generate() for _ in range(n)]
+    return [sign_fact(key, fact(key, Address("198.51.100.77", 1 + i))) for i, key in enumerate(keys)]
+
+
+async def test_what_is_known_is_not_sent_again() -> None:
+    world = World()
+    world.add("198.51.100.1:1", many(20))
+    d = discovery(world, peers=["198.51.100.1:1"], config=replace(DiscoveryConfig(), max_asked_per_round=0))
+    await d.refresh()
+    assert len(d.nodes()) == len(world.given) == 21
+    await d.refresh()
+    assert len(world.given) == 21
+
+
+async def test_a_table_that_does_not_fit_one_answer_or_one_request_comes_in_parts() -> None:
+    world = World(most_given=7)
+    world.add("198.51.100.1:1", many(60))
+    small = replace(DiscoveryConfig(), max_known=10, max_asked_per_round=0)
+    d = discovery(world, peers=["198.51.100.1:1"], config=small)
+    await d.refresh()
+    assert len(d.nodes()) == 61
+    assert len(world.given) == 61, "no fact was sent twice"
+    assert len(world.asked) < small.max_answers
+
+
+async def test_a_node_answers_with_what_the_asker_lacks() -> None:
+    d = discovery(World())
+    facts = many(4)
+    await d.receive(facts)
+    newer = facts[0].fact.seq - 1
+    seqs = {id_tag(s.fact.node_id): s.fact.seq for s in facts[1:]} | {id_tag(facts[0].fact.node_id): newer}
+    given, more = await d.receive((), Known(seqs=seqs))
+    assert ([s.fact.node_id for s in given], more) == ([facts[0].fact.node_id], False)
+    d.config = replace(d.config, max_given=3)
+    given, more = await d.receive(())
+    assert (len(given), more) == (3, True)
+
+
+async def test_round_trips_are_noted_and_the_nearest_ones_stated() -> None:
+    world = World()
+    own = world.add("198.51.100.1:1")
+    d = discovery(world, peers=["198.51.100.1:1"])
+    await d.refresh()
+    assert d.rtts.rtts_s() == {own.fact.node_id: 0.125}
+    assert d.nearest(16) == ((id_tag(own.fact.node_id), 0.125),)
+
+
+async def until_told(world: World, d: Discovery, n: int) -> None:
+    running = asyncio.create_task(d.run())
+    try:
+        async with asyncio.timeout(10):
+            while len(world.asked) < n:
+                await asyncio.sleep(0.005)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_only_who_can_be_dialled_is_announced() -> None:
+    key = NodeKey.generate()
+    direct = fact(key, Address("198.51.100.9", 7))
+    unreachable = replace(direct, reachability=Reachability.UNREACHABLE)
+    relayed = replace(direct, address=Address("198.51.100.1", 1, key.node_id), relay=key.node_id)
+    for own, told in ((direct, [7]), (unreachable, []), (relayed, [])):
+        world = World()
+        signed = sign_fact(key, own)
+        peers = [Address.parse("198.51.100.1:1")]
+        d = Discovery(
+            RELEASE, world, DiscoveryConfig(), rendezvous=[world], static_peers=peers, own=lambda signed=signed: signed
+        )
+        await until_told(world, d, 2)
+        assert world.told_ports == told

@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.discovery import FactTable, check_fact, sign_fact
+from swarm.discovery import FactTable, RttBook, check_fact, sign_fact
+from swarm.discovery.table import TIMES_TOLD
 from swarm.errors import RemoteProtocolError, Unauthenticated
-from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.facts import MAX_TAG, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.terms import Address, Infohash, Profile, Span
+from swarm.terms import Address, Infohash, Profile, Span, id_tag
 
 RELEASE = Infohash("ab" * 20)
 KEYS = [NodeKey.generate() for _ in range(3)]
+MANY_KEYS = [NodeKey.generate() for _ in range(12)]
 
 
 class Clock:
@@ -144,3 +146,56 @@ def test_any_order_of_arrival_leaves_the_same_table(order: list[tuple[int, int]]
     for k, seq in order:
         table.add(sign_fact(KEYS[k], fact(KEYS[k], seq, free_sessions=seq)))
     assert sorted((f.node_id, f.free_sessions) for f in table.live()) == sorted((KEYS[k].node_id, 3) for k in range(2))
+
+
+def test_a_node_that_left_is_hidden_at_once_and_its_last_word_passed_on() -> None:
+    table = FactTable(RELEASE, Clock())
+    table.add_all([sign_fact(KEYS[0], fact(KEYS[0], 1)), sign_fact(KEYS[1], fact(KEYS[1], 1))])
+    table.confirm(KEYS[0].node_id)
+    assert table.add(sign_fact(KEYS[0], fact(KEYS[0], 2, state=NodeState.LEFT, spans=())))
+    assert [f.node_id for f in table.live()] == [KEYS[1].node_id] and table.confirmed() == ()
+    assert (KEYS[0].node_id, 2) in [(s.fact.node_id, s.fact.seq) for s in table.signed()]
+    assert not table.add(sign_fact(KEYS[0], fact(KEYS[0], 1))), "what it said before does not bring it back"
+    assert table.add(sign_fact(KEYS[0], fact(KEYS[0], 3)))
+    assert len(table.live()) == 2
+
+
+def test_news_is_told_a_few_times_and_then_only_to_who_asks() -> None:
+    table = FactTable(RELEASE, Clock())
+    table.add(sign_fact(KEYS[0], fact(KEYS[0], 1)))
+    assert [len(table.news(5)) for _ in range(TIMES_TOLD + 1)] == [1] * TIMES_TOLD + [0]
+    table.add(sign_fact(KEYS[0], fact(KEYS[0], 2)))
+    table.add(sign_fact(KEYS[1], fact(KEYS[1], 1)))
+    assert len(table.news(1)) == 1
+    assert len(table.signed()) == 2
+
+
+@given(n=st.integers(0, 12), limit=st.integers(1, 5))
+def test_parts_of_what_is_known_make_up_the_whole(n: int, limit: int) -> None:
+    table = FactTable(RELEASE, Clock())
+    table.add_all(sign_fact(key, fact(key, 7)) for key in MANY_KEYS[:n])
+    parts, first = [], 0
+    while not parts or parts[-1].last != MAX_TAG:
+        parts.append(table.known(limit, first))
+        first = parts[-1].last + 1
+    assert [part.first for part in parts] == [0, *(part.last + 1 for part in parts[:-1])]
+    assert all(part.first <= tag <= part.last for part in parts for tag in part.seqs)
+    assert max(len(part.seqs) for part in parts) <= limit
+    whole = {tag: seq for part in parts for tag, seq in part.seqs.items()}
+    assert whole == {id_tag(key.node_id): 7 for key in MANY_KEYS[:n]}
+    for key in MANY_KEYS[:n]:
+        lacking = [seq for seq in (6, 7, 8) for part in parts if part.lacks(fact(key, seq))]
+        assert lacking == [8]
+
+
+@given(st.lists(st.floats(0.001, 10.0), min_size=1, max_size=9))
+def test_a_round_trip_is_the_shortest_of_the_last_few(samples_s: list[float]) -> None:
+    book = RttBook()
+    for sample_s in samples_s:
+        book.note(KEYS[0].node_id, sample_s)
+        book.note(KEYS[1].node_id, 20.0)
+    assert book.rtts_s() == {KEYS[0].node_id: min(samples_s[-3:]), KEYS[1].node_id: 20.0}
+    everybody = frozenset(key.node_id for key in KEYS)
+    assert [tag for tag, _ in book.nearest(5, everybody)] == [id_tag(key.node_id) for key in KEYS[:2]]
+    assert len(book.nearest(1, everybody)) == 1
+    assert book.nearest(5, frozenset()) == ()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from node.model.feed_forward import FeedForward
 from node.model.moe import MoE
-from node.model.ops import Linear, Numerics
+from node.model.ops import Gate, Linear, Numerics
 
 DIM, HIDDEN_DIM = 16, 24
 FP32 = Numerics(torch.float32)
@@ -17,10 +17,10 @@ def _moe(n_experts: int, k: int) -> MoE:
     def linear(out: int, into: int) -> Linear:
         return Linear(torch.randn(out, into) * into**-0.5, FP32)
 
-    experts = [
-        FeedForward(w1=linear(HIDDEN_DIM, DIM), w2=linear(DIM, HIDDEN_DIM), w3=linear(HIDDEN_DIM, DIM))
-        for _ in range(n_experts)
-    ]
+    def expert() -> FeedForward:
+        return FeedForward(Gate(torch.randn(2, HIDDEN_DIM, DIM) * DIM**-0.5, FP32), linear(DIM, HIDDEN_DIM))
+
+    experts = [expert() for _ in range(n_experts)]
     return MoE(linear(n_experts, DIM), experts, k)
 
 
@@ -57,13 +57,9 @@ def test_bf16_experts_are_summed_in_fp32() -> None:
     # 256 + 1 + 1 is 258 in fp32 and in bf16; adding one by one in bf16 stays at 256.
     def expert(value: float) -> FeedForward:
         w2 = torch.zeros(DIM, 1).bfloat16() + value
-        w1, w3 = torch.zeros(2, 1, DIM).bfloat16()
-        w1[0, 0], w3[0, 0] = 1, 1 / 4096
-
-        def linear(weight: Tensor) -> Linear:
-            return Linear(weight, Numerics())
-
-        return FeedForward(w1=linear(w1), w2=linear(w2), w3=linear(w3))
+        w13 = torch.zeros(2, 1, DIM).bfloat16()
+        w13[0, 0, 0], w13[1, 0, 0] = 1, 1 / 4096
+        return FeedForward(Gate(w13, Numerics()), Linear(w2, Numerics()))
 
     moe = MoE(Linear(torch.zeros(3, DIM).bfloat16(), Numerics()), [expert(768), expert(3), expert(3)], 3)
     x = torch.zeros(4, DIM).bfloat16()
@@ -78,5 +74,5 @@ def test_feed_forward_is_swiglu() -> None:
     w1, w3 = torch.randn(2, HIDDEN_DIM, DIM)
     w2 = torch.randn(DIM, HIDDEN_DIM)
     x = torch.randn(4, DIM)
-    got = FeedForward(w1=Linear(w1, FP32), w2=Linear(w2, FP32), w3=Linear(w3, FP32))(x)
+    got = FeedForward(Gate((w1, w3), FP32), Linear(w2, FP32))(x)
     torch.testing.assert_close(got, (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T)

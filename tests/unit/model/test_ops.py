@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,14 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.model import Numerics, fingerprint
-from node.model.ops import Linear, exact
+from node.model.ops import Gate, Linear, exact, native
 from node.model.ops.exact import Exact, menu_of, tiles
+from node.model.ops.linear import pack
 from swarm.errors import BadArgument
 
 EXACT = Numerics(torch.bfloat16, is_exact=True)
 SHAPES = [(8, 64), (192, 128), (130, 257), (2048, 64), (192, 672), (3584, 1024)]
 
 
+@pytest.fixture(params=["own", "library's"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever there are."""
+    absent = native.why_absent()
+    if request.param == "own" and absent is not None:
+        pytest.skip(absent)
+    monkeypatch.setattr(native, "why_absent", lambda: None if request.param == "own" else "told so")
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     "numerics",
     [Numerics(torch.float32), Numerics(), Numerics(torch.float16), EXACT],
@@ -23,15 +37,16 @@ SHAPES = [(8, 64), (192, 128), (130, 257), (2048, 64), (192, 672), (3584, 1024)]
 @pytest.mark.parametrize("shape", [(8, 64), (192, 128), (130, 257), (2048, 64)], ids=["router", "even", "odd", "head"])
 @pytest.mark.parametrize("n_rows", [1, 2, 17, 300])
 def test_every_kernel_computes_the_product(numerics: Numerics, shape: tuple[int, int], n_rows: int) -> None:
-    weight = (torch.randn(shape) * shape[1] ** -0.5).to(numerics.dtype)
+    weight, w3 = (torch.randn(2, *shape) * shape[1] ** -0.5).to(numerics.dtype)
     x, other = torch.randn(n_rows, shape[1]).to(numerics.dtype), torch.randn(n_rows, shape[0]).to(numerics.dtype)
-    linear = Linear(weight, numerics)
+    library = pack(weight, numerics)
     expected = x.double() @ weight.double().T
     rounding = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}[numerics.dtype]
     for got, wanted in (
-        (linear(x), expected),
-        (linear.silu(x), F.silu(expected)),
-        (linear.times(x, other), expected * other.double()),
+        (Linear(weight, numerics)(x), expected),
+        (Gate((weight, w3), numerics)(x), F.silu(expected) * (x.double() @ w3.double().T)),
+        (library.silu(x), F.silu(expected)),
+        (library.times(x, other), expected * other.double()),
     ):
         assert got.dtype == numerics.dtype
         assert got.shape == (n_rows, shape[0])
@@ -54,7 +69,7 @@ def test_exact_rows_have_the_same_bits_whatever_stands_beside_them(
 ) -> None:
     if slab_values is not None:
         monkeypatch.setattr(exact, "_SLAB_VALUES", max(slab_values, shape[0] * shape[1] // 3))
-    linear = Linear((torch.randn(shape) * shape[1] ** -0.5).bfloat16(), EXACT)
+    linear = Exact((torch.randn(shape) * shape[1] ** -0.5).bfloat16())
     x, other = torch.randn(300, shape[1]).bfloat16(), torch.randn(300, shape[0]).bfloat16()
     alone = [torch.cat([f(i) for i in range(64)]) for f in (
         lambda i: linear(x[i : i + 1]),
@@ -115,13 +130,31 @@ def test_a_machine_whose_threads_change_the_bits_says_so(monkeypatch: pytest.Mon
         menu_of.__wrapped__(24, 32, 2)
 
 
-def test_a_fingerprint_is_of_the_bits_that_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fingerprint_is_of_the_bits_that_are_computed(kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = [(192, 128), (8, 64)]
-    assert fingerprint(shapes) == fingerprint([*reversed(shapes), shapes[0]])
-    assert fingerprint(shapes) != fingerprint(shapes[:1])
-    before = fingerprint(shapes)
-    monkeypatch.setattr(Exact, "__call__", lambda self, x: torch.zeros(len(x), self._n_out, dtype=x.dtype))
-    assert fingerprint(shapes) != before
+    assert fingerprint(shapes, EXACT) == fingerprint([*reversed(shapes), shapes[0]], EXACT)
+    assert fingerprint(shapes, EXACT) != fingerprint(shapes[:1], EXACT)
+    assert fingerprint(shapes, EXACT) != fingerprint(shapes, Numerics(quantisation="int8", is_exact=True))
+    before = fingerprint(shapes, EXACT)
+    kernel = Exact if native.why_absent() else native.Bf16
+    monkeypatch.setattr(kernel, "__call__", lambda self, x: torch.zeros(len(x), self._n_out, dtype=x.dtype))
+    assert fingerprint(shapes, EXACT) != before
+
+
+def test_the_two_of_a_gate_are_never_in_memory_together(kernels: None) -> None:
+    """Whoever loads a layer has room for one of its tensors."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def weights() -> Iterator[torch.Tensor]:
+        for _ in range(2):
+            assert all(tensor() is None for tensor in alive)
+            weight = torch.randn(256, 128).bfloat16()
+            alive.append(weakref.ref(weight))
+            yield weight
+            del weight
+
+    Gate(weights(), EXACT)
+    assert len(alive) == 2
 
 
 def test_exactness_is_for_bf16() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import time
 
 import pytest
 from hypothesis import given
@@ -85,6 +84,7 @@ def test_holes_apart_from_each_other_are_covered_in_several_runs() -> None:
     "fields",
     [
         {"state": NodeState.DRAINING},
+        {"state": NodeState.LEFT},
         {"ttl_s": 0.5},
         {"profile": Profile("bf16", "int8")},
         {"n_layers": 13},
@@ -210,17 +210,3 @@ def test_having_moved_a_node_stays(facts: list[NodeFact], n_fitting: int) -> Non
     went = choose(facts, n_fitting)
     again = choose(facts, n_fitting, standing(spans=went.spans))
     assert not again.moves and again.spans == went.spans
-
-
-def test_ten_thousand_facts_take_under_50_ms() -> None:
-    draw = random.Random(5)
-    facts = []
-    for number in range(10_000):
-        start = draw.randrange(50)
-        facts.append(fact(number, Span(start, start + 6), n_layers=56, layer_time_s=draw.uniform(0.001, 0.1)))
-    took_s = []
-    for _ in range(5):
-        started_s = time.perf_counter()
-        choose(facts, 8, n_layers=56)
-        took_s.append(time.perf_counter() - started_s)
-    assert min(took_s) < 0.05

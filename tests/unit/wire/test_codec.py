@@ -1,6 +1,7 @@
 """Whatever native value goes out comes back equal, and what breaks a bound does not come in."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.errors import RemoteProtocolError
-from swarm.facts import Hop, NodeFact, NodeState, SignedFact
+from swarm.facts import MAX_TAG, Hop, Known, NodeFact, NodeState, Reachability, SignedFact
 from swarm.identity import NodeKey
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
 from swarm.pages import MAX_PAGES_OFFERED, PAGE, n_pages_completed
 from swarm.terms import Address, Infohash, NodeId, Profile, SessionId, Span
 from swarm.wire import (
+    MAX_RTTS,
     decode_exchange_reply,
     decode_exchange_request,
     decode_fact,
@@ -45,7 +47,10 @@ counters = st.integers(min_value=0, max_value=2**63 - 1)
 session_ids = st.binary(min_size=16, max_size=16).map(lambda raw: SessionId(raw.hex()))
 infohashes = st.binary(min_size=20, max_size=20).map(lambda raw: Infohash(raw.hex()))
 hosts = st.sampled_from(["127.0.0.1", "::1", "fe80::1", "node.example", "localhost"])
-addresses = st.builds(Address, hosts, st.integers(min_value=1, max_value=65535))
+ports = st.integers(min_value=1, max_value=65535)
+addresses = st.builds(Address, hosts, ports)
+tags = st.integers(min_value=0, max_value=MAX_TAG)
+knowns = st.builds(Known, tags, tags, st.dictionaries(tags, counters, max_size=5))
 profiles = st.sampled_from([Profile("fp32"), Profile("bf16")])
 hashes = st.binary(min_size=16, max_size=16)
 hop_times = st.lists(st.builds(HopTime, node_ids, seconds, seconds), max_size=5).map(tuple)
@@ -137,11 +142,12 @@ def facts(draw: st.DrawFn) -> NodeFact:
     edges = sorted(draw(st.sets(st.integers(min_value=0, max_value=99), max_size=12)))
     spans = tuple(Span(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False))
     loaded = tuple(Span(s.start, draw(st.integers(s.start + 1, s.end))) for s in spans if draw(st.booleans()))
+    node_id, relay = draw(node_ids), draw(st.none() | node_ids)
     return NodeFact(
         loaded_spans=loaded,
-        node_id=draw(node_ids),
+        node_id=node_id,
         release=draw(infohashes),
-        address=draw(addresses),
+        address=Address(draw(hosts), draw(ports), node_id if relay else ""),
         seq=draw(counters),
         issued_at_s=draw(st.floats(min_value=0, max_value=1e11)),
         ttl_s=draw(seconds),
@@ -158,6 +164,10 @@ def facts(draw: st.DrawFn) -> NodeFact:
         uploaded_bytes=draw(counters),
         downloaded_bytes=draw(counters),
         version=draw(st.sampled_from(["", "0.1.0", "1.0.0+local"])),
+        reachability=draw(st.sampled_from(Reachability)),
+        relay=relay,
+        relay_places=draw(st.integers(min_value=0, max_value=1 << 16)),
+        rtts=tuple(draw(st.lists(st.tuples(tags, seconds), max_size=MAX_RTTS))),
         placed_at_s=draw(st.floats(min_value=0, max_value=1e11)),
         leaving_spans=loaded,
         throughput=draw(st.floats(min_value=0, max_value=2**29, width=32)),
@@ -257,10 +267,27 @@ def test_fact_round_trip(fact: NodeFact) -> None:
     assert decode_fact(encode_fact(fact)) == fact
 
 
-@given(release=infohashes, known=st.lists(signed_facts(), max_size=4).map(tuple))
-def test_signed_facts_round_trip(release: Infohash, known: tuple[SignedFact, ...]) -> None:
-    assert decode_exchange_request(encode_exchange_request(release, known)) == (release, known)
-    assert decode_exchange_reply(encode_exchange_reply(known)) == known
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"relay": NODE_IDS[1]},
+        {"address": Address("192.0.2.1", 7, NODE_IDS[0])},
+        {"address": Address("192.0.2.1", 7, NODE_IDS[2]), "relay": NODE_IDS[1]},
+    ],
+)
+def test_a_relays_address_leads_to_the_node_that_speaks_and_to_no_other(changes: dict[str, Any]) -> None:
+    fact = NodeFact(
+        NODE_IDS[0], Infohash("ab" * 20), Address("::1", 7), 1, 1.0, 1.0, NodeState.SERVING, (), Profile("bf16"), 4
+    )
+    with pytest.raises(RemoteProtocolError):
+        decode_fact(encode_fact(replace(fact, **changes)))
+
+
+@given(release=infohashes, known=st.lists(signed_facts(), max_size=4).map(tuple), seqs=knowns)
+def test_signed_facts_round_trip(release: Infohash, known: tuple[SignedFact, ...], seqs: Known) -> None:
+    assert decode_exchange_request(encode_exchange_request(release, known, seqs)) == (release, known, seqs)
+    assert decode_exchange_request(encode_exchange_request(release, known)) == (release, known, Known())
+    assert decode_exchange_reply(encode_exchange_reply(known, more=False)) == (known, False)
     for signed in known:
         assert decode_signed_fact(encode_signed_fact(signed)) == signed
 
@@ -280,7 +307,7 @@ def test_unreadable_facts_are_left_out_of_an_exchange() -> None:
             node_pb2.SignedFact(payload=good.payload, signature=bytes(63)),
         ]
     )
-    assert decode_exchange_reply(wire.SerializeToString()) == (good,)
+    assert decode_exchange_reply(wire.SerializeToString()) == ((good,), False)
 
 
 def test_facts_keep_what_a_newer_version_added_to_them() -> None:
@@ -291,7 +318,7 @@ def test_facts_keep_what_a_newer_version_added_to_them() -> None:
     payload = encode_fact(fact) + b"\xfa\x07\x03new"
     signed = decode_signed_fact(node_pb2.SignedFact(payload=payload, signature=bytes(64)).SerializeToString())
     assert signed == SignedFact(fact, payload, bytes(64))
-    assert decode_exchange_reply(encode_exchange_reply([signed])) == (signed,)
+    assert decode_exchange_reply(encode_exchange_reply([signed], more=True)) == ((signed,), True)
 
 
 def test_text_for_people_steers_no_terminal() -> None:

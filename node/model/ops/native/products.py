@@ -1,0 +1,165 @@
+"""products.c for tensors: packed weights, and what multiplies by them.
+
+A row's bits depend on the row and the weight alone: not on the rows beside it, and not on the number of threads. A
+weight takes the memory of its values, rounded up to whole tiles.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from node.model.ops.int8 import quantise_channels
+from node.model.ops.native.compiling import CannotCompile, load_compiled
+
+_SOURCE = Path(__file__).with_name("products.c")
+_FLAGS = (
+    "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8",
+)  # fmt: skip
+_LINE_BYTES = 64
+_TILE_COLUMNS = 16
+_STEP_BYTES = 2048
+"""Of a strip of two tiles abreast."""
+
+_BF16, _INT8 = 0, 1
+_ITEM_BYTES = (2, 1)
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (
+        ("rows", ctypes.c_void_p),
+        ("strips", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("n_rows", ctypes.c_long),
+        ("row_stride", ctypes.c_long),
+        ("n_in", ctypes.c_long),
+        ("n_out", ctypes.c_long),
+        ("element", ctypes.c_int),
+        ("n_matrices", ctypes.c_int),
+        ("n_threads", ctypes.c_int),
+    )
+
+
+class _Strips:
+    """Room for a matrix (out, in), or for the two of a gate, and their products once they are taken.
+
+    x (T, in) bf16 -> x @ weight.T (T, out), or silu(x @ w1.T) * (x @ w3.T); summed exactly or in fp32, rounded once.
+    """
+
+    __slots__ = ("_element", "_n_in", "_n_matrices", "_n_out", "_packed", "_scales")
+
+    def __init__(self, shape: torch.Size, n_matrices: int, element: int) -> None:
+        self._n_out, self._n_in = shape
+        self._n_matrices, self._element = n_matrices, element
+        n_strips = -(-n_matrices * -(-self._n_out // _TILE_COLUMNS) // 2)
+        n_steps = -(-self._n_in * _ITEM_BYTES[element] // _LINE_BYTES)
+        self._packed = torch.empty(n_strips * n_steps * _STEP_BYTES, dtype=torch.uint8)
+        self._scales = torch.zeros(n_strips, 2, _TILE_COLUMNS) if element == _INT8 else None
+
+    def _pack(self, values: Tensor, nth: int) -> None:
+        values = values.contiguous()
+        row_bytes = self._n_in * values.itemsize
+        _library().pack(values.data_ptr(), self._n_out, row_bytes, self._packed.data_ptr(), nth, self._n_matrices)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.stride(1) != 1:
+            x = x.contiguous()
+        out = torch.empty(x.shape[0], self._n_out, dtype=torch.bfloat16)
+        product = _Product(
+            x.data_ptr(),
+            self._packed.data_ptr(),
+            None if self._scales is None else self._scales.data_ptr(),
+            out.data_ptr(),
+            x.shape[0],
+            x.stride(0),
+            self._n_in,
+            self._n_out,
+            self._element,
+            self._n_matrices,
+            torch.get_num_threads(),
+        )
+        if _library().multiply(ctypes.byref(product)):
+            raise MemoryError("there is no memory for the rows of a product")
+        return out
+
+
+class Bf16(_Strips):
+    """Of bf16 values, summed in fp32."""
+
+    __slots__ = ()
+
+    def __init__(self, shape: torch.Size, n_matrices: int = 1) -> None:
+        super().__init__(shape, n_matrices, _BF16)
+
+    def take(self, weight: Tensor, nth: int = 0) -> None:
+        """Pack the nth matrix, bf16; it is not kept."""
+        self._pack(weight, nth)
+
+
+class Int8(_Strips):
+    """Of int8 values, each row and each output channel with a scale of its own, summed in whole numbers."""
+
+    __slots__ = ()
+
+    def __init__(self, shape: torch.Size, n_matrices: int = 1) -> None:
+        super().__init__(shape, n_matrices, _INT8)
+
+    def take(self, weight: Tensor, nth: int = 0) -> None:
+        """Quantise and pack the nth matrix, bf16; it is not kept. Raises: BadArgument for rows beyond 2^16 values."""
+        values, scales = quantise_channels(weight)
+        self._pack(values, nth)
+        assert self._scales is not None
+        of_matrix = self._scales[:, nth] if self._n_matrices == 2 else self._scales.view(-1, _TILE_COLUMNS)
+        padded = F.pad(scales, (0, -len(scales) % _TILE_COLUMNS)).view(-1, _TILE_COLUMNS)
+        of_matrix[: len(padded)] = padded
+
+
+@cache
+def why_absent() -> str | None:
+    """None where this machine runs these kernels; else why not, in words. The first call may take a compiler's time."""
+    if platform.system() != "Linux" or not torch.cpu._is_amx_tile_supported():
+        return "this CPU has no AMX"
+    if not torch.cpu._is_avx512_bf16_supported():
+        return "this CPU has no AVX512-BF16"
+    try:
+        library = _library()
+    except CannotCompile as error:
+        return f"no C compiler built them ({error})"
+    if library.request_tiles():
+        return "the kernel of this machine's system does not grant AMX"
+    return None if _is_right() else "what the C compiler built computes something else"
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = load_compiled(_SOURCE, _FLAGS)
+    library.pack.restype = None
+    library.pack.argtypes = (
+        ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_long,
+    )  # fmt: skip
+    library.multiply.argtypes = (ctypes.POINTER(_Product),)
+    return library
+
+
+def _is_right() -> bool:
+    """Whether small products of whole numbers come out as they must."""
+    generator = torch.Generator().manual_seed(0)
+    w1, w3, x = (torch.randint(-4, 5, (n, 72), generator=generator).bfloat16() for n in (40, 40, 33))
+    w1[:, 0], w3[:, 0], x[:, 0] = 127, 127, 127  # so that int8's scales are 1
+    product, other = x.float() @ w1.float().T, x.float() @ w3.float().T
+    for kind in (Bf16, Int8):
+        one, gate = kind(w1.shape), kind(w1.shape, 2)
+        one.take(w1)
+        gate.take(w1, 0)
+        gate.take(w3, 1)
+        for got, expected in ((one(x), product), (gate(x), F.silu(product) * other)):
+            if not torch.allclose(got.float(), expected, rtol=2**-7, atol=0):
+                return False
+    return True

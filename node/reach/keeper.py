@@ -1,0 +1,154 @@
+"""The loop that has others dial this node, and keeps a place at a relay while they cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from swarm.client.reach import Reach, Verdict, be_dialled, own_address, relays_for
+from swarm.discovery import Discovery
+from swarm.errors import SwarmError
+from swarm.facts import NodeFact, Reachability
+from swarm.rpc import Connection, Dialer, let_in
+from swarm.terms import Address, NodeId
+from swarm.torrent import PortMapping, TorrentSession
+
+log = logging.getLogger("swarm.node")
+
+CHECK_AGAIN_S = 600.0
+"""Between two checks of a node that knows. What changes in between (a router's mapping, an address) costs it calls."""
+
+ASK_AGAIN_S = 1.0
+"""While nobody has said, since nobody was met yet, and while no relay was found."""
+
+AVOID_S = 60.0
+"""How long a relay that failed is not asked again while there are others."""
+
+MAPPING_TIMEOUT_S = 3.0
+"""How long to wait for a router before the first fact names an address; a later answer comes with the next one."""
+
+OnReach = Callable[[Reach, Verdict], None]
+
+
+class ReachKeeper:
+    """Runs for as long as its task lives, and calls on_reach with every change.
+
+    listening: the port that this node serves. advertise: what the user says that others dial. network: loopback, lan or
+    wan.
+    """
+
+    def __init__(
+        self, node_id: NodeId, dialer: Dialer, discovery: Discovery, listening: Address, on_reach: OnReach, *,
+        network: str, advertise: Address | None = None,
+    ) -> None:  # fmt: skip
+        self._node_id = node_id
+        self._dialer = dialer
+        self._discovery = discovery
+        self._listening = listening
+        self._on_reach = on_reach
+        self._network = network
+        self._advertise = advertise
+        self._mapping: PortMapping | None = None
+        self._verdict = Verdict(Reachability.UNKNOWN)
+        self._failed: dict[NodeId, float] = {}  # relays, and until when to leave them alone (monotonic)
+
+    @property
+    def address(self) -> Address:
+        """What this node calls itself where no relay is needed."""
+        return own_address(
+            self._listening, self._advertise, None if self._mapping is None else self._mapping.now.address
+        )
+
+    async def begin(self, torrents: TorrentSession) -> Reach:
+        """What to say before anybody has dialled this node; asks the router to let them, where there may be one."""
+        if not self._listening.is_loopback:
+            self._mapping = torrents.map_port(self._listening.port)
+            await self._mapping.settle(MAPPING_TIMEOUT_S)
+        return Reach(self.address)
+
+    async def run(self) -> None:
+        relaying: asyncio.Task[None] | None = None
+        try:
+            while True:
+                self._verdict = await self._be_dialled()
+                if self._verdict.reachability is Reachability.REACHABLE:
+                    await _end(relaying)
+                    relaying = None
+                    found = Address(self._verdict.host, self.address.port)
+                    self._on_reach(Reach(self._advertise or found, Reachability.REACHABLE), self._verdict)
+                elif self._verdict.reachability is Reachability.UNREACHABLE and relaying is None:
+                    relaying = asyncio.create_task(self._be_relayed())
+                await asyncio.sleep(
+                    ASK_AGAIN_S if self._verdict.reachability is Reachability.UNKNOWN else CHECK_AGAIN_S
+                )
+        finally:
+            await _end(relaying)
+
+    async def _be_dialled(self) -> Verdict:
+        met = [fact for fact in self._discovery.table.confirmed() if fact.node_id != self._node_id]
+        random.shuffle(met)
+        address = self.address
+        verdict = await be_dialled(self._dialer, met, address.port, self._network)
+        is_elsewhere = self._advertise is not None and verdict.host != self._advertise.host
+        if verdict.reachability is Reachability.UNREACHABLE and is_elsewhere:
+            return Verdict(Reachability.UNKNOWN)  # the address that was dialled is not the one that the user named
+        return verdict
+
+    async def _be_relayed(self) -> None:
+        """Keep a place at some relay, whatever becomes of each."""
+        while True:
+            relay = self._choose()
+            if relay is None:
+                self._on_reach(Reach(self.address, Reachability.UNREACHABLE), self._verdict)
+                await asyncio.sleep(ASK_AGAIN_S)
+                continue
+            try:
+                await self._keep_place(relay)
+            except SwarmError as error:
+                log.info("relay %s: %s", relay.node_id[:8], error.message)
+            self._failed[relay.node_id] = time.monotonic() + AVOID_S
+
+    def _choose(self) -> NodeFact | None:
+        """The best relay that has not failed lately; when all have, the best."""
+        now_s = time.monotonic()
+        self._failed = {node_id: until_s for node_id, until_s in self._failed.items() if until_s > now_s}
+        facts, rtts_s = self._discovery.others(), self._discovery.rtts.rtts_s()
+        relays = relays_for(facts, rtts_s, frozenset(self._failed)) or relays_for(facts, rtts_s, frozenset())
+        return relays[0] if relays else None
+
+    async def _keep_place(self, relay: NodeFact) -> None:
+        """Serve what comes through this relay until the place is lost. Raises: what ended it."""
+        connection = await self._dialer.connect(relay.address, relay.node_id)
+        address = Address(relay.address.host, relay.address.port, self._node_id)
+        local = Address("127.0.0.1", self._listening.port) if self._listening.is_unspecified else self._listening
+        letting_in: set[asyncio.Task[None]] = set()
+        try:
+            async with contextlib.aclosing(connection.reserve()) as tunnels:
+                async for tunnel in tunnels:
+                    if tunnel:
+                        task = asyncio.create_task(_let_in(connection, tunnel, local))
+                        letting_in.add(task)
+                        task.add_done_callback(letting_in.discard)
+                    else:
+                        self._on_reach(Reach(address, Reachability.UNREACHABLE, relay.node_id), self._verdict)
+        finally:
+            for task in letting_in:
+                task.cancel()
+            await asyncio.gather(*letting_in, return_exceptions=True)
+
+
+async def _let_in(connection: Connection, tunnel: bytes, local: Address) -> None:
+    try:
+        await let_in(await connection.accept(tunnel), local)
+    except SwarmError as error:  # the relay is gone: the place's own stream says so too
+        log.info("a tunnel ended: %s", error.message)
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

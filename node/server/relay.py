@@ -1,0 +1,161 @@
+"""The Relay service: joins calls to nodes that nobody can dial, and cannot read what passes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+
+from swarm.errors import NodeUnreachable, StageFull
+from swarm.terms import NodeId, short_id
+from swarm.wire import TUNNEL_BYTES
+
+ACCEPT_TIMEOUT_S = 5.0
+"""How long a node may take to come for a tunnel that it was told of."""
+
+BURST_S = 0.25
+"""How much of a second's bytes may pass at once: a token's rows should not wait for a prompt's."""
+
+QUEUED_CHUNKS = 4
+"""Chunks of one direction that wait for a slow reader, 64 KiB each; then the writer waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayConfig:
+    """What a node gives to others as their relay.
+
+    n_places: nodes that may keep a place. n_tunnels: joined pairs at once, each two calls of the server's.
+    n_tunnels_per_caller: of one caller. rate: bytes/s of all tunnels together, counted once.
+    """
+
+    n_places: int = 16
+    n_tunnels: int = 48
+    n_tunnels_per_caller: int = 12
+    rate: int = 4_000_000
+
+
+@dataclass(slots=True, eq=False)
+class _Tunnel:
+    target: NodeId
+    caller: NodeId
+    name: bytes = field(default_factory=lambda: os.urandom(TUNNEL_BYTES))
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
+    to_target: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(QUEUED_CHUNKS))
+    to_caller: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(QUEUED_CHUNKS))
+
+    def end(self) -> None:
+        """Neither side waits any longer."""
+        self.accepted.set()
+        for queue in (self.to_target, self.to_caller):
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
+
+class Throttle:
+    """Lets bytes pass at a rate, in the order in which they came."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._paid_until_s = 0.0
+
+    async def take(self, n_bytes: int) -> None:
+        now_s = time.monotonic()
+        self._paid_until_s = max(self._paid_until_s, now_s) + n_bytes / self._rate
+        wait_s = self._paid_until_s - now_s - BURST_S
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
+
+class RelayHandler:
+    """Serves as the relay of at most n_places nodes. closed: takes no new ones, and joins no more calls."""
+
+    def __init__(self, config: RelayConfig) -> None:
+        self._config = config
+        self._throttle = Throttle(config.rate)
+        self._places: dict[NodeId, asyncio.Queue[bytes | None]] = {}
+        self._tunnels: dict[bytes, _Tunnel] = {}
+        self.closed = False
+
+    @property
+    def n_free_places(self) -> int:
+        return 0 if self.closed else self._config.n_places - len(self._places)
+
+    async def reserve(self, caller: NodeId) -> AsyncIterator[bytes]:
+        if self.closed or (len(self._places) >= self._config.n_places and caller not in self._places):
+            raise StageFull("this node is nobody else's relay now; choose another", retry_after_s=60.0)
+        if (previous := self._places.get(caller)) is not None:
+            previous.put_nowait(None)  # the node came back, before its old connection was seen to be dead
+        place = self._places[caller] = asyncio.Queue()
+        try:
+            yield b""
+            while (name := await place.get()) is not None:
+                yield name
+        finally:
+            if self._places.get(caller) is place:
+                del self._places[caller]
+                for tunnel in self._tunnels.values():
+                    if tunnel.target == caller:
+                        tunnel.end()
+
+    async def connect(self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId) -> AsyncIterator[bytes]:
+        tunnel = self._open(target, caller)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ACCEPT_TIMEOUT_S):
+                    await tunnel.accepted.wait()
+            if not tunnel.accepted.is_set() or target not in self._places:
+                raise NodeUnreachable(f"node {short_id(target)} does not answer behind this relay")
+            async with contextlib.aclosing(self._carry(data, tunnel.to_target, tunnel.to_caller)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            del self._tunnels[tunnel.name]
+            tunnel.end()
+
+    async def accept(self, tunnel: bytes, data: AsyncIterator[bytes], caller: NodeId) -> AsyncIterator[bytes]:
+        offered = self._tunnels.get(tunnel)
+        if offered is None or offered.target != caller or offered.accepted.is_set():
+            raise NodeUnreachable("no such tunnel waits for this node")
+        offered.accepted.set()
+        try:
+            async with contextlib.aclosing(self._carry(data, offered.to_caller, offered.to_target)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            offered.end()
+
+    def _open(self, target: NodeId, caller: NodeId) -> _Tunnel:
+        place = self._places.get(target)
+        if place is None:
+            raise NodeUnreachable(f"node {short_id(target)} keeps no place at this relay")
+        of_caller = sum(tunnel.caller == caller for tunnel in self._tunnels.values())
+        if len(self._tunnels) >= self._config.n_tunnels or of_caller >= self._config.n_tunnels_per_caller:
+            raise StageFull("this relay joins as many calls as it may", retry_after_s=5.0)
+        tunnel = _Tunnel(target, caller)
+        self._tunnels[tunnel.name] = tunnel
+        place.put_nowait(tunnel.name)
+        return tunnel
+
+    async def _carry(
+        self, data: AsyncIterator[bytes], there: asyncio.Queue[bytes | None], back: asyncio.Queue[bytes | None]
+    ) -> AsyncGenerator[bytes, None]:
+        """Put what one side sends `there`, and give it what comes `back`, until that ends."""
+        feeding = asyncio.create_task(self._feed(data, there))
+        try:
+            while (chunk := await back.get()) is not None:
+                yield chunk
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+    async def _feed(self, data: AsyncIterator[bytes], there: asyncio.Queue[bytes | None]) -> None:
+        try:
+            async for chunk in data:
+                await self._throttle.take(len(chunk))
+                await there.put(chunk)
+        finally:
+            await there.put(None)

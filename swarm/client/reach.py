@@ -1,0 +1,146 @@
+"""Can others dial this participant, and if not, through whom? Asked of nodes that were met, and decided from facts.
+
+Shared by the node and by `swarm netcheck`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from swarm.errors import SwarmError
+from swarm.facts import NodeFact, NodeState, Reachability
+from swarm.rpc import Dialer
+from swarm.terms import Address, NodeId
+
+MAX_ASKED = 3
+"""Nodes asked to dial back: one that lies is outvoted by two that do not."""
+
+ASK_TIMEOUT_S = 8.0
+
+_INSIDE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"),
+        *("fc00::/7", "fe80::/10", "::1/128"),
+    )
+)
+"""Private networks, carriers' NATs, link-local and loopback: RFC 1918, 6598, 3927, 4193, 4291."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where others dial a node, and what is known of their success. relay: through whom, None for directly."""
+
+    address: Address
+    reachability: Reachability = Reachability.UNKNOWN
+    relay: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of being dialled back. host: as the others saw it, '' while nobody said. problem: of an unreachable
+    one, what they met.
+    """
+
+    reachability: Reachability
+    host: str = ""
+    problem: str = ""
+    n_answers: int = 0
+
+
+def reach_fields(reach: Reach, verdict: Verdict) -> dict[str, str | int | None]:
+    """For programs: a node's reach, and what it is known by."""
+    known = {"reachability": reach.reachability.value, "problem": verdict.problem, "n_asked": verdict.n_answers}
+    return {"address": str(reach.address), "relay": reach.relay, **known}
+
+
+def is_inside(host: str) -> bool:
+    """The host is of a network that the internet does not route to."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return any(address in network for network in _INSIDE if network.version == address.version)
+
+
+def outward_host() -> str:
+    """The address of the interface that leads outwards. Connecting a UDP socket sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+async def be_dialled(dialer: Dialer, nodes: Sequence[NodeFact], port: int, network: str) -> Verdict:
+    """Have up to MAX_ASKED of these nodes dial this participant's `port` back, and count their answers.
+
+    nodes: that were met, in order of preference. network: on wan, what a node of the same local network sees does not
+    count: it says nothing about the others.
+    """
+    asked = [fact.address for fact in nodes if not fact.address.target][:MAX_ASKED]
+    answers = await asyncio.gather(*(_ask(dialer, address, port) for address in asked))
+    return count_answers([a for a in answers if a is not None and not (network == "wan" and is_inside(a[0]))])
+
+
+def count_answers(answers: Sequence[tuple[str, str]]) -> Verdict:
+    """answers: (host, problem) of each node, problem '' where it reached this one. The most common outcome wins, and
+    of equal ones that which reached it.
+    """
+    if not answers:
+        return Verdict(Reachability.UNKNOWN)
+    outcomes = Counter((not problem, host) for host, problem in answers)
+    reached, host = max(outcomes, key=lambda outcome: (outcomes[outcome], outcome))
+    if reached:
+        return Verdict(Reachability.REACHABLE, host, n_answers=len(answers))
+    problem = next(problem for at, problem in answers if problem and at == host)
+    return Verdict(Reachability.UNREACHABLE, host, problem, len(answers))
+
+
+def relays_for(facts: Iterable[NodeFact], rtts_s: Mapping[NodeId, float], without: frozenset[NodeId]) -> list[NodeFact]:
+    """Who could be a relay, the best first: those that others were seen to reach, the nearest of them.
+
+    Pure. without: this node itself, and those that failed it lately.
+    """
+    fit = [
+        fact
+        for fact in facts
+        if fact.relay_places > 0
+        and not fact.address.target
+        and fact.reachability is not Reachability.UNREACHABLE
+        and fact.state in (NodeState.JOINING, NodeState.SERVING)
+        and fact.node_id not in without
+    ]
+    return sorted(
+        fit,
+        key=lambda fact: (
+            fact.reachability is not Reachability.REACHABLE,
+            rtts_s.get(fact.node_id, float("inf")),
+            fact.node_id,
+        ),
+    )
+
+
+def own_address(listening: Address, advertise: Address | None, mapped: Address | None) -> Address:
+    """What to call this participant before anybody has dialled it: as told, as mapped, or as its interface says."""
+    if advertise is not None:
+        return advertise
+    if mapped is not None:
+        return mapped
+    return Address(outward_host(), listening.port) if listening.is_unspecified else listening
+
+
+async def _ask(dialer: Dialer, address: Address, port: int) -> tuple[str, str] | None:
+    """(host, problem), or None from a node that does not say."""
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            connection = await dialer.connect(address)
+            return await connection.dial_back(port, ASK_TIMEOUT_S)
+    except (SwarmError, TimeoutError):
+        return None

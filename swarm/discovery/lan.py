@@ -1,0 +1,143 @@
+"""The local network as a meeting place: nodes name their port by multicast DNS (RFC 6762, 6763), and hear each other.
+
+What is heard is hearsay, as from a DHT: whoever is dialled there proves its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from swarm.terms import Address
+
+if TYPE_CHECKING:
+    from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
+
+log = logging.getLogger("swarm.discovery")
+
+SERVICE = "_mistral-swarm._tcp.local."
+KEY = "key"
+"""The TXT record's entry: the rendezvous key in hex, since a network may have nodes of several releases."""
+
+MAX_HEARD = 256
+RESOLVE_TIMEOUT_MS = 1500
+SETTLE_S = 0.3
+"""How long after the first answer a look-up goes on collecting."""
+
+
+class LanRendezvous:
+    """One participant's ear and voice on the local network; opened by its first use, and to be closed.
+
+    hosts: IPv4 addresses of the interfaces to use and to be dialled at.
+    """
+
+    name = "LAN"
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        self._hosts = tuple(hosts)
+        self._zeroconf: AsyncZeroconf | None = None
+        self._browser: AsyncServiceBrowser | None = None
+        self._announced: Any = None
+        self._heard: dict[str, tuple[str, Address]] = {}  # service name -> (key in hex, address)
+        self._resolving: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+        self._opening = asyncio.Lock()
+
+    async def announce(self, key: bytes, port: int) -> bool:
+        """Name this participant's port from now on. False where the network takes no multicast."""
+        from zeroconf import Error
+        from zeroconf.asyncio import AsyncServiceInfo
+
+        zeroconf = await self._opened()
+        if zeroconf is None:
+            return False
+        name = f"{os.urandom(6).hex()}.{SERVICE}" if self._announced is None else self._announced.name
+        addresses = [socket.inet_aton(host) for host in self._hosts]
+        info = AsyncServiceInfo(SERVICE, name, port=port, properties={KEY: key.hex()}, addresses=addresses)
+        try:
+            if self._announced is None:
+                await (await zeroconf.async_register_service(info))
+            else:
+                await (await zeroconf.async_update_service(info))
+        except (Error, OSError) as error:
+            log.info("cannot be named on the local network: %s", error)
+            return False
+        self._announced = info
+        return True
+
+    async def look_up(self, key: bytes, timeout_s: float) -> set[Address]:
+        """Who named this key; the empty set when nobody was heard within timeout_s."""
+        if await self._opened() is None:
+            return set()
+        deadline_s = time.monotonic() + timeout_s
+        found: set[Address] = set()
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            heard = {address for name, (of, address) in self._heard.items() if of == key.hex() and self._is_other(name)}
+            if heard and not found:
+                deadline_s = min(deadline_s, time.monotonic() + SETTLE_S)
+            found = heard
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, SETTLE_S)):
+                    await self._news.wait()
+        return found
+
+    async def close(self) -> None:
+        """Take the name back, and leave the group."""
+        for task in tuple(self._resolving):
+            task.cancel()
+        await asyncio.gather(*self._resolving, return_exceptions=True)
+        if self._browser is not None:
+            await self._browser.async_cancel()
+        if self._zeroconf is not None:
+            await self._zeroconf.async_unregister_all_services()
+            await self._zeroconf.async_close()
+        self._browser = self._zeroconf = None
+
+    async def _opened(self) -> AsyncZeroconf | None:
+        from zeroconf import IPVersion
+        from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
+
+        async with self._opening:
+            if self._zeroconf is None:
+                try:
+                    self._zeroconf = AsyncZeroconf(interfaces=list(self._hosts), ip_version=IPVersion.V4Only)
+                except OSError as error:
+                    log.info("no multicast on %s: %s", ", ".join(self._hosts), error)
+                    return None
+                self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._on_change])
+            return self._zeroconf
+
+    def _on_change(self, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
+        from zeroconf import ServiceStateChange
+
+        if state_change is ServiceStateChange.Removed:
+            self._heard.pop(name, None)
+        elif len(self._resolving) < MAX_HEARD:
+            task = asyncio.create_task(self._resolve(zeroconf, name))
+            self._resolving.add(task)
+            task.add_done_callback(self._resolving.discard)
+
+    async def _resolve(self, zeroconf: Any, name: str) -> None:
+        from zeroconf import Error
+        from zeroconf.asyncio import AsyncServiceInfo
+
+        info = AsyncServiceInfo(SERVICE, name)
+        try:
+            if not await info.async_request(zeroconf, RESOLVE_TIMEOUT_MS):
+                return
+        except (Error, OSError):
+            return
+        hosts, key = info.parsed_addresses(), info.decoded_properties.get(KEY) or ""
+        if hosts and info.port and (name in self._heard or len(self._heard) < MAX_HEARD):
+            self._heard[name] = (key, Address(hosts[0], info.port))
+            self._news.set()
+
+    def _is_other(self, name: str) -> bool:
+        return self._announced is None or name != self._announced.name

@@ -1,0 +1,198 @@
+"""A relay joins two real nodes: TLS goes from end to end, what it gives is bounded, and ends are seen on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from node.server import RelayConfig, RelayHandler
+from swarm.errors import NodeUnreachable, StageFull, SwarmError, Unauthenticated
+from swarm.identity import NodeKey
+from swarm.rpc import Dialer, RpcServer, let_in
+from swarm.terms import Address, Infohash
+
+WAIT_S = 5.0
+RELEASE = Infohash("ab" * 20)
+
+
+@dataclass
+class Relayed:
+    """A relay, and a node that is served through it. tapped: what the relay carried, both ways."""
+
+    handler: RelayHandler
+    server: RpcServer
+    relay: Address
+    key: NodeKey
+    own_port: Address
+    dialer: Dialer
+    tapped: list[bytes]
+    keeping: asyncio.Task[None] | None = None
+    tunnels: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def address(self) -> Address:
+        return Address(self.relay.host, self.relay.port, self.key.node_id)
+
+    async def keep_place(self) -> None:
+        placed = asyncio.Event()
+        connection = await self.dialer.connect(self.relay)
+
+        async def keep() -> None:
+            async with contextlib.aclosing(connection.reserve()) as offered:
+                async for tunnel in offered:
+                    if tunnel:
+                        self.tunnels.add(asyncio.create_task(let_in(await connection.accept(tunnel), self.own_port)))
+                    placed.set()
+
+        self.keeping = asyncio.create_task(keep())
+        async with asyncio.timeout(WAIT_S):
+            await placed.wait()
+
+    async def leave(self) -> None:
+        for task in (self.keeping, *self.tunnels):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+class TappedRelay(RelayHandler):
+    """Keeps what it carries, as a curious relay would."""
+
+    def __init__(self, config: RelayConfig, tapped: list[bytes]) -> None:
+        super().__init__(config)
+        self._tapped = tapped
+
+    async def _feed(self, data: AsyncIterator[bytes], there: asyncio.Queue[bytes | None]) -> None:
+        async def copied() -> AsyncIterator[bytes]:
+            async for chunk in data:
+                self._tapped.append(chunk)
+                yield chunk
+
+        await super()._feed(copied(), there)
+
+
+async def start(world: Any, config: RelayConfig | None = None) -> Relayed:
+    tapped: list[bytes] = []
+    handler = TappedRelay(config or RelayConfig(), tapped)
+    server, relay = await world.serve(relay=handler)
+    key = NodeKey.generate()
+    _, own_port = await world.serve(key=key, node=world.node(key))
+    made = Relayed(handler, server, relay, key, own_port, world.dialer(key), tapped)
+    await made.keep_place()
+    return made
+
+
+@pytest.fixture
+async def relayed(world: Any) -> AsyncIterator[Relayed]:
+    made = await start(world)
+    yield made
+    await made.leave()
+
+
+async def test_a_node_that_nobody_dials_answers_through_a_relay_that_reads_nothing(
+    relayed: Relayed, world: Any
+) -> None:
+    fact = world.signed_fact(NodeKey.generate())
+    dialer = world.dialer()
+    connection = await dialer.connect(relayed.address)
+    assert connection.node_id == relayed.key.node_id, "the proof is the target's, and not the relay's"
+    answer = await connection.exchange(RELEASE, [fact] * 500, WAIT_S)
+    assert answer.facts == (fact,) * 500
+    carried = b"".join(relayed.tapped)
+    assert len(carried) > 2 * 500 * len(fact.payload)
+    assert fact.payload not in carried and fact.signature not in carried
+    assert await dialer.connect(relayed.address, relayed.key.node_id) is connection
+
+
+async def test_a_relay_that_joins_to_another_node_is_found_out(relayed: Relayed, world: Any) -> None:
+    impostor = NodeKey.generate()
+    _, relayed.own_port = await world.serve(key=impostor, node=world.node(impostor))
+    with pytest.raises(Unauthenticated, match="changed hands"):
+        await world.dialer().connect(relayed.address)
+
+
+async def test_who_keeps_no_place_is_not_found(relayed: Relayed, world: Any) -> None:
+    stranger = Address(relayed.relay.host, relayed.relay.port, NodeKey.generate().node_id)
+    with pytest.raises(NodeUnreachable, match="keeps no place"):
+        await world.dialer().connect(stranger)
+    await relayed.leave()
+    async with asyncio.timeout(WAIT_S):
+        while relayed.handler.n_free_places < RelayConfig().n_places:
+            await asyncio.sleep(0.01)
+    with pytest.raises(NodeUnreachable, match="keeps no place"):
+        await world.dialer().connect(relayed.address)
+
+
+async def test_a_lost_relay_ends_the_calls_through_it(relayed: Relayed, world: Any) -> None:
+    dialer = world.dialer()
+    connection = await dialer.connect(relayed.address)
+    await relayed.server.stop()
+    with pytest.raises(SwarmError):
+        await connection.exchange(RELEASE, [], WAIT_S)
+    with pytest.raises(NodeUnreachable):
+        await dialer.connect(relayed.address)
+    assert relayed.keeping is not None
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.wait((relayed.keeping,))
+
+
+async def test_a_node_that_comes_back_has_its_place_again(relayed: Relayed, world: Any) -> None:
+    """Its old connection may look alive for seconds after its machine has changed networks."""
+    old, relayed.keeping = relayed.keeping, None
+    relayed.dialer = world.dialer(relayed.key)
+    await relayed.keep_place()
+    connection = await world.dialer().connect(relayed.address)
+    assert (await connection.exchange(RELEASE, [], WAIT_S)).facts == ()
+    assert old is not None
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.wait((old,))
+
+
+async def test_places_and_tunnels_are_bounded_and_one_caller_cannot_take_them_all(world: Any) -> None:
+    relayed = await start(world, RelayConfig(n_places=1, n_tunnels=3, n_tunnels_per_caller=2))
+    try:
+        other = await world.dialer().connect(relayed.relay)
+        with pytest.raises(StageFull):
+            async with contextlib.aclosing(other.reserve()) as offered:
+                await anext(offered)
+        greedy = await world.dialer().connect(relayed.relay)
+        held = [await greedy.tunnel_to(relayed.key.node_id) for _ in range(2)]
+        third = await greedy.tunnel_to(relayed.key.node_id)
+        with pytest.raises(StageFull):
+            await third.receive()
+        connection = await world.dialer().connect(relayed.address)
+        assert connection.node_id == relayed.key.node_id
+        for tunnel in held:
+            tunnel.close()
+    finally:
+        await relayed.leave()
+
+
+async def test_a_tunnel_is_accepted_by_its_target_alone(relayed: Relayed, world: Any) -> None:
+    thief = await world.dialer().connect(relayed.relay)
+    tunnel = await thief.accept(bytes(16))
+    with pytest.raises(NodeUnreachable, match="no such tunnel"):
+        await tunnel.receive()
+
+
+async def test_what_a_relay_carries_is_held_to_its_rate(world: Any) -> None:
+    rate = 400_000
+    relayed = await start(world, RelayConfig(rate=rate))
+    try:
+        connection = await world.dialer().connect(relayed.address)
+        fact = world.signed_fact(NodeKey.generate())
+        before = sum(map(len, relayed.tapped))
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        for _ in range(3):
+            await connection.exchange(RELEASE, [fact] * 500, 10.0)
+        took_s = loop.time() - began_s
+        assert sum(map(len, relayed.tapped)) - before <= rate * (took_s + 1.0)
+        assert took_s > 0.5
+    finally:
+        await relayed.leave()
