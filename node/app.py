@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,6 +17,8 @@ import torch
 from node.config import NodeConfig
 from node.hosting import (
     FetchProgress,
+    Holding,
+    Hosted,
     free_memory_bytes,
     host,
     layers_that_fit,
@@ -26,13 +28,13 @@ from node.hosting import (
     pick_device,
     settle_profile,
     tell_sharing,
-    want_spans,
+    want_held,
 )
 from node.model import SpanModel
-from node.moving import Claims, Mover
+from node.moving import Claims, Mover, told_placement
 from node.placement import Budget, PlacementConfig
 from node.reach import ReachKeeper
-from node.server import DialBack, Door, FactsHandler, RelayConfig, RelayHandler, SessionHandler, Statement
+from node.server import DialBack, Door, FactsHandler, Parts, RelayConfig, RelayHandler, SessionHandler, Statement
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
@@ -42,9 +44,9 @@ from swarm.discovery import Discovery
 from swarm.errors import BadArgument, StageFull
 from swarm.facts import NodeState, SignedFact
 from swarm.identity import NodeKey, issue
-from swarm.release import FetchPlan, ModelArgs, ReleaseLayout
+from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
-from swarm.terms import Address, Span, merge_spans
+from swarm.terms import Address, Span
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -131,10 +133,10 @@ class _Node:
         self._dialer = dialer
         self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
         self._door = Door()
-        if app.config.relay_rate:
-            self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
+        self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
         self._stage: Stage | None = None
+        self._n_experts_told = 0
         self._moving: asyncio.Task[None] | None = None
         self.discovery = Discovery(
             app.magnet.infohash,
@@ -154,15 +156,14 @@ class _Node:
         introducing = asyncio.create_task(self._introduce())
         stack.push_async_callback(_cancel, introducing)
         torrent, args = await self._read_release()
-        # Where the owner named the layers, they come while this machine is still measured.
-        early = asyncio.create_task(self._want(torrent, merge_spans(config.spans))) if config.spans else None
-        if early is not None:
-            stack.push_async_callback(_cancel, early)
+        stack.push_async_callback(_cancel, asyncio.create_task(self._fetch_early(torrent, args)))
         budget = await self._measure(args)
+        parts = Parts(self._key.node_id, self.said, self.discovery, self._dialer, self._app.device, stack)
         server = RpcServer(
             issue(self._key),
             self._app.network.rpc,
             stage=self._door,
+            experts=parts.experts_service(args),
             node=FactsHandler(self.discovery, self.own_fact, DialBack(self._dialer, self.own_fact)),
             relay=self.said.relay,
         )
@@ -170,25 +171,26 @@ class _Node:
         bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
         await self._come_within_reach(bound, stack)
-        self.said.n_layers = args.n_layers  # from here on there is a fact to tell
+        self.said.n_layers, self.said.n_experts = args.n_layers, args.n_experts  # from here on there is a fact to tell
         event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
-        claims = self._claims(budget)
-        if not config.spans:
-            event("placement", (await claims.choose()).as_event(budget))
+        claims = self._claims(budget) if budget is not None and not config.names_parts else None
+        if claims is None:
+            self.said.hold(self._holding(args))
         else:
-            self.said.spans = merge_spans(config.spans)
-        spans, profile = self.said.spans, str(self.said.profile)
-        event("layout", {"spans": [str(s) for s in spans], "n_layers": args.n_layers, "profile": profile})
-        layout, plan = await (early or self._want(torrent, spans))
-        await self._host(plan, layout, self._serve(layout.args, budget, stack))
+            event("placement", told_placement(await claims.choose(), claims.budget))
+        holding = self.said.holding
+        words = holding.as_event()
+        event("layout", {**words, "n_layers": args.n_layers, "profile": str(self.said.profile)})
+        layout = await self._read_layout(torrent, holding)
+        await self._fetch(layout, self._serve(layout.args, parts, budget, stack))
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
-        event("ready", {"address": str(self.said.reach.address), "spans": [str(s) for s in spans], **fetched})
+        event("ready", {"address": str(self.said.reach.address), **words, **fetched})
         sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_given))
         stack.push_async_callback(_cancel, sharing)
-        if not config.spans and self.said.state is NodeState.SERVING:
-            self._moving = asyncio.create_task(self._keep_placed(torrent, args, claims))
+        if claims is not None and self.said.state is NodeState.SERVING:
+            self._moving = asyncio.create_task(self._keep_placed(torrent, claims, parts))
             stack.push_async_callback(_cancel, self._moving)
         await exchanging  # for as long as the node lives
 
@@ -196,16 +198,19 @@ class _Node:
         """What this node would host now, and why. Nothing is claimed, fetched or told to anybody."""
         _, args = await self._read_release()
         budget = await self._measure(args)
+        if budget is None:
+            raise BadArgument("there is nothing to choose where --trunk or --experts say what to host")
         await self.discovery.refresh()
-        assignment = self._claims(budget).look(args.n_layers, time.time())
-        return assignment.as_event(budget)
+        return told_placement(self._claims(budget).look(args.n_layers, time.time()), budget)
 
     async def drain(self) -> None:
         """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
         if self._stage is None or self._door.sessions is None:
+            self._change(NodeState.DRAINING)  # whoever asks for experts here asks others from now on
             return
         if self._moving is not None:
             await _cancel(self._moving)
+        self.said.relay.close()
         self._door.sessions.draining = True
         self._change(NodeState.DRAINING)
         fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}
@@ -222,7 +227,7 @@ class _Node:
 
     def own_fact(self) -> SignedFact | None:
         """This node's newest fact; None before the config is read."""
-        return self.said.signed(self.discovery.config.fact_ttl_s)
+        return self.said.signed(self.discovery.fact_ttl_s)
 
     @property
     def n_sessions(self) -> int:
@@ -242,37 +247,44 @@ class _Node:
 
     async def _read_release(self) -> tuple[Torrent, ModelArgs]:
         """What the magnet names."""
-        config = self._config
-        torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
+        torrent = await fetch_metadata(self._download, self._app.magnet, self._config.metadata_timeout_s)
         fields = {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size}
         self._app.on_event("metadata", fields)
-        args = (await self._read_layout(torrent, ())).args
-        self._check_spans(args)
+        args = (await self._read_layout(torrent, Holding())).args
+        self._holding(args)  # refuses what the model does not have
         return torrent, args
 
-    async def _read_layout(self, torrent: Torrent, spans: tuple[Span, ...]) -> ReleaseLayout:
-        stall_timeout_s = self._config.stall_timeout_s
+    async def _fetch_early(self, torrent: Torrent, args: ModelArgs) -> None:
+        """What the owner named comes while this machine is still measured. Whatever goes wrong does so again later."""
+        if holding := self._holding(args):
+            await want_held(self._download, await self._read_layout(torrent, holding), holding, self._make_room)
+
+    async def _read_layout(self, torrent: Torrent, holding: Holding) -> ReleaseLayout:
         layout, provenance = await read_admitted_layout(
-            self._download, torrent, spans, self._config.admission, stall_timeout_s=stall_timeout_s
-        )
-        if not spans:
+            self._download, torrent, holding.spans, self._config.admission, experts=holding.experts,
+            trunks=holding.trunks, stall_timeout_s=self._config.stall_timeout_s,
+        )  # fmt: skip
+        if not holding:
             fields = {"signer": provenance.signer, "licence": provenance.licence, "words": provenance.words}
             self._app.on_event("provenance", fields)
         return layout
 
-    def _check_spans(self, args: ModelArgs) -> None:
-        """Raises: BadArgument for layers that the model does not have."""
-        for span in self._config.spans:
-            if span.end > args.n_layers:
-                raise BadArgument(f"--layers {span} ends beyond the model's layers; write at most 0:{args.n_layers}")
+    def _holding(self, args: ModelArgs) -> Holding:
+        """What the user said. Raises: BadArgument for what the model does not have."""
+        return Holding.of(args, self._config.spans, self._config.trunks, self._config.experts)
 
-    async def _measure(self, args: ModelArgs) -> Budget:
-        """What this machine gives: profile, layers by memory and disk, their speed by a real step, its link."""
+    async def _measure(self, args: ModelArgs) -> Budget | None:
+        """What this machine gives: profile, layers by memory and disk, their speed by a real step, its link.
+
+        None for a host of trunks or experts alone: a whole layer, made up to measure it, may be more than fits it.
+        """
         config, device = self._config, self._app.device
         self.said.profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, device)
         numerics = numerics_of(self.said.profile)
-        if config.spans:
-            n_layers = sum(map(len, merge_spans(config.spans)))
+        if config.names_parts:
+            n_layers = sum(map(len, self._holding(args).spans))
+            if not n_layers:
+                return None
         else:
             n_layers = layers_that_fit(args, numerics, self._memory_bytes(), config.disk_bytes)
         layer_time_s = await asyncio.to_thread(measure_layer_time, args, numerics, device)
@@ -287,83 +299,69 @@ class _Node:
         placement = PlacementConfig.for_network(self._app.network.name)
         return Claims(self._key.node_id, self.discovery, self.said, budget, placement)
 
-    async def _keep_placed(self, torrent: Torrent, args: ModelArgs, claims: Claims) -> None:
+    async def _keep_placed(self, torrent: Torrent, claims: Claims, parts: Parts) -> None:
         """Move where the swarm needs this node more, for as long as it serves."""
         assert self._stage is not None
 
         async def load(spans: tuple[Span, ...], keep: tuple[Span, ...]) -> dict[Span, SpanModel]:
-            needed = self._memory_of(args, spans)
+            layout = await self._read_layout(torrent, Holding((*spans, *keep)))
+            hosted = parts.empty(layout.args, Holding(spans))
+            needed = parts.memory_of(layout.args, hosted.holding)
             if needed > free_memory_bytes(self._app.device):
                 raise StageFull(f"{needed} bytes of memory are needed to move, and not free")
-            layout, plan = await self._want(torrent, spans, keep)
-            models = self._empty_models(layout.args, spans)
-            await self._host(plan, layout, models, is_move=True)
-            return models
+            await self._fetch(layout, hosted, keep)
+            return hosted.models
 
         await Mover(claims, self._stage, load, self._app.on_event, self._config.drain_timeout_s).run()
 
-    async def _want(
-        self, torrent: Torrent, spans: tuple[Span, ...], keep: tuple[Span, ...] = ()
-    ) -> tuple[ReleaseLayout, FetchPlan]:
-        """Have these layers come, beside those that are served already."""
-        layout = await self._read_layout(torrent, (*spans, *keep))
-        disk_bytes = self._config.disk_bytes
-        plan = await want_spans(
-            self._download,
-            layout,
-            spans,
-            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, disk_bytes),
-            keep=keep,
-        )
-        return layout, plan
+    async def _make_room(self, pieces: Collection[int]) -> None:
+        await self._torrents.make_room(self._download, pieces, self._config.disk_bytes)
 
-    async def _host(
-        self, plan: FetchPlan, layout: ReleaseLayout, models: dict[Span, SpanModel], *, is_move: bool = False
-    ) -> None:
-        """Load the models as their layers come. Only a node that serves nothing yet tells how far it is."""
+    async def _fetch(self, layout: ReleaseLayout, hosted: Hosted, keep: tuple[Span, ...] = ()) -> None:
+        """Fetch and load what is hosted; keep: what is served already. Only one that serves nothing yet tells of it."""
         await host(
             self._download,
-            plan,
             layout,
-            models,
+            hosted,
             stall_timeout_s=self._config.stall_timeout_s,
-            on_progress=(lambda progress: None) if is_move else self._on_progress,
-            on_loaded=(lambda spans: None) if is_move else self._on_loaded,
+            on_progress=(lambda progress: None) if keep else self._on_progress,
+            on_loaded=(lambda spans: None) if keep else self._on_loaded,
+            make_room=self._make_room,
+            keep=keep,
         )
 
-    def _empty_models(self, args: ModelArgs, spans: tuple[Span, ...]) -> dict[Span, SpanModel]:
-        numerics = numerics_of(self.said.profile)
-        return {span: SpanModel(args, span, numerics, device=self._app.device) for span in spans}
-
-    def _memory_of(self, args: ModelArgs, spans: tuple[Span, ...]) -> int:
-        return sum(map(len, spans)) * int(args.n_layer_params * numerics_of(self.said.profile).layer_bytes_per_value)
-
-    def _serve(self, args: ModelArgs, budget: Budget, stack: AsyncExitStack) -> dict[Span, SpanModel]:
-        """The stage, open for sessions on what of its models is loaded: at first on nothing."""
-        models = self._empty_models(args, self.said.spans)
-        to_come = self._memory_of(args, self.said.spans)
+    def _serve(self, args: ModelArgs, parts: Parts, budget: Budget | None, stack: AsyncExitStack) -> Hosted:
+        """The stage, open for sessions on what of its models is loaded: at first on nothing. None for experts alone."""
+        hosted = parts.empty(args, self.said.holding)
+        if not hosted.models:
+            return hosted
+        to_come = parts.memory_of(args, hosted.holding)
         cache_bytes = self._config.cache_budget_bytes or max(1, self._memory_bytes() - to_come) // 4
         stage_config = StageConfig(cache_budget_bytes=max(1, cache_bytes), max_sessions=self._config.max_sessions)
-        self._stage = self.said.stage = Stage(args, models, stage_config, self._app.device)
+        self._stage = self.said.stage = Stage(args, hosted.models, stage_config, self._app.device)
         self._stage.set_loaded(())
-        self._stage.layer_time_s = budget.layer_time_s
+        if budget is not None:
+            self._stage.layer_time_s = budget.layer_time_s
         stack.callback(self._stage.shut_down)
         self._door.sessions = SessionHandler(
             self._key.node_id, self.discovery.release, self.said.profile, self._stage, self._dialer
         )
-        return models
+        return hosted
 
     def _on_loaded(self, spans: tuple[Span, ...]) -> None:
         """Serve these layers, and say so, while the others are still on their way."""
-        if self._stage is None or self._server is None or spans == self.said.loaded:
+        n_experts = len(self.said.store.ids) if self.said.store is not None else 0
+        if self._server is None or (spans, n_experts) == (self.said.loaded, self._n_experts_told):
             return
-        self.said.loaded = spans
-        self._stage.set_loaded(spans)
+        are_new = spans != self.said.loaded
+        self.said.loaded, self._n_experts_told = spans, n_experts
+        if self._stage is not None:
+            self._stage.set_loaded(spans)
         if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
-            self._app.on_event(
-                "serving", {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
-            )
+            if are_new:
+                fields = {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
+                self._app.on_event("serving", fields)
             self._change(NodeState.JOINING)
 
     async def _introduce(self) -> None:
@@ -395,6 +393,6 @@ class _Node:
         self.discovery.announce_change()
 
 
-async def _cancel(task: asyncio.Task[Any]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -22,7 +22,9 @@ from swarm.cli.console import (
 )
 from swarm.cli.options import (
     ADDRESS,
+    SPAN,
     Reach,
+    RelayRateType,
     admission_options,
     data_dir_option,
     json_option,
@@ -31,6 +33,8 @@ from swarm.cli.options import (
     timeout_option,
     torrent_settings_option,
 )
+from swarm.cli.release_plan import parse_experts
+from swarm.cli.status import hosting_words
 from swarm.errors import BadArgument, Interrupted
 from swarm.terms import Address, Profile, Span, short_id
 
@@ -39,33 +43,6 @@ if TYPE_CHECKING:
     from swarm.client.admission import Admission
 
 EVENTS = "swarm.node/1"
-
-
-class SpanType(click.ParamType[Span]):
-    """START:END."""
-
-    name = "START:END"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:
-        if isinstance(value, Span):
-            return value
-        try:
-            return Span.parse(value)
-        except BadArgument as error:
-            self.fail(error.message, param, ctx)
-
-
-class RelayRateType(click.ParamType[int]):
-    """`off`, or bytes per second."""
-
-    name = "BYTES/S|off"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == "off":
-            return 0
-        if isinstance(value, int) or (value.isdecimal() and int(value) > 0):
-            return int(value)
-        self.fail(f"{value!r} is neither `off` nor a number of bytes per second", param, ctx)
 
 
 @click.group()
@@ -78,10 +55,24 @@ def node() -> None:
 @click.option(
     "--layers",
     "spans",
-    type=SpanType(),
+    type=SPAN,
     multiple=True,
     help="Layers to host, counted from 0, END left out: 0:8 are the first eight (repeatable). Default: chosen, and "
     "chosen anew, by memory and need.",
+)
+@click.option(
+    "--trunk",
+    "trunks",
+    type=SPAN,
+    multiple=True,
+    help="Layers to host without their experts, which other nodes answer for: 0:16 (repeatable).",
+)
+@click.option(
+    "--experts",
+    "experts",
+    multiple=True,
+    metavar="LAYER:EXPERT,…",
+    help="Single experts to host; either side may be a range: 0-31:5,6 (repeatable).",
 )
 @click.option(
     "--dtype", type=click.Choice(["bf16", "fp32"]), default="bf16", show_default=True, help="What to compute in."
@@ -171,6 +162,8 @@ def node() -> None:
 def start(
     magnet: str,
     spans: tuple[Span, ...],
+    trunks: tuple[Span, ...],
+    experts: tuple[str, ...],
     dtype: str,
     quantisation: str | None,
     profile: str | None,
@@ -215,6 +208,8 @@ def start(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),
         spans=spans,
+        trunks=trunks,
+        experts=tuple(expert for text in experts for expert in parse_experts(text)),
         profile=Profile(dtype, quantisation or ""),
         exact=None if profile is None else profile == "exact",
         device=device,
@@ -326,10 +321,18 @@ def progress_words(fields: dict[str, Any]) -> str:
     """Rates, peers, layers and, where it can be known, the time that is left."""
     down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
     words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
-    words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
+    if fields["layers_total"]:
+        words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
+    if fields["experts_total"]:
+        words.append(f"{fields['experts_loaded']}/{fields['experts_total']} experts ready")
     if fields["left_s"]:
         words.append(f"{format_duration(fields['left_s'])} left")
     return ", ".join(words)
+
+
+def _parts(fields: dict[str, Any]) -> str:
+    spans = [f"layers {span}" for span in fields["spans"]]
+    return hosting_words(spans, fields["trunks"], fields["experts"])
 
 
 def reach_words(fields: dict[str, Any]) -> str:
@@ -366,7 +369,7 @@ def _tell(event: str, fields: dict[str, Any]) -> None:
         case "moved":
             note(f"serving layers {', '.join(fields['spans'])}")
         case "layout":
-            note(f"hosting layers {', '.join(fields['spans'])} of {fields['n_layers']} in {fields['profile']}")
+            note(f"hosting {_parts(fields)} of {fields['n_layers']} layers in {fields['profile']}")
         case "serving":
             note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
         case "ready":
@@ -375,7 +378,7 @@ def _tell(event: str, fields: dict[str, Any]) -> None:
             came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
             came += f"; {format_size(fields['found_bytes'])} were here" if fetched and fields["found_bytes"] else ""
             note(f"needed {format_size(needed)}, {came}")
-            note(f"ready: serving layers {', '.join(fields['spans'])} at {fields['address']}")
+            note(f"ready: serving {_parts(fields)} at {fields['address']}")
         case "sharing":
             given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
             words = f", share ratio {ratio:.2f}" if ratio is not None else ""

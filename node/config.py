@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swarm.client.admission import Admission
 from swarm.errors import BadArgument
-from swarm.terms import Address, Profile, Span
+from swarm.terms import Address, ExpertId, Profile, Span
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -16,7 +16,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 class NodeConfig:
     """One node of one release.
 
-    spans: layers to host; empty lets the node choose by its memory and by what the swarm lacks.
+    spans: layers to host; trunks: layers without their experts; experts: single ones. All three empty lets the node
+    choose layers by its memory and by what the swarm lacks.
     profile: dtype and quantisation. exact: whether it shall promise the same bits whatever is computed beside a row;
     None: wherever this machine can.
     listen: where gRPC listens (port 0: any free one); None: on any free port, of this machine alone on the network
@@ -35,6 +36,8 @@ class NodeConfig:
     magnet: str
     data_dir: Path
     spans: tuple[Span, ...] = ()
+    trunks: tuple[Span, ...] = ()
+    experts: tuple[ExpertId, ...] = ()
     profile: Profile = Profile("bf16")  # noqa: RUF009  frozen
     exact: bool | None = None
     device: str = "auto"
@@ -57,6 +60,11 @@ class NodeConfig:
     stall_timeout_s: float = 300.0
     drain_timeout_s: float = 30.0
     admission: Admission = Admission()  # noqa: RUF009  frozen
+
+    @property
+    def names_parts(self) -> bool:
+        """Whether its owner said what it hosts."""
+        return bool(self.spans or self.trunks or self.experts)
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:

@@ -25,7 +25,8 @@ SwarmError
 │   ├── SessionLost            the stage no longer has it (or its next hop is gone): replay elsewhere
 │   ├── StaleEpoch             a newer epoch of this session exists: the caller is a zombie
 │   ├── PositionMismatch       the step starts after what is cached: replay from there
-│   └── StageFull              no room for another session; carries retry_after_s
+│   ├── StageFull              no room for another session; carries retry_after_s
+│   └── ExpertUnavailable      nobody answers for an expert that a token needs; its message names layer and expert
 ├── GatewayError               a gateway does not take this request
 │   ├── KeyRefused             no API key, or none that it knows
 │   ├── TooManyRequests        the caller, or everybody together, is at a limit; carries retry_after_s
@@ -159,6 +160,10 @@ class StageFull(SessionError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ExpertUnavailable(SessionError):
+    exit_code = 4
 
 
 class GatewayError(SwarmError):

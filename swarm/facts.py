@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swarm.errors import BadArgument
-from swarm.terms import Address, Infohash, NodeId, Profile, Span, id_tag
+from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, Span, id_tag
 
 
 class NodeState(enum.Enum):
@@ -28,6 +28,16 @@ class Reachability(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class LayerHeat:
+    """Which experts of one layer rows were routed to lately. shares: a byte per expert, 255 for all of the rows; the
+    sum over the experts is about 255 times the experts per token.
+    """
+
+    layer_idx: int
+    shares: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFact:
     """One node's statement about itself, true from issued_at_s for ttl_s. Of two with one node_id the higher seq wins.
 
@@ -38,6 +48,10 @@ class NodeFact:
     address of a node that nobody can dial: the relay's, with the node as its target. relay: that relay's id.
     relay_places: how many more nodes it would be a relay for.
     rtts: (id_tag, seconds) of the nodes nearest to it, as it measured them, nearest first.
+    trunks: layers of which it hosts all but the experts, sorted, apart from spans. experts: single ones, beside those
+    of the spans. loaded_trunks, loaded_experts: of a joining node. n_experts: of each layer of the model, 0 if dense.
+    expert_wait_s: of a node with trunks, the measured seconds for which a batch waits at one layer for experts
+    elsewhere, 0.0 while unknown. heat: of the layers whose router is here, as far as rows came.
     placed_at_s: when it chose its spans, by its own clock; 0.0 where its owner did. leaving_spans: parts of the spans
     that it is about to give up, and serves until then. throughput: tokens per second that it can take through all of
     its layers, by compute and link; 0.0 while unknown. queue_s: what a token lately waited there for its turn.
@@ -66,6 +80,13 @@ class NodeFact:
     downloaded_bytes: int = 0
     version: str = ""
     loaded_spans: tuple[Span, ...] = ()
+    trunks: tuple[Span, ...] = ()
+    loaded_trunks: tuple[Span, ...] = ()
+    experts: tuple[ExpertRange, ...] = ()
+    loaded_experts: tuple[ExpertRange, ...] = ()
+    n_experts: int = 0
+    expert_wait_s: float = 0.0
+    heat: tuple[LayerHeat, ...] = ()
     reachability: Reachability = Reachability.UNKNOWN
     relay: NodeId | None = None
     relay_places: int = 0
@@ -76,10 +97,17 @@ class NodeFact:
     queue_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if any(span.end > self.n_layers for span in self.spans):
+        if any(span.end > self.n_layers for span in (*self.spans, *self.trunks, *(e.layers for e in self.experts))):
             raise BadArgument(f"node {self.node_id[:8]} claims layers beyond the model's {self.n_layers}")
-        if not all(any(span.covers(loaded) for span in self.spans) for loaded in self.loaded_spans):
-            raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
+        for hosted, loaded_ones in ((self.spans, self.loaded_spans), (self.trunks, self.loaded_trunks)):
+            if not all(any(span.covers(loaded) for span in hosted) for loaded in loaded_ones):
+                raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
+        if any(e.expert_idxs[-1] >= self.n_experts for e in (*self.experts, *self.loaded_experts)):
+            raise BadArgument(f"node {self.node_id[:8]} claims experts beyond the model's {self.n_experts}")
+
+    @property
+    def hosts_anything(self) -> bool:
+        return bool(self.spans or self.trunks or self.experts)
 
     @property
     def share_ratio(self) -> float | None:
@@ -92,6 +120,28 @@ class NodeFact:
         if self.state is NodeState.SERVING:
             return self.spans
         return self.loaded_spans if self.state is NodeState.JOINING else ()
+
+    @property
+    def served_trunks(self) -> tuple[Span, ...]:
+        """As served_spans; a session can have them where the experts are to be had too."""
+        if self.state is NodeState.SERVING:
+            return self.trunks
+        return self.loaded_trunks if self.state is NodeState.JOINING else ()
+
+    @property
+    def served_experts(self) -> tuple[ExpertRange, ...]:
+        """The experts that others may ask it for: single ones, and all of the layers that it serves whole.
+
+        A node that drains answers to its end: giving up experts is what its leaving ends with, not begins with.
+        """
+        if self.state is NodeState.LEFT:
+            return ()
+        if self.state is NodeState.JOINING:
+            alone, spans = self.loaded_experts, self.loaded_spans
+        else:
+            alone, spans = self.experts, self.spans
+        everyone = tuple(range(self.n_experts))
+        return (*alone, *(ExpertRange(span, everyone) for span in spans if everyone))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swarm.facts import Hop
-from swarm.terms import Infohash, NodeId, Profile, SessionId
+from swarm.terms import ExpertId, Infohash, NodeId, Profile, SessionId
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +142,53 @@ class Failure:
     code: str
     message: str
     retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertOpen:
+    """Starts a stream of ExpertCalls. profile: the caller's own; a host that cannot keep it refuses the stream."""
+
+    release: Infohash
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertCall:
+    """What some experts of one layer are asked for. It leaves nothing behind and may be asked again, or of others.
+
+    request_id: the stream's own, repeated by what answers it. rows: (T, dim), each at most once. wanted: per expert,
+    ascending, which of the rows it gets, ascending too.
+    """
+
+    request_id: int
+    layer_idx: int
+    wanted: tuple[tuple[int, tuple[int, ...]], ...]
+    rows: Rows
+
+    @property
+    def experts(self) -> tuple[ExpertId, ...]:
+        return tuple(ExpertId(self.layer_idx, expert_idx) for expert_idx, _ in self.wanted)
+
+    @property
+    def n_answers(self) -> int:
+        """Rows of the answer."""
+        return sum(len(row_idxs) for _, row_idxs in self.wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertAnswer:
+    """rows: (n_answers, dim), expert by expert in the order of `wanted`. queue_s, compute_s: by the host's clock."""
+
+    request_id: int
+    rows: Rows
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertRefusal:
+    """The host does not answer this one call: code and message as in Failure."""
+
+    request_id: int
+    code: str
+    message: str

@@ -112,6 +112,43 @@ class ExpertId:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class ExpertRange:
+    """The experts `expert_idxs` (ascending, at least one) of each of these layers."""
+
+    layers: Span
+    expert_idxs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.expert_idxs or list(self.expert_idxs) != sorted(set(self.expert_idxs)) or self.expert_idxs[0] < 0:
+            raise BadArgument(f"the experts {self.expert_idxs} are not ascending, or none at all")
+
+    def __len__(self) -> int:
+        return len(self.layers) * len(self.expert_idxs)
+
+    def __iter__(self) -> Iterator[ExpertId]:
+        return (ExpertId(layer_idx, expert_idx) for layer_idx in self.layers for expert_idx in self.expert_idxs)
+
+    def __str__(self) -> str:
+        """As `--experts` takes it: 0-31:5,6 for experts 5 and 6 of the layers 0 to 31."""
+        last = f"-{self.layers.end - 1}" if len(self.layers) > 1 else ""
+        return f"{self.layers.start}{last}:{','.join(map(str, self.expert_idxs))}"
+
+
+def merge_experts(experts: Iterable[ExpertId]) -> tuple[ExpertRange, ...]:
+    """The same experts as sorted ranges: a run of layers of which the same ones are named is one of them."""
+    by_layer: dict[int, tuple[int, ...]] = {}
+    for expert in sorted(set(experts)):
+        by_layer[expert.layer_idx] = (*by_layer.get(expert.layer_idx, ()), expert.expert_idx)
+    ranges: list[ExpertRange] = []
+    for layer_idx, expert_idxs in by_layer.items():
+        if ranges and ranges[-1].layers.end == layer_idx and ranges[-1].expert_idxs == expert_idxs:
+            ranges[-1] = ExpertRange(Span(ranges[-1].layers.start, layer_idx + 1), expert_idxs)
+        else:
+            ranges.append(ExpertRange(Span(layer_idx, layer_idx + 1), expert_idxs))
+    return tuple(ranges)
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class Address:
     """Where to dial or listen: a host name or literal, and a port (0: any free one, for listening only).
 
@@ -141,6 +178,11 @@ class Address:
     def __str__(self) -> str:
         where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         return f"{self.target}@{where}" if self.target else where
+
+    @property
+    def short(self) -> str:
+        """For people: `abcdefgh@192.0.2.1:7000` through a relay."""
+        return f"{short_id(self.target)}@{self.relay}" if self.target else str(self)
 
     @property
     def relay(self) -> Address:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,12 @@ class LocalNode:
     def n_sessions(self) -> int:
         """Sessions that its stage holds now."""
         return self._app.n_sessions
+
+    @property
+    def asked(self) -> Counter[str]:
+        """How many messages it sent to each host of experts."""
+        assert self._app._node is not None and self._app._node.said.dispatcher is not None
+        return self._app._node.said.dispatcher.asked
 
     def _on_event(self, event: str, fields: dict[str, object]) -> None:
         self.events.setdefault(event, []).append(fields)

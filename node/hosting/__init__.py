@@ -5,8 +5,9 @@ tensor is in memory twice. Knows torrents and models; knows no sessions, no gRPC
 """
 
 from node.hosting.budget import layers_that_fit, measure_layer_time
+from node.hosting.holding import Holding, spans_of
 from node.hosting.key_slot import own_key
-from node.hosting.loading import FetchProgress, host, load_part, regroup, servable, want_spans
+from node.hosting.loading import FetchProgress, Hosted, host, load_part, regroup, servable, want_held
 from node.hosting.machine import free_memory_bytes, pick_device
 from node.hosting.memory import give_back_freed_memory
 from node.hosting.numerics import numerics_of, settle_profile
@@ -14,6 +15,8 @@ from node.hosting.sharing import tell_sharing
 
 __all__ = [
     "FetchProgress",
+    "Holding",
+    "Hosted",
     "free_memory_bytes",
     "give_back_freed_memory",
     "host",
@@ -26,6 +29,7 @@ __all__ = [
     "regroup",
     "servable",
     "settle_profile",
+    "spans_of",
     "tell_sharing",
-    "want_spans",
+    "want_held",
 ]

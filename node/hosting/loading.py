@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.hosting.holding import Holding
 from node.hosting.memory import give_back_freed_memory
-from node.model import SpanModel
+from node.model import ExpertStore, SpanModel
 from node.weights import LazyTensors
-from swarm.release import FetchPlan, PieceMap, ReleaseLayout, TensorRange, plan_fetch
-from swarm.terms import Span, merge_spans
+from swarm.release import FetchPlan, Part, PieceMap, ReleaseLayout, TensorRange, plan_fetch
+from swarm.terms import ExpertId, Span, merge_spans
 from swarm.torrent import Download
 
 
@@ -28,6 +29,8 @@ class FetchProgress:
 
     layers_loaded: int
     layers_total: int
+    experts_loaded: int
+    experts_total: int
     needed_bytes: int
     planned_bytes: int
     have_bytes: int
@@ -51,16 +54,24 @@ class FetchProgress:
         return {**dataclasses.asdict(self), "left_s": None if left_s is None else round(left_s, 1)}
 
 
-async def want_spans(
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """Where what is held is loaded to. models: by holding.stages."""
+
+    holding: Holding
+    models: dict[Span, SpanModel]
+    experts: ExpertStore
+
+
+async def want_held(
     download: Download,
     layout: ReleaseLayout,
-    spans: Sequence[Span],
-    *,
+    holding: Holding,
     make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
     keep: Sequence[Span] = (),
 ) -> FetchPlan:
-    """Have what carries these spans fetched from now on, in the order of the layers; the small files come too, for
-    others to find here.
+    """Have what is held fetched from now on: layers in order, then experts; the small files come too, for others to
+    find here.
 
     make_room: told all pieces that are hosted from now on, before any of them is wanted. keep: spans that are hosted
     beside these, whose pieces stay; the layout holds them too.
@@ -68,39 +79,44 @@ async def want_spans(
     """
     torrent = download.torrent
     pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
-    plan = plan_fetch(layout, pieces, spans)
+    plan = plan_fetch(layout, pieces, holding.spans, holding.experts, holding.trunks)
     await download.checked()
     if make_room is not None:
-        await make_room(plan_fetch(layout, pieces, (*spans, *keep)).all_pieces)
+        kept = plan_fetch(layout, pieces, (*holding.spans, *keep), holding.experts, holding.trunks)
+        await make_room(kept.all_pieces)
     await download.want(_priorities(plan))
     return plan
 
 
 async def host(
     download: Download,
-    plan: FetchPlan,
     layout: ReleaseLayout,
-    models: dict[Span, SpanModel],
+    hosted: Hosted,
     *,
     stall_timeout_s: float,
     on_progress: Callable[[FetchProgress], None],
     on_loaded: Callable[[tuple[Span, ...]], None],
+    make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
+    keep: Sequence[Span] = (),
 ) -> None:
-    """Load the models' spans in order, each layer as soon as what carries it is verified.
+    """Fetch and load what is hosted, each part as soon as what carries it is verified.
 
-    plan: what want_spans() has wanted for them. on_loaded: told after each part which layers can be served now, ends
-    included.
-    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease.
+    on_loaded: told after each part which layers can be served now, ends included; hosted.experts knows of the experts.
+    make_room, keep: as of want_held().
+    Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease; BadArgument where there is no room.
     """
-    spans, torrent = tuple(models), download.torrent
-    loaded: set[int | str] = set()
+    holding, torrent = hosted.holding, download.torrent
+    plan = await want_held(download, layout, holding, make_room, keep)
+    loaded: set[Part] = set()
 
     def progress() -> FetchProgress:
         status = download.status()
         here = [piece for piece in plan.all_pieces if download.has(piece)]
         return FetchProgress(
             sum(isinstance(part, int) for part in loaded),
-            sum(map(len, spans)),
+            sum(map(len, holding.stages)),
+            sum(isinstance(part, ExpertId) for part in loaded),
+            len(holding.experts),
             plan.needed_bytes + plan.companion_bytes,
             plan.fetched_bytes,
             status.have_bytes,
@@ -119,9 +135,9 @@ async def host(
     try:
         for part, carriers in plan.pieces_by_layer:
             await download.wait_for(carriers, stall_timeout_s=stall_timeout_s)
-            await asyncio.to_thread(load_part, part, layout, models, root)
+            await asyncio.to_thread(load_part, part, layout, hosted.models, root, hosted.experts)
             loaded.add(part)
-            on_loaded(servable(spans, layout.args.n_layers, loaded))
+            on_loaded(servable(holding.stages, layout.args.n_layers, loaded))
         await download.wait_for(plan.all_pieces, stall_timeout_s=stall_timeout_s)
     finally:
         reporter.cancel()
@@ -134,14 +150,14 @@ def regroup(models: Iterable[SpanModel], spans: Iterable[Span]) -> dict[Span, Sp
     old = list(models)
     new = {}
     for span in spans:
-        model = SpanModel(old[0].args, span, old[0].numerics, device=old[0].device)
+        model = SpanModel(old[0].args, span, old[0].numerics, device=old[0].device, experts=old[0].experts)
         for other in old:
             model.share(other)
         new[span] = model
     return new
 
 
-def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[int | str]) -> tuple[Span, ...]:
+def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[Part]) -> tuple[Span, ...]:
     """The hosted layers that can be served with these parts: the first one needs the embeddings, the last one the
     head.
     """
@@ -165,17 +181,22 @@ def _priorities(plan: FetchPlan) -> dict[int, int]:
 
 
 def load_part(
-    part: int | str,
+    part: Part,
     layout: ReleaseLayout,
     models: dict[Span, SpanModel],
     root: Path,
+    experts: ExpertStore | None = None,
 ) -> None:
-    """Load one part of a FetchPlan (a layer's index, "embeddings" or "head") into the models that host it, reading and
-    packing one tensor after the other.
+    """Load one part of a FetchPlan into the models that host it, a single expert into the store, reading and packing
+    one tensor after the other.
 
     root: the folder that the layout's file names are relative to. Its pieces must be verified.
     """
-
+    if isinstance(part, ExpertId):
+        assert experts is not None
+        prefix = f"layers.{part.layer_idx}.feed_forward.experts.{part.expert_idx}."
+        ranges = {name.removeprefix(prefix): where for name, where in layout.expert_tensors(part).items()}
+        experts.load(part, LazyTensors(ranges, root, dtype=experts.numerics.dtype, device=experts.device))
     for span, model in models.items():
 
         def load(ranges: dict[str, TensorRange], model: SpanModel = model) -> LazyTensors:
@@ -183,7 +204,8 @@ def load_part(
 
         if isinstance(part, int) and part in span:
             prefix = f"layers.{part}."
-            ranges = {name.removeprefix(prefix): where for name, where in layout.layer_tensors(part).items()}
+            stored = layout.trunk_tensors(part) if model.is_trunk(part) else layout.layer_tensors(part)
+            ranges = {name.removeprefix(prefix): where for name, where in stored.items()}
             model.load_layer(part, load(ranges))
         elif part == "embeddings" and span.start == 0:
             model.load_embeddings(load(layout.embedding_tensors())["tok_embeddings.weight"])

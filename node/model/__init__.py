@@ -7,18 +7,26 @@ know files, neighbours, sessions, sampling or the wire, and does no IO.
 
 from node.model.batch import Chunk
 from node.model.cache import KVCache
+from node.model.experts import Answers, Elsewhere, ExpertStore, Steps, finish
+from node.model.heat import RoutingHeat
 from node.model.ops import Numerics, fingerprint, instruction_set, kernels, require_int8
 from node.model.pages import PAGE, PagePool
 from node.model.transformer import SpanModel
 
 __all__ = [
     "PAGE",
+    "Answers",
     "Chunk",
+    "Elsewhere",
+    "ExpertStore",
     "KVCache",
     "Numerics",
     "PagePool",
+    "RoutingHeat",
     "SpanModel",
+    "Steps",
     "fingerprint",
+    "finish",
     "instruction_set",
     "kernels",
     "require_int8",

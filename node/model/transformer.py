@@ -11,11 +11,13 @@ from torch import Tensor
 from node.model.attention import Attention
 from node.model.batch import Batch, Chunk
 from node.model.cache import KVCache
+from node.model.experts import Elsewhere, ExpertStore, Steps, feed_forward, finish
 from node.model.feed_forward import FeedForward
 from node.model.moe import MoE
 from node.model.norm import RMSNorm
-from node.model.ops import Gate, Linear, Numerics
+from node.model.ops import Linear, Numerics
 from node.model.rope import RopeTable, halves_to_interleaved
+from node.model.taking import Taker
 from swarm.errors import LocalProtocolError
 from swarm.release import ModelArgs
 from swarm.terms import Span
@@ -34,20 +36,37 @@ class Layer:
         self.ffn_norm = ffn_norm
         self.feed_forward = feed_forward
 
-    def __call__(self, h: Tensor, batch: Batch, layer_idx: int) -> Tensor:
+    def steps(self, h: Tensor, batch: Batch, layer_idx: int) -> Steps[Tensor]:
         h = h + self.attention(self.attention_norm(h), batch, layer_idx)
-        return h + self.feed_forward(self.ffn_norm(h))
+        x = self.ffn_norm(h)
+        if isinstance(self.feed_forward, MoE):
+            mixed = yield from self.feed_forward.steps(x)
+        else:
+            mixed = self.feed_forward(x)
+        return h + mixed
 
 
 class SpanModel:
     """The layers of `span` of one model, and its ends where they are loaded. Holds no session state.
 
     Weights are converted to the numerics' dtype and to device when loaded; hidden state and KV caches share that dtype.
+    trunks: of its layers, those that are loaded without their experts.
+    experts: those that are here, of its own layers and of others; elsewhere: who is asked for those that are not.
     One thread at a time; results are inference tensors (read them, don't write to them). Each row's bits never depend
     on which span of layers shares its node; with exact numerics they depend on the tokens before it and nothing else.
     """
 
-    def __init__(self, args: ModelArgs, span: Span, numerics: Numerics, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        args: ModelArgs,
+        span: Span,
+        numerics: Numerics,
+        *,
+        device: torch.device | str = "cpu",
+        trunks: Sequence[Span] = (),
+        experts: ExpertStore | None = None,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         if span.end > args.n_layers:
             raise LocalProtocolError(f"span {span} ends after the model's {args.n_layers} layers")
         self.args = args
@@ -55,6 +74,9 @@ class SpanModel:
         self.numerics = numerics
         self.dtype = numerics.dtype
         self.device = torch.device(device)
+        self.trunks = tuple(trunks)
+        self.experts = experts or ExpertStore(args, numerics, device=device)
+        self.elsewhere = elsewhere
         self._rope = RopeTable(args.head_dim, args.rope_theta, self.device)
         self._layers: dict[int, Layer] = {}
         self._tok_embeddings: Tensor | None = None
@@ -64,17 +86,24 @@ class SpanModel:
     def load_layer(self, layer_idx: int, tensors: Mapping[str, Tensor]) -> None:
         """Take one layer's weights, keyed as in Mistral's files without 'layers.N.', as stored (rope layout and all).
 
+        Those of a trunk have no experts: the store has them, gets them later, or never.
+
         Raises: LocalProtocolError for a layer outside of the span, a tensor missing, or one of another shape.
         """
         if layer_idx not in self.span:
             raise LocalProtocolError(f"layer {layer_idx} is outside of the span {self.span}")
-        take = _Taker(tensors, self.dtype, self.device)
+        take = Taker(tensors, self.dtype, self.device)
         self._layers[layer_idx] = Layer(
             RMSNorm(take("attention_norm.weight", self.args.dim), self.args.norm_eps),
             self._attention(take),
             RMSNorm(take("ffn_norm.weight", self.args.dim), self.args.norm_eps),
-            self._moe(take) if self.args.is_moe else self._feed_forward(take, "feed_forward"),
+            self._moe(take, layer_idx)
+            if self.args.is_moe
+            else feed_forward(take, "feed_forward.", self.args, self.numerics),
         )
+
+    def is_trunk(self, layer_idx: int) -> bool:
+        return any(layer_idx in span for span in self.trunks)
 
     def share(self, other: SpanModel) -> None:
         """Take over what other has loaded of this span, and its ends where they are this span's: the same weights, once
@@ -89,12 +118,12 @@ class SpanModel:
     def load_embeddings(self, tok_embeddings: Tensor) -> None:
         """tok_embeddings: (V, D)."""
         tensors = {"tok_embeddings.weight": tok_embeddings}
-        take = _Taker(tensors, self.dtype, self.device)
+        take = Taker(tensors, self.dtype, self.device)
         self._tok_embeddings = take("tok_embeddings.weight", self.args.vocab_size, self.args.dim)
 
     def load_head(self, norm: Tensor, output: Tensor) -> None:
         """norm: (D,). output: (V, D), the embeddings' own tensor in a model whose ends are tied."""
-        take = _Taker({"norm.weight": norm, "output.weight": output}, self.dtype, self.device)
+        take = Taker({"norm.weight": norm, "output.weight": output}, self.dtype, self.device)
         self._norm = RMSNorm(take("norm.weight", self.args.dim), self.args.norm_eps)
         output = take("output.weight", self.args.vocab_size, self.args.dim)
         self._output = Linear(output, self.numerics.without_quantisation)
@@ -128,10 +157,18 @@ class SpanModel:
         Shapes: h (T, D), the chunks' rows one behind the other -> (T, D). The caches are truncated to where their chunk
         begins, have room for it, and pages prepared; no cache comes twice. A batch that failed is not counted.
         """
+        return finish(self.batch_steps(h, chunks, layers))
+
+    @torch.inference_mode()
+    def batch_steps(self, h: Tensor, chunks: Sequence[Chunk], layers: Span | None = None) -> Steps[Tensor]:
+        """forward_batch for one who has something else to do while experts are away.
+
+        Between its steps other batches may go through the model, of other caches.
+        """
         layers = layers or chunks[0].cache.span
         batch = Batch(chunks, self._rope, self.args.head_dim, self.dtype)
         for layer_idx in layers:
-            h = self._layers[layer_idx](h, batch, layer_idx)
+            h = yield from self._layers[layer_idx].steps(h, batch, layer_idx)
         for chunk in chunks:
             chunk.cache.advance(chunk.n_rows)
         return h
@@ -151,7 +188,7 @@ class SpanModel:
             if layer_idx not in self._layers:
                 raise LocalProtocolError(f"layer {layer_idx} is not loaded")
 
-    def _attention(self, take: _Taker) -> Attention:
+    def _attention(self, take: Taker) -> Attention:
         args = self.args
         numerics = self.numerics
         wq = take("attention.wq.weight", args.n_heads * args.head_dim, args.dim)
@@ -164,31 +201,11 @@ class SpanModel:
         wqkv = Linear(torch.cat((wq, wk, wv)), numerics)
         return Attention(wqkv, Linear(wo, numerics), args.n_heads, args.n_kv_heads, args.head_dim)
 
-    def _moe(self, take: _Taker) -> MoE:
-        weight = take("feed_forward.gate.weight", self.args.n_experts, self.args.dim)
-        gate = Linear(weight, self.numerics.without_quantisation)
-        experts = [self._feed_forward(take, f"feed_forward.experts.{e}") for e in range(self.args.n_experts)]
-        return MoE(gate, experts, self.args.n_experts_per_tok)
-
-    def _feed_forward(self, take: _Taker, prefix: str) -> FeedForward:
-        dim, hidden_dim = self.args.dim, self.args.hidden_dim
-        gates = (take(f"{prefix}.{name}.weight", hidden_dim, dim) for name in ("w1", "w3"))
-        w13 = Gate(gates, self.numerics)
-        return FeedForward(w13, Linear(take(f"{prefix}.w2.weight", dim, hidden_dim), self.numerics))
-
-
-class _Taker:
-    """take(name, *shape): that tensor in the model's dtype, on its device. Raises: LocalProtocolError."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> None:
-        self._tensors = tensors
-        self._dtype = dtype
-        self._device = device
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            raise LocalProtocolError(f"{name} is missing among the tensors to load")
-        if tuple(tensor.shape) != shape:
-            raise LocalProtocolError(f"{name} has shape {tuple(tensor.shape)}, where the model's args say {shape}")
-        return tensor.to(self._device, self._dtype)
+    def _moe(self, take: Taker, layer_idx: int) -> MoE:
+        args, numerics = self.args, self.numerics
+        weight = take("feed_forward.gate.weight", args.n_experts, args.dim)
+        experts = self.experts.of_layer(layer_idx)
+        for expert_idx in () if self.is_trunk(layer_idx) else range(args.n_experts):
+            experts[expert_idx] = feed_forward(take, f"feed_forward.experts.{expert_idx}.", args, numerics)
+        gate = Linear(weight, numerics.without_quantisation)
+        return MoE(gate, experts, args.n_experts_per_tok, layer_idx, self.elsewhere, self.experts.heat)

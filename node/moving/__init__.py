@@ -7,7 +7,7 @@ say; this room asks it by the clock and does as it says. Knows discovery, the st
 
 from __future__ import annotations
 
-from node.moving.claims import Claims
+from node.moving.claims import Claims, told_placement
 from node.moving.mover import Mover
 
-__all__ = ["Claims", "Mover"]
+__all__ = ["Claims", "Mover", "told_placement"]

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from node.placement import Assignment, Budget, PlacementConfig, Standing, decide, survey
 from node.server import Statement
@@ -104,3 +105,14 @@ class Claims:
         me = Standing(self._node_id, self._said.profile, self._said.placed_at_s, served, served)
         view = survey(self._discovery.nodes(), self._said.n_layers, time.time(), me)
         return all(view.serving[layer_idx] > 0 for span in layers for layer_idx in span)
+
+
+def told_placement(assignment: Assignment, budget: Budget) -> dict[str, Any]:
+    """For people and programs: what is hosted, and why."""
+    return {
+        "spans": [str(span) for span in assignment.spans],
+        "reasons": list(assignment.reasons),
+        "max_layers": budget.n_layers,
+        "layer_time_s": budget.layer_time_s,
+        "throughput": budget.throughput(sum(map(len, assignment.spans))),
+    }

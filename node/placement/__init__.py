@@ -9,6 +9,7 @@ network, no torch; it measures nothing and moves nothing (node.moving does).
 from __future__ import annotations
 
 from node.placement.decide import decide, place
+from node.placement.experts import choose_experts, heat_of, replicas_of
 from node.placement.moves import Part, plan_move
 from node.placement.survey import Survey, median_speed, survey
 from node.placement.values import Assignment, Budget, PlacementConfig, Standing
@@ -20,9 +21,12 @@ __all__ = [
     "PlacementConfig",
     "Standing",
     "Survey",
+    "choose_experts",
     "decide",
+    "heat_of",
     "median_speed",
     "place",
     "plan_move",
+    "replicas_of",
     "survey",
 ]

@@ -21,6 +21,9 @@ _NEAR = 0.03
 """Spans whose gains differ by no more are equally good: which one is the node's own lot, so that many who decide at
 once spread."""
 
+_HOP_SHARE = 0.1
+"""How much less, as a share, layers are worth for each further run that they come in."""
+
 _LEAST = 0.01
 """A layer counts as having at least so much of what I would add: gains stay finite."""
 
@@ -55,7 +58,7 @@ def place(view: Survey, budget: Budget, me: Standing, config: PlacementConfig) -
     n_more = int((best & needed).sum() - (mine & needed).sum())
     if n_more > 0:
         return Assignment(new, (*_why(view, best, budget), f"that closes {n_more} hole(s) more than staying"), True)
-    gain, stay = float(gains[best].sum()), float(gains[mine].sum())
+    gain, stay = _worth(gains, best), _worth(gains, mine)
     if n_more < 0 or gain <= (1.0 + config.clear_gain) * stay:
         return Assignment(me.spans, ("no other layers are clearly worse off than those it has",), False)
     if not _is_drawn(view, best, mine, budget, me, config):
@@ -68,6 +71,11 @@ def _gains(view: Survey, tokens_per_s: float) -> NDArray[np.float64]:
     """What tokens_per_s more are worth at each layer: how much shorter a token would wait for it, relatively."""
     supply = np.maximum(view.supply, _LEAST * tokens_per_s)
     return tokens_per_s / supply - tokens_per_s / (supply + tokens_per_s)
+
+
+def _worth(gains: NDArray[np.float64], layers: _Mask) -> float:
+    """What the layers gain together; a route over several runs of them has a hop for each."""
+    return float(gains[layers].sum()) / (1.0 + _HOP_SHARE * (len(_spans(layers)) - 1))
 
 
 def _best(gains: NDArray[np.float64], needed: _Mask, sole: _Mask, n_fitting: int, me: Standing) -> _Mask:

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from swarm.client.reach import Reach, Verdict, be_dialled, own_address, relays_for
 from swarm.discovery import Discovery
@@ -20,16 +21,28 @@ from swarm.torrent import PortMapping, TorrentSession
 log = logging.getLogger("swarm.node")
 
 CHECK_AGAIN_S = 600.0
-"""Between two checks of a node that knows. What changes in between (a router's mapping, an address) costs it calls."""
+"""Between two checks of a node that others reach. What changes in between (a mapping, an address) costs it calls."""
 
-ASK_AGAIN_S = 1.0
-"""While nobody has said, since nobody was met yet, and while no relay was found."""
+TRY_AGAIN_S = 120.0
+"""Between two checks of one that they do not: those whom it asked may only have been busy."""
+
+ASK_AGAIN_S = 15.0
+"""While those who were asked could not say."""
+
+LOOK_AGAIN_S = 1.0
+"""While there is nobody to ask yet, and while no relay was found."""
 
 AVOID_S = 60.0
 """How long a relay that failed is not asked again while there are others."""
 
 MAPPING_TIMEOUT_S = 3.0
 """How long to wait for a router before the first fact names an address; a later answer comes with the next one."""
+
+PAUSES_S = {
+    Reachability.REACHABLE: CHECK_AGAIN_S,
+    Reachability.UNREACHABLE: TRY_AGAIN_S,
+    Reachability.UNKNOWN: ASK_AGAIN_S,
+}
 
 OnReach = Callable[[Reach, Verdict], None]
 
@@ -55,13 +68,13 @@ class ReachKeeper:
         self._mapping: PortMapping | None = None
         self._verdict = Verdict(Reachability.UNKNOWN)
         self._failed: dict[NodeId, float] = {}  # relays, and until when to leave them alone (monotonic)
+        self._letting_in: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> Address:
         """What this node calls itself where no relay is needed."""
-        return own_address(
-            self._listening, self._advertise, None if self._mapping is None else self._mapping.now.address
-        )
+        mapped = None if self._mapping is None else self._mapping.now.address
+        return own_address(self._listening, self._advertise, mapped)
 
     async def begin(self, torrents: TorrentSession) -> Reach:
         """What to say before anybody has dialled this node; asks the router to let them, where there may be one."""
@@ -74,19 +87,18 @@ class ReachKeeper:
         relaying: asyncio.Task[None] | None = None
         try:
             while True:
-                self._verdict = await self._be_dialled()
-                if self._verdict.reachability is Reachability.REACHABLE:
+                verdict = self._verdict = await self._be_dialled()
+                if verdict.reachability is Reachability.REACHABLE:
                     await _end(relaying)
                     relaying = None
-                    found = Address(self._verdict.host, self.address.port)
-                    self._on_reach(Reach(self._advertise or found, Reachability.REACHABLE), self._verdict)
-                elif self._verdict.reachability is Reachability.UNREACHABLE and relaying is None:
+                    found = Address(verdict.host, self.address.port)
+                    self._on_reach(Reach(self._advertise or found, Reachability.REACHABLE), verdict)
+                elif verdict.reachability is Reachability.UNREACHABLE and relaying is None:
                     relaying = asyncio.create_task(self._be_relayed())
-                await asyncio.sleep(
-                    ASK_AGAIN_S if self._verdict.reachability is Reachability.UNKNOWN else CHECK_AGAIN_S
-                )
+                await asyncio.sleep(PAUSES_S[verdict.reachability] if verdict.n_asked else LOOK_AGAIN_S)
         finally:
             await _end(relaying)
+            await asyncio.gather(*map(_end, self._letting_in))
 
     async def _be_dialled(self) -> Verdict:
         met = [fact for fact in self._discovery.table.confirmed() if fact.node_id != self._node_id]
@@ -95,7 +107,8 @@ class ReachKeeper:
         verdict = await be_dialled(self._dialer, met, address.port, self._network)
         is_elsewhere = self._advertise is not None and verdict.host != self._advertise.host
         if verdict.reachability is Reachability.UNREACHABLE and is_elsewhere:
-            return Verdict(Reachability.UNKNOWN)  # the address that was dialled is not the one that the user named
+            # the address that was dialled is not the one that the user named
+            return replace(verdict, reachability=Reachability.UNKNOWN)
         return verdict
 
     async def _be_relayed(self) -> None:
@@ -104,8 +117,10 @@ class ReachKeeper:
             relay = self._choose()
             if relay is None:
                 self._on_reach(Reach(self.address, Reachability.UNREACHABLE), self._verdict)
-                await asyncio.sleep(ASK_AGAIN_S)
+                await asyncio.sleep(LOOK_AGAIN_S)
                 continue
+            if relay.node_id in self._failed:  # and so have all the others
+                await asyncio.sleep(LOOK_AGAIN_S)
             try:
                 await self._keep_place(relay)
             except SwarmError as error:
@@ -125,20 +140,14 @@ class ReachKeeper:
         connection = await self._dialer.connect(relay.address, relay.node_id)
         address = Address(relay.address.host, relay.address.port, self._node_id)
         local = Address("127.0.0.1", self._listening.port) if self._listening.is_unspecified else self._listening
-        letting_in: set[asyncio.Task[None]] = set()
-        try:
-            async with contextlib.aclosing(connection.reserve()) as tunnels:
-                async for tunnel in tunnels:
-                    if tunnel:
-                        task = asyncio.create_task(_let_in(connection, tunnel, local))
-                        letting_in.add(task)
-                        task.add_done_callback(letting_in.discard)
-                    else:
-                        self._on_reach(Reach(address, Reachability.UNREACHABLE, relay.node_id), self._verdict)
-        finally:
-            for task in letting_in:
-                task.cancel()
-            await asyncio.gather(*letting_in, return_exceptions=True)
+        async with contextlib.aclosing(connection.reserve()) as tunnels:
+            async for tunnel in tunnels:
+                if tunnel:  # it may outlast the place: a relay that is about to stop takes its time
+                    task = asyncio.create_task(_let_in(connection, tunnel, local))
+                    self._letting_in.add(task)
+                    task.add_done_callback(self._letting_in.discard)
+                else:
+                    self._on_reach(Reach(address, Reachability.UNREACHABLE, relay.node_id), self._verdict)
 
 
 async def _let_in(connection: Connection, tunnel: bytes, local: Address) -> None:

@@ -28,7 +28,7 @@ class RelayConfig:
     """What a node gives to others as their relay.
 
     n_places: nodes that may keep a place. n_tunnels: joined pairs at once, each two calls of the server's.
-    n_tunnels_per_caller: of one caller. rate: bytes/s of all tunnels together, counted once.
+    n_tunnels_per_caller: of one caller. rate: bytes/s of all tunnels together, counted once; 0: it is no relay.
     """
 
     n_places: int = 16
@@ -71,21 +71,27 @@ class Throttle:
 
 
 class RelayHandler:
-    """Serves as the relay of at most n_places nodes. closed: takes no new ones, and joins no more calls."""
+    """Serves as the relay of at most n_places nodes."""
 
     def __init__(self, config: RelayConfig) -> None:
         self._config = config
         self._throttle = Throttle(config.rate)
         self._places: dict[NodeId, asyncio.Queue[bytes | None]] = {}
         self._tunnels: dict[bytes, _Tunnel] = {}
-        self.closed = False
+        self._closed = config.rate == 0
 
     @property
     def n_free_places(self) -> int:
-        return 0 if self.closed else self._config.n_places - len(self._places)
+        return 0 if self._closed else self._config.n_places - len(self._places)
+
+    def close(self) -> None:
+        """Take no new nodes and calls, and have those that keep a place look for another. What is joined stays so."""
+        self._closed = True
+        for place in self._places.values():
+            place.put_nowait(None)
 
     async def reserve(self, caller: NodeId) -> AsyncIterator[bytes]:
-        if self.closed or (len(self._places) >= self._config.n_places and caller not in self._places):
+        if self._closed or (len(self._places) >= self._config.n_places and caller not in self._places):
             raise StageFull("this node is nobody else's relay now; choose another", retry_after_s=60.0)
         if (previous := self._places.get(caller)) is not None:
             previous.put_nowait(None)  # the node came back, before its old connection was seen to be dead
@@ -97,7 +103,7 @@ class RelayHandler:
         finally:
             if self._places.get(caller) is place:
                 del self._places[caller]
-                for tunnel in self._tunnels.values():
+                for tunnel in self._tunnels.values() if not self._closed else ():
                     if tunnel.target == caller:
                         tunnel.end()
 
@@ -130,7 +136,7 @@ class RelayHandler:
 
     def _open(self, target: NodeId, caller: NodeId) -> _Tunnel:
         place = self._places.get(target)
-        if place is None:
+        if place is None or self._closed:
             raise NodeUnreachable(f"node {short_id(target)} keeps no place at this relay")
         of_caller = sum(tunnel.caller == caller for tunnel in self._tunnels.values())
         if len(self._tunnels) >= self._config.n_tunnels or of_caller >= self._config.n_tunnels_per_caller:

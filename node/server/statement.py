@@ -7,14 +7,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from node.hosting import FetchProgress
-from node.server.relay import RelayHandler
+from node.experts import Dispatcher
+from node.hosting import FetchProgress, Holding
+from node.model import ExpertStore
+from node.server.relay import RelayConfig, RelayHandler
 from node.stage import Stage
 from swarm.client.reach import Reach
 from swarm.discovery import Discovery, sign_fact
-from swarm.facts import NodeFact, NodeState, SignedFact
+from swarm.facts import LayerHeat, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.terms import Address, Infohash, Profile, Span
+from swarm.terms import Address, ExpertId, Infohash, Profile, Span, merge_experts
 from swarm.wire import MAX_RTTS
 
 LEAST_WAIT_S = 0.002
@@ -33,11 +35,11 @@ class _Said:
 class Statement:
     """The state of a node as its fact tells it. Set the attributes as the node comes to know them, then withdraw().
 
-    reach: where others dial it. relay: what it is to others as a relay; None: nothing.
+    reach: where others dial it. relay: what it is to others as a relay.
 
-    n_layers: of the whole model; 0 until the config is read, and so long there is nothing to tell. placed_at_s: when
-    the spans were claimed, 0.0 where the owner named them. max_tokens_per_s: what the link passes on.
-    uploaded_bytes, downloaded_bytes: of the release, over all runs in this data folder.
+    n_layers, n_experts: of the whole model. n_layers is 0 until the config is read, and so long there is nothing to
+    tell. placed_at_s: when the spans were claimed, 0.0 where the owner named them. max_tokens_per_s: what the link
+    passes on. uploaded_bytes, downloaded_bytes: of the release, over all runs in this data folder.
     """
 
     def __init__(
@@ -45,12 +47,17 @@ class Statement:
     ) -> None:
         self.reach = Reach(address)
         self.discovery: Discovery | None = None
-        self.relay: RelayHandler | None = None
+        self.relay = RelayHandler(RelayConfig(rate=0))
         self.profile = profile
         self.state = NodeState.JOINING
         self.n_layers = 0
+        self.n_experts = 0
         self.spans: tuple[Span, ...] = ()
+        self.trunks: tuple[Span, ...] = ()
+        self.experts: tuple[ExpertId, ...] = ()
         self.loaded: tuple[Span, ...] = ()
+        self.store: ExpertStore | None = None
+        self.dispatcher: Dispatcher | None = None
         self.progress: FetchProgress | None = None
         self.stage: Stage | None = None
         self.placed_at_s = 0.0
@@ -74,6 +81,13 @@ class Statement:
             self._seq = max(self._seq + 1, int(time.time() * 1000))
             said = self._said = _Said(sign_fact(self._key, self._fact(ttl_s)), time.monotonic())
         return said.signed
+
+    @property
+    def holding(self) -> Holding:
+        return Holding(self.spans, self.trunks, self.experts)
+
+    def hold(self, holding: Holding) -> None:
+        self.spans, self.trunks, self.experts = holding.spans, holding.trunks, holding.experts
 
     def withdraw(self) -> None:
         """Something changed: the next fact is a new one."""
@@ -100,11 +114,14 @@ class Statement:
             ttl_s=ttl_s,
             state=self.state,
             spans=self.spans,
+            trunks=self.trunks,
+            experts=merge_experts(self.experts),
             profile=self.profile,
             n_layers=self.n_layers,
             torrent_port=self._torrent_port,
             version=self._version,
-            loaded_spans=self.loaded if self.state is NodeState.JOINING else (),
+            n_experts=self.n_experts,
+            **(self._loaded() if self.state is NodeState.JOINING else {}),
             placed_at_s=self.placed_at_s,
             leaving_spans=self.leaving,
             uploaded_bytes=self.uploaded_bytes,
@@ -112,18 +129,30 @@ class Statement:
             **self._measured(),
         )
 
+    def _loaded(self) -> dict[str, Any]:
+        experts = self.store.ids.intersection(self.experts) if self.store is not None else ()
+        return {
+            "loaded_spans": self.holding.whole_among(self.loaded),
+            "loaded_trunks": self.holding.trunks_among(self.loaded),
+            "loaded_experts": merge_experts(experts),
+        }
+
     def _measured(self) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         if self.discovery is not None:
             fields["rtts"] = self.discovery.nearest(MAX_RTTS)
-        if self.relay is not None and not self.reach.address.target:
+        if not self.reach.address.target:
             fields["relay_places"] = self.relay.n_free_places
         if self.stage is not None:
-            layer_time_s, n_layers = self.stage.layer_time_s, sum(map(len, self.spans))
+            layer_time_s, n_layers = self.stage.layer_time_s, sum(map(len, self.holding.stages))
             fields |= {"free_sessions": self.stage.free_sessions, "layer_time_s": layer_time_s}
             fields["queue_s"] = self.stage.queue.wait_s
             if layer_time_s and n_layers:
                 fields["throughput"] = min(1.0 / (layer_time_s * n_layers), self.max_tokens_per_s)
+            shares = sorted(self.stage.heat().items())
+            fields["heat"] = tuple(LayerHeat(idx, bytes(round(255 * s) for s in of_layer)) for idx, of_layer in shares)
+        if self.dispatcher is not None:
+            fields["expert_wait_s"] = self.dispatcher.wait_s
         if self.progress is not None:
             fields |= {"needed_bytes": self.progress.needed_bytes, "fetched_bytes": self.progress.fetched_bytes}
             fields["found_bytes"] = self.progress.found_bytes

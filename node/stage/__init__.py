@@ -8,14 +8,16 @@ hidden state (or token ids) in, hidden state (or the largest logits) out.
 
 from node.stage.prefixes import Prefix
 from node.stage.rows import DTYPES, rows_of, tensor_of
-from node.stage.scheduler import ComputeThread
+from node.stage.scheduler import BatchConfig, ComputeThread, Slice
 from node.stage.stage import Stage, StageConfig, StageSession, StepOutput
 from node.stage.top_logits import top_logits
 
 __all__ = [
     "DTYPES",
+    "BatchConfig",
     "ComputeThread",
     "Prefix",
+    "Slice",
     "Stage",
     "StageConfig",
     "StageSession",

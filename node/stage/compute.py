@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from node.model import PAGE, Chunk, SpanModel
+from node.model import PAGE, Chunk, SpanModel, Steps
 from node.stage.rows import rows_of, tensor_of
 from node.stage.scheduler import Job, Slice
 from node.stage.session import StageSession
@@ -21,8 +21,11 @@ from swarm.messages import Rows, Step, TopLogits
 
 
 @torch.inference_mode()
-def compute_batch(slices: list[Slice]) -> None:
-    """Compute the slices, all of one model and one span of layers; see ComputeThread for what becomes of a job."""
+def compute_batch(slices: list[Slice]) -> Steps[None]:
+    """Compute the slices, all of one model and one span of layers; see ComputeThread for what becomes of a job.
+
+    Its steps end where rows wait for experts elsewhere: other batches, of other sessions, may be computed meanwhile.
+    """
     ready: list[tuple[Slice, StageSession, Step, Tensor]] = []
     held: list[StageSession] = []
     try:
@@ -39,7 +42,8 @@ def compute_batch(slices: list[Slice]) -> None:
         model, span = ready[0][1].model, ready[0][1].span
         rows = [h for *_, h in ready]
         h = rows[0] if len(rows) == 1 else torch.cat(rows)  # (T, D)
-        h = model.forward_batch(h, [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready], span)
+        chunks = [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready]
+        h = yield from model.batch_steps(h, chunks, span)
         outputs = h.split([part.n_rows for part, *_ in ready])
         for (part, session, step, _), output in zip(ready, outputs, strict=True):
             session.cache.keep_rows(output)

@@ -2,7 +2,8 @@
 
 Whatever came while the last batch ran goes into the next one. Decode rows go first and all at once; what room is left
 belongs to prompts, in slices, oldest first, so that a long prompt never makes the others wait for more than a slice of
-it, and is itself never left out. Knows no models: what a batch computes is its caller's.
+it, and is itself never left out. A batch may be away for a while, waiting for others: then the next one, of other
+sessions, is computed. Knows no models: what a batch computes, and what it waits for, is its caller's.
 """
 
 from __future__ import annotations
@@ -12,17 +13,27 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 from node.model.cache import MAX_PREPARED_ROWS
-from swarm.errors import BadArgument, SessionLost
+from node.stage.pulse import Pulse
+from swarm.errors import BadArgument, SessionLost, SwarmError
 
 logger = logging.getLogger(__name__)
 
+WATCH_S = 1.0
+"""How often a step that waits looks whether the thread is stuck."""
+
 DECODE_ROWS = 16
 """A step of so many rows or fewer (decode, speculation) is never cut and goes before the prompts."""
+
+
+MAX_STARTED = 2
+"""Batches that are computed or away: while one waits the other is computed. More would each be smaller, and read the
+same weights again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,8 @@ class Job:
     """One step that waits or runs.
 
     session: whose; at most one slice of a session is in a batch. group: only jobs of one group are computed together.
-    n_hops: of its route. n_done: rows that earlier batches computed; outputs: theirs. answer: of the whole.
+    n_hops: of its route. n_batches: among how many batches the decoding sessions of its group are shared out. n_done:
+    rows that earlier batches computed; outputs: theirs. answer: of the whole.
     """
 
     session: Hashable
@@ -60,6 +72,7 @@ class Job:
     done: Callable[[Job], None]
     queued_s: float
     n_hops: int = 1
+    n_batches: int = 1
     started_s: float = 0.0
     n_done: int = 0
     compute_s: float = 0.0
@@ -82,6 +95,21 @@ class Slice:
 
     job: Job
     n_rows: int
+
+
+@dataclass(slots=True, eq=False)
+class _Started:
+    """A batch on its way. steps: what is left of its computation; away: what that waits for."""
+
+    slices: list[Slice]
+    steps: Generator[Future[Any], None, None] | None
+    away: Future[Any] | None = None
+    started_s: float = field(default_factory=time.perf_counter)
+    compute_s: float = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        return self.away is None or self.away.done()
 
 
 def next_batch(
@@ -124,13 +152,24 @@ def next_batch(
 
 class ComputeThread:
     """compute: takes the slices of a batch and puts each slice's output (or error) into its job; what it raises fails
-    the whole batch. run() from an event loop, close() from any thread.
+    the whole batch. It may be a generator: what it yields it waits for, until that is done. run() from an event loop,
+    close() from any thread.
     """
 
-    def __init__(self, compute: Callable[[list[Slice]], None], config: BatchConfig) -> None:
+    def __init__(
+        self,
+        compute: Callable[[list[Slice]], Generator[Future[Any], None, None] | None],
+        config: BatchConfig,
+        pulse: Pulse | None = None,
+    ) -> None:
         self._compute = compute
+        self._pulse = pulse or Pulse()
         self._config = config
         self._waiting: deque[Job] = deque()
+        self._started: list[_Started] = []  # the longest under way first
+        self._expected: set[Hashable] = set()  # sessions that are likely to be back soon,
+        self._linger_s = 0.0  # how long to wait for them once the first one is here,
+        self._linger_until_s: float | None = None  # and until when that is
         self._recent: deque[dict[Hashable, Hashable]] = deque(
             maxlen=1
         )  # who decoded in the last batches, and its group
@@ -141,8 +180,14 @@ class ComputeThread:
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
-    async def run(self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1) -> Job:
-        """The job, done. Raises: what its computation raised; SessionLost when the thread is closed."""
+    async def run(
+        self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1, n_batches: int | None = None
+    ) -> Job:
+        """The job, done. n_batches: as many as hops, unless it is said.
+
+        Raises: what its computation raised; SessionLost when the thread is closed; DeadlineExceeded when it is
+        stuck in a batch.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
 
@@ -157,14 +202,18 @@ class ComputeThread:
         def done(job: Job) -> None:
             loop.call_soon_threadsafe(settle, job)
 
-        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops)
+        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, n_batches or n_hops)
         with self._wake:
             if self._closed:
                 raise SessionLost("the stage is shutting down")
             self._waiting.append(job)
             self._wake.notify()
         try:
-            return await future
+            while not future.done():
+                await asyncio.wait((future,), timeout=WATCH_S)
+                if not future.done():
+                    self._pulse.check()
+            return future.result()
         except asyncio.CancelledError:
             with self._wake:
                 if job in self._waiting and not job.n_done:
@@ -179,81 +228,117 @@ class ComputeThread:
         self._thread.join()
 
     def _run(self) -> None:
-        last: list[Slice] = []
-        last_s = 0.0
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or self._waiting)
-                if not self._closed:
-                    self._linger(last, last_s)
+                while not (self._closed or self._ready() or self._can_start()):
+                    self._wake.wait(self._linger_left_s())
                 if self._closed:
                     waiting = list(self._waiting)
                     self._waiting.clear()
                     break
-                batch = self._next_batch()
-            started_s = time.perf_counter()
-            for part in batch:
-                part.job.started_s = part.job.started_s or started_s
-            try:
-                self._compute(batch)
-            except BaseException as error:  # the thread must live: whatever it was, it was this batch's
-                logger.exception("a batch failed")
-                for part in batch:
-                    part.job.error = error
-            last, last_s = batch, time.perf_counter() - started_s
-            self._remember(batch)
-            self._settle(batch, last_s)
+                batch = self._ready() or self._next_batch()
+            self._go_on(batch)
+            if batch.steps is None:
+                self._remember(batch)
+                self._settle(batch)
+        for batch in self._started:
+            if batch.steps is not None:
+                batch.steps.close()
         for job in waiting:
             job.error = SessionLost("the stage is shutting down")
             job.done(job)
 
-    def _linger(self, last: list[Slice], last_s: float) -> None:
-        """Wait a little for the sessions that decoded together last time: apart they would read the weights twice."""
-        expected = {part.job.session for part in last if part.job.is_decode and part.job.n_hops == 1}
-        if len(expected) < 2:
-            return
-        deadline_s = time.perf_counter() + last_s * self._config.linger_share
+    def _ready(self) -> _Started | None:
+        """A batch that has what it waited for: the longest under way."""
+        return next((batch for batch in self._started if batch.is_ready), None)
 
-        def all_back() -> bool:
-            return self._closed or len(self._waiting) >= len(expected)
+    def _free(self) -> list[Job]:
+        """What waits of sessions that no batch on its way is of."""
+        busy = {part.job.session for batch in self._started for part in batch.slices}
+        return [job for job in self._waiting if job.session not in busy]
 
-        while not all_back():
-            left_s = deadline_s - time.perf_counter()
-            if left_s <= 0 or not self._wake.wait(left_s):
-                return
+    def _can_start(self) -> bool:
+        """Not while sessions that decoded together last time may come back: apart they would read the weights twice."""
+        free = self._free()
+        if not free or len(self._started) == MAX_STARTED:
+            return False
+        if self._linger_until_s is None:
+            self._linger_until_s = time.perf_counter() + self._linger_s
+        return len(free) >= len(self._expected) or self._linger_left_s() is None
 
-    def _next_batch(self) -> list[Slice]:
+    def _go_on(self, batch: _Started) -> None:
+        """Compute until the batch is done, or waits for something."""
+        started_s = time.perf_counter()
+        for part in batch.slices:
+            part.job.started_s = part.job.started_s or started_s
+        self._pulse.began(sum(part.n_rows for part in batch.slices))
+        try:
+            batch.steps = batch.steps or self._compute(batch.slices)
+            batch.away = None if batch.steps is None else next(batch.steps)
+        except StopIteration:
+            batch.steps = None
+        except BaseException as error:  # the thread must live: whatever it was, it was this batch's
+            if not isinstance(error, SwarmError):
+                logger.exception("a batch failed")
+            for part in batch.slices:
+                part.job.error = error
+            batch.steps = None
+        self._pulse.ended()
+        batch.compute_s += time.perf_counter() - started_s
+        if batch.steps is not None and batch.away is not None:
+            batch.away.add_done_callback(self._on_done)
+
+    def _on_done(self, _: Future[Any]) -> None:
+        with self._wake:
+            self._wake.notify()
+
+    def _linger_left_s(self) -> float | None:
+        """For how long the next batch waits for those that are expected; None for as long as nothing comes."""
+        if self._linger_until_s is None:
+            return None
+        return max(0.0, self._linger_until_s - time.perf_counter()) or None
+
+    def _next_batch(self) -> _Started:
         """Of the group that was served least lately: a long prompt of one must not hold up another's tokens."""
-        groups = dict.fromkeys(job.group for job in self._waiting)
+        waiting = self._free()
+        groups = dict.fromkeys(job.group for job in waiting)
         group = min(groups, key=lambda group: self._served.get(group, -1))
         self._served = {g: n for g, n in self._served.items() if g in groups}
         self._n_batches += 1
         self._served[group] = self._n_batches
-        return next_batch(self._waiting, self._config, self._share_of_pipeline(group), group)
+        slices = next_batch(waiting, self._config, self._share_of_pipeline(group), group)
+        batch = _Started(slices, None)
+        self._started.append(batch)
+        return batch
 
     def _share_of_pipeline(self, group: Hashable) -> int | None:
         """How many of a group's sessions may decode in one batch: on a route of n hops an n-th of those that do, so
-        that the other hops have work while this one computes. None for all of them, where the route is one hop.
+        that the other hops have work while this one computes; where experts are elsewhere, a half. None for all.
         """
         mine = [job for job in self._waiting if job.group == group]
-        n_hops = mine[0].n_hops
-        if n_hops == 1:
+        n_batches = mine[0].n_batches
+        if n_batches == 1:
             return None
         lately = {session for batch in self._recent for session, its_group in batch.items() if its_group == group}
-        return max(1, -(-len(lately.union(job.session for job in mine if job.is_decode)) // n_hops))
+        return max(1, -(-len(lately.union(job.session for job in mine if job.is_decode)) // n_batches))
 
-    def _remember(self, batch: list[Slice]) -> None:
-        n_hops = max(part.job.n_hops for part in batch)
-        if self._recent.maxlen != n_hops:
-            self._recent = deque(self._recent, maxlen=n_hops)
-        self._recent.append({part.job.session: part.job.group for part in batch if part.job.is_decode})
+    def _remember(self, batch: _Started) -> None:
+        n_batches = max(part.job.n_batches for part in batch.slices)
+        if self._recent.maxlen != n_batches:
+            self._recent = deque(self._recent, maxlen=n_batches)
+        decoded = [part.job for part in batch.slices if part.job.is_decode]
+        self._recent.append({job.session: job.group for job in decoded})
+        self._expected = {job.session for job in decoded if job.n_hops == 1}
+        took_s = time.perf_counter() - batch.started_s if len(self._expected) > 1 else 0.0
+        self._linger_s, self._linger_until_s = took_s * self._config.linger_share, None
 
-    def _settle(self, batch: list[Slice], took_s: float) -> None:
+    def _settle(self, batch: _Started) -> None:
         finished = []
         with self._wake:
-            for part in batch:
+            self._started.remove(batch)
+            for part in batch.slices:
                 job = part.job
-                job.compute_s += took_s
+                job.compute_s += batch.compute_s
                 job.n_done += part.n_rows
                 if job.error is not None or job.n_left == 0:
                     finished.append(job)

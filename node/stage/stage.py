@@ -91,6 +91,11 @@ class Stage:
         """Of the hosted layers only these take sessions, until the next call; None: all of them, as at the start."""
         self._loaded = spans
 
+    def heat(self) -> dict[int, tuple[float, ...]]:
+        """By layer, as far as rows came through: each expert's share of the rows that its router sent out."""
+        shares = next(iter(self._models.values())).experts.heat.shares()
+        return {idx: shares[idx] for span in self._models for idx in span if idx in shares}
+
     def replace_models(self, models: dict[Span, SpanModel]) -> None:
         """Host these from now on, all of them loaded. Sessions on what is hosted no longer go on until they are closed,
         and keep their layers in memory for so long.
@@ -240,10 +245,11 @@ class Stage:
         Raises: SessionLost, StaleEpoch, PositionMismatch, RemoteProtocolError. A refused step changes nothing.
         """
         self._check(session, step)
+        # While one half of the sessions waits for experts elsewhere, the other half is computed.
+        n_batches = max(session.n_hops, 2) if session.model.trunks else session.n_hops
+        group = (id(session.model), session.span)
         try:
-            job = await self._compute.run(
-                session, (id(session.model), session.span), step.n_rows, (session, step), session.n_hops
-            )
+            job = await self._compute.run(session, group, step.n_rows, (session, step), session.n_hops, n_batches)
         except torch.OutOfMemoryError:
             self.close(session)
             raise StageFull("the device ran out of memory in this step; try another node", retry_after_s=10.0) from None

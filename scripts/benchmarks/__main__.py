@@ -26,6 +26,8 @@ BENCHES = (
     "gateway",
     "quality",
     "failover",
+    "experts",
+    "heat",
 )
 
 
@@ -51,6 +53,8 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     distribute  one seed of 20 MB/s and up to eight nodes; time to the first layer; what hashing and seeding cost
     quality   perplexity and right answers of the embedded release in fp32, bf16, int8 and int4
     failover  generations whose nodes are killed under them: speed by failure probability, the pause after a loss
+    experts   single experts in other processes at RTT 0 to 20 ms, against all here and against a split by layers
+    heat      remote calls per token of the embedded release, experts placed by heat against by turns
     fetch     fetched by needed per layout and piece size, at true scale and transferred; download rate against aria2c
     """
     bench = importlib.import_module(f"benchmarks.{name}")

@@ -24,7 +24,16 @@ class Engine:
     """A whole release in one Stage. close() ends its compute thread."""
 
     def __init__(self, folder: Path, *, is_exact: bool) -> None:
-        self._model = load_model(folder, "bf16", is_exact=is_exact)
+        self._begin(load_model(folder, "bf16", is_exact=is_exact))
+
+    @classmethod
+    def of(cls, model: SpanModel) -> Engine:
+        engine = cls.__new__(cls)
+        engine._begin(model)
+        return engine
+
+    def _begin(self, model: SpanModel) -> None:
+        self._model = model
         self._args = self._model.args
         config = StageConfig(cache_budget_bytes=4 << 30)
         self._stage = Stage(self._args, {self._model.span: self._model}, config, torch.device("cpu"))
@@ -48,6 +57,15 @@ class Engine:
         started_s = time.perf_counter()
         await asyncio.gather(*(sequence(session, token) for session, token in self._prompted[shape]))
         return n_tokens * len(prompts) / (time.perf_counter() - started_s)
+
+    async def ids(self, prompt: list[int], n_tokens: int) -> list[int]:
+        """Greedy ones."""
+        session = self._open(len(prompt) + n_tokens)
+        ids = [await self._step(session, tuple(prompt), 0)]
+        while len(ids) < n_tokens:
+            ids.append(await self._step(session, (ids[-1],), len(prompt) + len(ids) - 1))
+        self._stage.close(session)
+        return ids
 
     async def prefill(self, prompt: list[int]) -> float:
         """Prompt tokens/s, to the last token's logits."""
@@ -87,13 +105,27 @@ class Layer:
     """
 
     def __init__(self, args: ModelArgs, tensors: dict[str, Tensor], numerics: Numerics) -> None:
-        self._model = SpanModel(args, Span(0, 1), numerics)
-        self._model.load_layer(0, {name.removeprefix("layers.0."): tensor for name, tensor in tensors.items()})
-        self._rows = torch.randn(16, 1, args.dim, generator=torch.Generator().manual_seed(1)).to(numerics.dtype)
+        model = SpanModel(args, Span(0, 1), numerics)
+        model.load_layer(0, {name.removeprefix("layers.0."): tensor for name, tensor in tensors.items()})
+        self._begin(model)
+
+    @classmethod
+    def of(cls, model: SpanModel) -> Layer:
+        layer = cls.__new__(cls)
+        layer._begin(model)
+        return layer
+
+    def _begin(self, model: SpanModel) -> None:
+        self._model = model
+        self._rows = torch.randn(16, 1, model.args.dim, generator=torch.Generator().manual_seed(1)).to(model.dtype)
         self._caches: dict[int, KVCache] = {}
 
     async def tokens_per_s(self, n_cached: int, n_tokens: int = 4) -> float:
         """One turn: single tokens at the same position, of rows that go to different experts."""
+        return await asyncio.to_thread(self._turn, n_cached, n_tokens)
+
+    def _turn(self, n_cached: int, n_tokens: int) -> float:
+        torch.set_num_threads(1)
         cache = self._cache(n_cached)
         elapsed_s = 0.0
         for _ in range(n_tokens):

@@ -30,8 +30,8 @@ ARGS = replace(PRESETS["tiny-mixtral"].args, dim=512, hidden_dim=1024, n_heads=8
 SPANS = (Span(0, 2), Span(2, 4), Span(4, 6))
 PROBABILITIES = (0.0, 1e-4, 1e-3, 1e-2)
 PROMPT_TOKENS = 128
-N_TOKENS = 400
-RESTART_LIMIT_S = 15.0
+N_TOKENS = 300
+RESTART_LIMIT_S = 12.0
 """How long beginning anew is tried for: at the highest probability it would hardly ever come to its end."""
 
 CACHED = (128, 512, 1536)

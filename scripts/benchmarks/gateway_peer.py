@@ -1,4 +1,4 @@
-"""The Python client behind a bare socket: the gateway's peer. `python -m benchmarks.gateway_peer MAGNET FOLDER`.
+"""The Python client behind a bare socket: the gateway's peer. `python -m benchmarks.gateway_peer MAGNET FOLDER [PEER]`.
 
 Reads one request off each connection, runs AsyncClient.stream for it and writes one line for each token that has text,
 then the usage. It checks and accounts for nothing: what a program that embeds the client would do, with a line written
@@ -15,8 +15,8 @@ from pathlib import Path
 from swarm import SamplingParams, connect_async
 
 
-async def main(magnet: str, data_dir: Path) -> None:
-    async with connect_async(magnet, network="loopback", data_dir=data_dir) as client:
+async def main(magnet: str, data_dir: Path, peers: list[str]) -> None:
+    async with connect_async(magnet, network="loopback", data_dir=data_dir, peers=peers) as client:
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -41,4 +41,4 @@ async def main(magnet: str, data_dir: Path) -> None:
             await server.serve_forever()
 
 
-asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:]))

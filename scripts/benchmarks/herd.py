@@ -118,6 +118,10 @@ class Herd:
     def __getitem__(self, node_id: NodeId) -> Sheep:
         return self._sheep[node_id]
 
+    @property
+    def sheep(self) -> tuple[Sheep, ...]:
+        return tuple(self._sheep.values())
+
     def bury(self, sheep: Sheep) -> None:
         """Its fact is no longer in force."""
         self._sheep.pop(sheep.node_id, None)

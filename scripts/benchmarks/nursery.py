@@ -5,7 +5,9 @@
 It says {"profile": …} once it is ready. A line of JSON on stdin, such as {"seed": 1, "crash": 0.001}, then bears a
 stage that serves the whole model, and {"node_id": …, "address": …, "pid": …} says that it does. Stage, handlers and
 gRPC are the node's own; torrents and discovery it has none. crash: the probability with which a step kills the process
-instead of being computed. They all end with this process, and it with its stdin.
+instead of being computed; hang: that with which it blocks its event loop for good, while gRPC's own threads go on;
+delay_s: how much longer each step takes once delays_after are done. They all end with this process, and it with its
+stdin.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import os
 import random
 import signal
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +50,23 @@ def main(folder: Path, dtype: str, *options: str) -> None:
 
 
 class CrashingStage(Stage):
-    """A Stage whose process dies in the middle of a session, now and then."""
+    """A Stage whose process dies, or hangs, in the middle of a session, now and then."""
 
-    crash = 0.0
+    crash = hang = delay_s = 0.0
+    delays_after = 0
+    n_steps = 0
 
     async def step(self, session: Any, step: Any) -> Any:
         if random.random() < self.crash:
             os.kill(os.getpid(), signal.SIGKILL)
-        return await super().step(session, step)
+        if random.random() < self.hang:
+            time.sleep(3600.0)  # noqa: ASYNC251  that is the fault
+        output = await super().step(session, step)
+        self.n_steps += 1
+        if self.n_steps <= self.delays_after or not self.delay_s:
+            return output
+        await asyncio.sleep(self.delay_s)
+        return replace(output, compute_s=output.compute_s + self.delay_s)
 
 
 async def live(model: SpanModel, profile: Profile, wish: dict[str, Any]) -> None:
@@ -68,7 +81,8 @@ async def live(model: SpanModel, profile: Profile, wish: dict[str, Any]) -> None
     config = RpcConfig.loopback()
     whole = Span(0, model.args.n_layers)
     stage = CrashingStage(model.args, {whole: model}, StageConfig(cache_budget_bytes=256 << 20), torch.device("cpu"))
-    stage.crash = wish.get("crash", 0.0)
+    for fault in ("crash", "hang", "delay_s", "delays_after"):
+        setattr(stage, fault, wish.get(fault, 0))
     dialer = Dialer(issue(key), config)
     handler = SessionHandler(NodeId(key.node_id), RELEASE, profile, stage, dialer)
     address = await RpcServer(issue(key), config, stage=handler).start(Address("127.0.0.1", 0))

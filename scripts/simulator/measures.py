@@ -40,13 +40,14 @@ def capacity(nodes: Sequence[Node], n_layers: int) -> float:
     """Tokens per second through this placement, when every node shares its time among its layers as is best.
 
     A flow goes through if any set of layers, whose nodes work for it alone, takes it: by Hall's theorem for spans.
-    A node in several pieces counts with its longest one.
+    A node in several pieces counts as if it shared its time among them by their lengths.
     """
     speed_within = np.zeros((n_layers + 1, n_layers + 1))  # [a, b]: of nodes that lie within layers a to b
     for node in nodes:
-        span = max(node.served, key=len)
-        speed = min(1.0 / node.machine.layer_time_s, node.machine.max_tokens_per_s * len(span))
-        speed_within[: span.start + 1, span.end :] += speed
+        for span in node.served:
+            share = len(span) / sum(map(len, node.served))
+            speed = min(share / node.machine.layer_time_s, node.machine.max_tokens_per_s * len(span))
+            speed_within[: span.start + 1, span.end :] += speed
     total = float(speed_within[0, n_layers])
 
     def holds(flow: float) -> bool:

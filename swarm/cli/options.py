@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from swarm.errors import BadArgument
-from swarm.terms import Address, NodeId
+from swarm.terms import Address, NodeId, Span
 
 if TYPE_CHECKING:
     from swarm.client.admission import Admission
@@ -38,6 +38,34 @@ class AddressType(click.ParamType[Address]):
             self.fail(error.message, param, ctx)
 
 
+class SpanType(click.ParamType[Span]):
+    """START:END."""
+
+    name = "START:END"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:
+        if isinstance(value, Span):
+            return value
+        try:
+            return Span.parse(value)
+        except BadArgument as error:
+            self.fail(error.message, param, ctx)
+
+
+class RelayRateType(click.ParamType[int]):
+    """`off`, or bytes per second."""
+
+    name = "BYTES/S|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "off":
+            return 0
+        if isinstance(value, int) or (value.isdecimal() and int(value) > 0):
+            return int(value)
+        self.fail(f"{value!r} is neither `off` nor a number of bytes per second", param, ctx)
+
+
+SPAN = SpanType()
 ADDRESS = AddressType()
 
 

@@ -130,10 +130,16 @@ def example_part(words: str) -> Part:
 
 
 def parse_experts(text: str) -> list[ExpertId]:
-    """`5:3`, `0-7:3` or `5:0-3`, several with commas between. Raises: BadArgument."""
+    """`5:3`, `0-7:3` or `5:0-3`, several with commas between; layers that are left out are those before: `0-7:3,5`.
+
+    Raises: BadArgument.
+    """
     experts: list[ExpertId] = []
+    layers_before = ""
     for one in text.split(","):
-        match = re.fullmatch(rf"\s*{_SIDE}\s*:\s*{_SIDE}\s*", one)
+        named = one if ":" in one or not layers_before else f"{layers_before}:{one}"
+        layers_before = named.partition(":")[0]
+        match = re.fullmatch(rf"\s*{_SIDE}\s*:\s*{_SIDE}\s*", named)
         if match is None:
             raise BadArgument(f"{one!r} is not an expert; write LAYER:EXPERT, such as 5:3, or with ranges 0-7:3")
         layers = range(int(match[1]), int(match[2] or match[1]) + 1)

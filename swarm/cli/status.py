@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from swarm.cli.generation import open_client
 from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
-from swarm.routing import layer_ranges
-from swarm.terms import Span, merge_spans, short_id
+from swarm.routing import describe_missing, layer_ranges
+from swarm.terms import Span, merge_experts, merge_spans, short_id
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,6 +66,8 @@ def status_fields(seen: SwarmStatus) -> dict[str, Any]:
         "n_layers": seen.n_layers,
         "hosts_per_layer": list(seen.hosts_per_layer),
         "missing_layers": list(seen.missing_layers),
+        "hosts_per_expert": [list(counts) for counts in seen.hosts_per_expert],
+        "missing_experts": [f"{expert.layer_idx}:{expert.expert_idx}" for expert in seen.missing_experts],
         "nodes": [node_fields(fact) for fact in seen.nodes],
     }
 
@@ -75,7 +78,15 @@ def node_fields(fact: NodeFact) -> dict[str, Any]:
         "state": fact.state.value,
         "spans": [str(span) for span in fact.spans],
         "loaded_spans": [str(span) for span in fact.loaded_spans],
+        "trunks": [str(span) for span in fact.trunks],
+        "loaded_trunks": [str(span) for span in fact.loaded_trunks],
+        "experts": [str(experts) for experts in fact.experts],
+        "loaded_experts": [str(experts) for experts in fact.loaded_experts],
+        "expert_wait_s": fact.expert_wait_s,
+        "heat": {str(heat.layer_idx): [round(share / 255, 3) for share in heat.shares] for heat in fact.heat},
         "address": str(fact.address),
+        "reachability": fact.reachability.value,
+        "relay": fact.relay,
         "profile": str(fact.profile),
         "free_sessions": fact.free_sessions,
         "layer_time_s": fact.layer_time_s,
@@ -93,13 +104,34 @@ def print_status(seen: SwarmStatus) -> None:
     click.echo(f"{seen.name}  {seen.infohash}")
     out_console().print(node_table(seen.nodes))
     click.echo(f"layers  {coverage_strip(seen.hosts_per_layer)}  {seen.n_layers}")
+    if any(fact.trunks or fact.experts for fact in seen.nodes):
+        for line in expert_lines(seen):
+            click.echo(line)
     if seen.missing_layers:
         click.echo(f"nobody serves layers {layer_ranges(seen.missing_layers)}")
-        spans = merge_spans([Span(layer_idx, layer_idx + 1) for layer_idx in seen.missing_layers])
-        note(f"mend it with: swarm node start MAGNET {' '.join(f'--layers {span}' for span in spans)}")
+        if seen.missing_experts:
+            click.echo(describe_missing(seen.missing_experts))
+        note(f"mend it with: swarm node start MAGNET {mending_options(seen)}")
     else:
         fewest = min(seen.hosts_per_layer)
         click.echo(f"every layer is served, by {fewest} node{'s' if fewest > 1 else ''} at least")
+
+
+def expert_lines(seen: SwarmStatus) -> Iterator[str]:
+    """How many nodes answer for each expert, a column a layer: `expert 3  11211.`"""
+    for expert_idx, counts in enumerate(zip(*seen.hosts_per_expert, strict=True)):
+        yield f"expert {expert_idx}  {coverage_strip(counts)}"
+
+
+def mending_options(seen: SwarmStatus) -> str:
+    """What to start a node with that fills the holes: experts where only they are missing, else layers."""
+    lacking = seen.missing_experts
+    of_experts = {expert.layer_idx for expert in lacking}
+    has_trunk = {idx for fact in seen.nodes for span in fact.served_trunks for idx in span}
+    options = [f"--experts {experts}" for experts in merge_experts(e for e in lacking if e.layer_idx in has_trunk)]
+    layers = [idx for idx in seen.missing_layers if idx not in of_experts & has_trunk]
+    spans = merge_spans([Span(layer_idx, layer_idx + 1) for layer_idx in layers])
+    return " ".join([*(f"--layers {span}" for span in spans), *options])
 
 
 def node_table(nodes: tuple[NodeFact, ...]) -> Table:
@@ -107,14 +139,14 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     right = ("free", "has", "fetched", "ratio")
-    for heading in ("node", "state", "layers", "address", "profile", *right):
+    for heading in ("node", "state", "hosts", "address", "profile", *right):
         table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
     for fact in sorted(nodes, key=lambda fact: (fact.spans, fact.node_id)):
         table.add_row(
             short_id(fact.node_id),
             fact.state.value,
             layers_words(fact),
-            str(fact.address),
+            fact.address.short,
             str(fact.profile),
             str(fact.free_sessions),
             holding_words(fact),
@@ -125,11 +157,19 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
 
 
 def layers_words(fact: NodeFact) -> str:
-    """What the node hosts, and while it is joining what of that it serves already: `0:8 (0:3 loaded)`."""
-    spans = " ".join(str(span) for span in fact.spans) or "-"
-    if fact.state is not NodeState.JOINING or not fact.loaded_spans:
-        return spans
-    return f"{spans} ({' '.join(str(span) for span in fact.loaded_spans)} loaded)"
+    """What the node hosts, and while it is joining what of that it serves already: `0:8 (0:3 loaded)`. Trunks and
+    experts by their names: `trunk 0:16 experts 0-15:5,6`.
+    """
+    words = hosting_words(fact.spans, fact.trunks, fact.experts) or "-"
+    loaded = hosting_words(fact.loaded_spans, fact.loaded_trunks, fact.loaded_experts)
+    return f"{words} ({loaded} loaded)" if fact.state is NodeState.JOINING and loaded else words
+
+
+def hosting_words(spans: Iterable[object], trunks: Iterable[object], experts: Iterable[object]) -> str:
+    """Spans as they are, the others with what they are before them; `` for nothing."""
+    words = [str(span) for span in spans]
+    words += [f"trunk {span}" for span in trunks] + [f"experts {one}" for one in experts]
+    return " ".join(words)
 
 
 def holding_words(fact: NodeFact) -> str:

@@ -79,7 +79,7 @@ def cells(fact: NodeFact, now_s: float) -> tuple[str | Text, ...]:
         short_id(fact.node_id),
         Text(fact.state.value, style=STATE_STYLES[fact.state]),
         layers_words(fact),
-        str(fact.address),
+        fact.address.short,
         str(fact.profile),
         ("full" if not fact.free_sessions else f"{fact.free_sessions} free") if is_serving else "-",
         f"{tokens_per_s:.1f}" if tokens_per_s else "-",

@@ -9,15 +9,17 @@ import contextlib
 import functools
 import logging
 import os
+import statistics
 import time
 from collections.abc import AsyncGenerator
 
 from swarm.client.journal import Journal
+from swarm.client.pace import Pace
 from swarm.client.prefix import PageNames
 from swarm.client.routes import RouteFinder
 from swarm.client.session import CHUNK_TOKENS, HopFailed, RouteSession
 from swarm.client.values import ClientRelease, Generation, Timings, TokenEvent, Usage
-from swarm.errors import BadArgument, ContextLengthExceeded, SwarmError
+from swarm.errors import BadArgument, ContextLengthExceeded, DeadlineExceeded, SwarmError
 from swarm.facts import Route
 from swarm.grammar import Constraint, GrammarCompiler
 from swarm.messages import Open, Result
@@ -26,6 +28,9 @@ from swarm.sampling import StopMatcher, sample
 from swarm.terms import NodeId, SessionId
 
 log = logging.getLogger("swarm.client")
+
+TELLING_STEPS = 8
+"""Steps of one token whose median says how fast a route is."""
 
 
 class TokenLoop:
@@ -79,7 +84,7 @@ class TokenLoop:
                     if time.monotonic() - progress_s >= self._finder.wait_s:
                         raise fault.error from fault
                     n_tokens, why = len(self._journal.ids), fault.error.message
-                    log.info("lost %s; replaying %d tokens on another route: %s", fault.names, n_tokens, why)
+                    log.info("lost %s; going on after %d tokens on another route: %s", fault.names, n_tokens, why)
                     self._finder.avoid(fault.node_ids, fault.error)
                     self._n_replays += 1
         finally:
@@ -131,13 +136,29 @@ class TokenLoop:
             n_cached = len(journal.ids)
             allowed = await self._allowed()
             result = await session.step(self._replay_chunks(route, n_found), n_found, allowed)
+            steps_s: list[float] = []
+            pace = Pace()
             while True:
                 yield self._take(result, route, allowed)
+                if len(steps_s) == TELLING_STEPS:
+                    self._finder.learn(route, statistics.median(steps_s))
+                    steps_s.clear()
                 if self._finish_reason is not None:
                     return
+                self._leave_slow_hop(pace, route)
                 allowed = await self._allowed()
+                began_s = time.monotonic()
                 result = await session.step([journal.ids[n_cached:]], n_cached, allowed)
+                steps_s.append(time.monotonic() - began_s)
+                pace.note(result.hop_times)
                 n_cached = len(journal.ids)
+
+    def _leave_slow_hop(self, pace: Pace, route: Route) -> None:
+        """Raises: HopFailed for a hop that has become slow, if another node can take its place."""
+        slow = pace.slow_hop()
+        if slow is not None and self._finder.could_spare(slow.node_id, route):
+            why = f"a step takes {slow.now_s:.2f} s there, and took {slow.before_s:.2f} s"
+            raise HopFailed(slow.node_id, DeadlineExceeded(why))
 
     def _replay_chunks(self, route: Route, n_found: int) -> list[list[int]]:
         """All that is known so far but for the n_found ids that need not be fed, in steps that leave the caches as they

@@ -24,7 +24,7 @@ from swarm.discovery import Discovery
 from swarm.errors import BadArgument, MetadataTimeout, TransferError
 from swarm.grammar import Grammar, GrammarCompiler
 from swarm.identity import NodeKey, issue
-from swarm.routing import coverage
+from swarm.routing import coverage, expert_coverage
 from swarm.rpc import Dialer
 from swarm.sampling import SamplingParams
 from swarm.terms import Address, NodeId, is_node_id
@@ -96,10 +96,12 @@ class AsyncClient:
     def __init__(
         self, magnet: str, *, bootstrap: Sequence[str] = (), peers: Sequence[str] = (), network: str | None = None,
         data_dir: Path | None = None, timeout_s: float = 60.0, publishers: Sequence[str] = (),
+        for_batches: bool = False,
     ) -> None:  # fmt: skip
         if not timeout_s > 0:
             raise BadArgument(f"timeout_s is {timeout_s}; it must be positive")
         self.magnet = Magnet.parse(magnet)
+        self._for_batches = for_batches
         self.timeout_s = timeout_s
         if not all(map(is_node_id, publishers)):
             raise BadArgument("publishers are ids of keys, as `swarm keys show NAME` prints them")
@@ -134,7 +136,9 @@ class AsyncClient:
             raise
         if self._release.tokenizer is not None:
             self._compiler = GrammarCompiler(self._release.tokenizer, self._release.args.vocab_size)
-        self._finder = RouteFinder(self._discovery, self._release.args.n_layers, self.timeout_s)
+        self._finder = RouteFinder(
+            self._discovery, self._release.args.n_layers, self.timeout_s, self._client_id, self._for_batches
+        )
         self._exchanging = asyncio.create_task(self._discovery.run())
         return self
 
@@ -213,8 +217,12 @@ class AsyncClient:
         """Ask around now, and tell what the swarm looks like."""
         await self._discovery.refresh()
         release, nodes = self.release, self._discovery.nodes()
-        hosts = coverage(nodes, release.args.n_layers, time.time())
-        return SwarmStatus(release.name, release.infohash, release.args.n_layers, nodes, hosts)
+        n_layers, now_s = release.args.n_layers, time.time()
+        hosts, experts = (
+            coverage(nodes, n_layers, now_s),
+            expert_coverage(nodes, n_layers, release.args.n_experts, now_s),
+        )
+        return SwarmStatus(release.name, release.infohash, n_layers, nodes, hosts, experts)
 
     # -- joining -------------------------------------------------------------------------------------------------
 
@@ -282,6 +290,7 @@ class AsyncClient:
 def connect_async(
     magnet: str, *, bootstrap: Sequence[str] = (), peers: Sequence[str] = (), network: str | None = None,
     data_dir: Path | None = None, timeout_s: float = 60.0, publishers: Sequence[str] = (),
+    for_batches: bool = False,
 ) -> AsyncClient:  # fmt: skip
     """A client of the release that magnet names; enter it with `async with`.
 
@@ -289,11 +298,12 @@ def connect_async(
     network: 'loopback', 'lan' or 'wan' (default: the environment's SWARM_NETWORK, else 'wan').
     data_dir: where the release's small files are kept between runs. timeout_s: the longest wait for others.
     publishers: ids of keys, one of which must have signed the release; empty: anybody's, or nobody's.
+    for_batches: routes through which most tokens go, for many generations at once, rather than those of the least wait.
     Raises: MagnetError, BadArgument; on entering: TransferError, ReleaseError.
     """
     return AsyncClient(
         magnet, bootstrap=bootstrap, peers=peers, network=network, data_dir=data_dir, timeout_s=timeout_s,
-        publishers=publishers,
+        publishers=publishers, for_batches=for_batches,
     )  # fmt: skip
 
 

@@ -93,9 +93,8 @@ async def _describe(discovery: Discovery, dialer: Dialer, peer: Address) -> Node
 
 
 async def _hear_dht(torrents: TorrentSession, timeout_s: float) -> bool:
-    """Whether some DHT node answers. What is looked up has nobody, so it takes its whole time."""
-    await torrents.dht_look_up(os.urandom(20), min(timeout_s, DHT_TIMEOUT_S))
-    return torrents.n_dht_nodes > 0
+    """Whether some DHT node answers: whether it would take an announcement, of nothing that anybody looks for."""
+    return await torrents.dht_announce(os.urandom(20), torrents.port, timeout_s=min(timeout_s, DHT_TIMEOUT_S))
 
 
 def _address(network: NetworkConfig, bound: Address) -> Finding:
@@ -120,7 +119,7 @@ def _lan(network: NetworkConfig, discovery: Discovery) -> list[Finding]:
     if network.name != "lan":
         return []
     words = discovery.outcomes.get("LAN", "not looked up: no MAGNET was named")
-    return [Finding("lan", "ok" if words.endswith("addresses") else "note", f"multicast: {words}")]
+    return [Finding("lan", "ok" if "address" in words else "note", f"multicast: {words}")]
 
 
 def _nodes(nodes: Sequence[NodeFact], attempts: str) -> Finding:
@@ -165,6 +164,6 @@ def _relay(verdict: Verdict, relays: Sequence[NodeFact]) -> Finding:
             "let a node that others reach be one: `swarm node start MAGNET --relay 4000000`" if state == "bad" else ""
         )
         return Finding("relay", state, "no node offers to be a relay", mend)
-    best = relays[0]
-    role = "would be" if verdict.reachability is Reachability.UNREACHABLE else "could be"
-    return Finding("relay", "ok", f"node {short_id(best.node_id)} at {best.address} {role} the relay of {len(relays)}")
+    best, others = relays[0], f", of {len(relays)} that offer it" if len(relays) > 1 else ""
+    use = "a node here would serve through" if verdict.reachability is Reachability.UNREACHABLE else "were it needed:"
+    return Finding("relay", "ok", f"{use} node {short_id(best.node_id)} at {best.address}{others}")

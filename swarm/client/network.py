@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from swarm.client.reach import outward_host
+from swarm.client.reach import own_hosts
 from swarm.discovery import DiscoveryConfig, LanRendezvous, Rendezvous
 from swarm.errors import BadArgument
 from swarm.facts import Answer, Known, SignedFact
@@ -62,7 +62,7 @@ class NetworkConfig:
         places: list[Rendezvous] = [DhtRendezvous(torrents)] if self.torrent.dht else []
         if self.name == "lan":
             is_bound = listen is not None and not listen.is_unspecified
-            places.append(LanRendezvous([listen.host if listen is not None and is_bound else outward_host()]))
+            places.append(LanRendezvous([listen.host] if listen is not None and is_bound else own_hosts()))
         return tuple(places)
 
 

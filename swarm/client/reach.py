@@ -10,7 +10,7 @@ import ipaddress
 import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from swarm.errors import SwarmError
 from swarm.facts import NodeFact, NodeState, Reachability
@@ -21,6 +21,9 @@ MAX_ASKED = 3
 """Nodes asked to dial back: one that lies is outvoted by two that do not."""
 
 ASK_TIMEOUT_S = 8.0
+
+MAX_HOSTS = 8
+"""Interfaces of one machine that count: some have dozens, for containers."""
 
 _INSIDE = tuple(
     ipaddress.ip_network(network)
@@ -44,18 +47,19 @@ class Reach:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What came of being dialled back. host: as the others saw it, '' while nobody said. problem: of an unreachable
-    one, what they met.
+    one, what they met. n_asked: how many were asked; n_answers: how many could say.
     """
 
     reachability: Reachability
     host: str = ""
     problem: str = ""
     n_answers: int = 0
+    n_asked: int = 0
 
 
 def reach_fields(reach: Reach, verdict: Verdict) -> dict[str, str | int | None]:
     """For programs: a node's reach, and what it is known by."""
-    known = {"reachability": reach.reachability.value, "problem": verdict.problem, "n_asked": verdict.n_answers}
+    known = {"reachability": reach.reachability.value, "problem": verdict.problem, "n_answers": verdict.n_answers}
     return {"address": str(reach.address), "relay": reach.relay, **known}
 
 
@@ -68,14 +72,24 @@ def is_inside(host: str) -> bool:
     return any(address in network for network in _INSIDE if network.version == address.version)
 
 
-def outward_host() -> str:
-    """The address of the interface that leads outwards. Connecting a UDP socket sends nothing."""
+def own_hosts() -> list[str]:
+    """The IPv4 addresses of this machine's interfaces, that which leads outwards first; loopback where it has none."""
+    import ifaddr
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1, RFC 5737; connecting a UDP socket sends nothing
+            outward = [str(probe.getsockname()[0])]
+        except OSError:  # a network of its own, without a way out
+            outward = []
+    found = [str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
+    others = [host for host in found if not ipaddress.ip_address(host).is_loopback]
+    return list(dict.fromkeys([*outward, *others]))[:MAX_HOSTS] or ["127.0.0.1"]
+
+
+def outward_host() -> str:
+    """The address that this machine has for others."""
+    return own_hosts()[0]
 
 
 async def be_dialled(dialer: Dialer, nodes: Sequence[NodeFact], port: int, network: str) -> Verdict:
@@ -86,7 +100,8 @@ async def be_dialled(dialer: Dialer, nodes: Sequence[NodeFact], port: int, netwo
     """
     asked = [fact.address for fact in nodes if not fact.address.target][:MAX_ASKED]
     answers = await asyncio.gather(*(_ask(dialer, address, port) for address in asked))
-    return count_answers([a for a in answers if a is not None and not (network == "wan" and is_inside(a[0]))])
+    telling = [a for a in answers if a is not None and not (network == "wan" and is_inside(a[0]))]
+    return replace(count_answers(telling), n_asked=len(asked))
 
 
 def count_answers(answers: Sequence[tuple[str, str]]) -> Verdict:

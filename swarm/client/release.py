@@ -41,11 +41,12 @@ async def read_remote_layout(
     spans: Sequence[Span] | None,
     *,
     experts: Sequence[ExpertId] = (),
+    trunks: Sequence[Span] = (),
     stall_timeout_s: float = 60.0,
 ) -> ReleaseLayout:
     """Fetch, verified, only what tells the layout of spans: () for the config alone, None for the whole model.
 
-    experts: single ones beside the spans.
+    experts: single ones beside the spans; trunks: layers without their experts.
 
     stall_timeout_s: how long not one byte may come.
     Raises: ReleaseError, TransferError.
@@ -55,7 +56,7 @@ async def read_remote_layout(
     await download.want(
         {piece: SMALL_FILES_PRIORITY for name in companion_files(files) for piece in torrent.pieces_of(name)}
     )
-    reading = read_layout(files, spans, experts)
+    reading = read_layout(files, spans, experts, trunks)
     try:
         wanted = next(reading)
         while True:
@@ -75,6 +76,8 @@ async def read_admitted_layout(
     spans: Sequence[Span] | None,
     admission: Admission,
     *,
+    experts: Sequence[ExpertId] = (),
+    trunks: Sequence[Span] = (),
     stall_timeout_s: float = 60.0,
 ) -> tuple[ReleaseLayout, Provenance]:
     """read_remote_layout, then what its publisher signed held against it: before any weight is fetched or loaded.
@@ -84,7 +87,9 @@ async def read_admitted_layout(
     Raises: CorruptRelease for a release that is not what was signed, or not by whom was asked for; LicenceNotAccepted;
     ReleaseError, TransferError.
     """
-    layout = await read_remote_layout(download, torrent, spans, stall_timeout_s=stall_timeout_s)
+    layout = await read_remote_layout(
+        download, torrent, spans, experts=experts, trunks=trunks, stall_timeout_s=stall_timeout_s
+    )
     sizes = torrent.sizes
     papers: dict[str, bytes] = {}
     digests: dict[str, str] = {}

@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from swarm.client.experience import Experience
 from swarm.discovery import Discovery
 from swarm.errors import LayersUncovered, NoNodesFound, StageFull, SwarmError
 from swarm.facts import NodeState, Route
-from swarm.routing import mend_route, plan_route
+from swarm.routing import mend_route
 from swarm.terms import NodeId, Profile, Span, merge_spans
 
 log = logging.getLogger("swarm.client")
@@ -43,13 +44,17 @@ class RouteFinder:
 
     Plans with what discovery knows at the moment, and has it ask around only when that is not enough.
     wait_s: how long find() waits for the swarm to become whole, asking at most every RETRY_S.
+    client_id, for_batches: see Experience.
     """
 
-    def __init__(self, discovery: Discovery, n_layers: int, wait_s: float) -> None:
+    def __init__(
+        self, discovery: Discovery, n_layers: int, wait_s: float, client_id: str = "", for_batches: bool = False
+    ) -> None:
         self._discovery = discovery
         self._n_layers = n_layers
         self.wait_s = wait_s
         self._avoided: dict[NodeId, _Avoided] = {}
+        self._experience = Experience(discovery.rtts, n_layers, client_id, for_batches)
 
     async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
         """The best route of this profile (None: of the best profile there is). broken: the one before it, whose hops
@@ -60,19 +65,31 @@ class RouteFinder:
         started_s = time.monotonic()
         deadline_s = started_s + self.wait_s
         said = ""
-        while True:
-            try:
-                return self._plan(profile, broken)
-            except LayersUncovered as error:
-                if error.message != said and time.monotonic() - started_s >= QUIET_S:
-                    said = error.message
-                    left_s = max(0.0, deadline_s - time.monotonic())
-                    log.info("waiting up to %.0f s for nodes: %s; %s", left_s, said, _mend(error))
-                if time.monotonic() >= deadline_s:
-                    raise self._explained(error) from error
-            with contextlib.suppress(TimeoutError):  # a peer that says nothing must not outlast the caller's patience
-                async with asyncio.timeout(max(RETRY_S, deadline_s - time.monotonic())):
-                    await asyncio.gather(self._discovery.refresh(), asyncio.sleep(RETRY_S))
+        asking: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    return self._plan(profile, broken)
+                except LayersUncovered as error:
+                    if error.message != said and time.monotonic() - started_s >= QUIET_S:
+                        said = error.message
+                        left_s = max(0.0, deadline_s - time.monotonic())
+                        log.info("waiting up to %.0f s for nodes: %s; %s", left_s, said, _mend(error))
+                    if time.monotonic() >= deadline_s:
+                        raise self._explained(error) from error
+                if asking is not None and asking.done():
+                    asking = asking.result()  # None, or what it raised
+                asking = asking or asyncio.create_task(self._discovery.refresh())
+                await asyncio.sleep(RETRY_S)  # the first nodes to answer may be enough: others may take long
+        finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+
+    def learn(self, route: Route, step_s: float) -> None:
+        """Steps of one token took step_s along this route."""
+        facts = [fact for fact in self._discovery.nodes() if fact.n_layers == self._n_layers]
+        self._experience.note(route, facts, step_s)
 
     def avoid(self, node_ids: Sequence[NodeId], error: SwarmError) -> None:
         """A route broke, and one of these is to blame: leave them out for a while.
@@ -84,6 +101,15 @@ class RouteFinder:
         avoid_s = pause_s if isinstance(error, StageFull) else AVOID_S
         for node_id in node_ids:
             self._avoided[node_id] = _Avoided(now_s + avoid_s, now_s + pause_s, error)
+
+    def could_spare(self, node_id: NodeId, route: Route) -> bool:
+        """Whether others, none of which failed lately, can do this node's work on the route."""
+        exclude = frozenset((*self._avoided, node_id))
+        try:
+            mend_route(route, self._discovery.nodes(), now_s=time.time(), exclude=exclude)
+        except LayersUncovered:
+            return False
+        return True
 
     def _plan(self, profile: Profile | None, broken: Route | None) -> Route:
         """Over the facts in force: without the avoided nodes, or else with those that have had their pause."""
@@ -102,7 +128,7 @@ class RouteFinder:
         if broken is not None and profile == broken.profile:
             with contextlib.suppress(LayersUncovered):
                 return mend_route(broken, facts, now_s=time.time(), exclude=exclude)
-        return plan_route(facts, n_layers=self._n_layers, now_s=time.time(), profile=profile, exclude=exclude)
+        return self._experience.plan(facts, profile, exclude)
 
     def _explained(self, error: LayersUncovered) -> SwarmError:
         """The same, with what was tried; and NoNodesFound when there is no swarm at all."""

@@ -188,12 +188,13 @@ class Client:
 def connect(
     magnet: str, *, bootstrap: Sequence[str] = (), peers: Sequence[str] = (), network: str | None = None,
     data_dir: Path | None = None, timeout_s: float = 60.0, publishers: Sequence[str] = (),
+    for_batches: bool = False,
 ) -> Client:  # fmt: skip
     """A client of the release that magnet names; enter it with `with`. Arguments and errors: see `connect_async`."""
     return Client(
         connect_async(
             magnet, bootstrap=bootstrap, peers=peers, network=network, data_dir=data_dir, timeout_s=timeout_s,
-            publishers=publishers,
+            publishers=publishers, for_batches=for_batches,
         )
     )  # fmt: skip
 

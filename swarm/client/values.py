@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from swarm.facts import NodeFact, Route
 from swarm.messages import HopTime
 from swarm.release import ModelArgs
-from swarm.terms import Infohash
+from swarm.terms import ExpertId, Infohash
 from swarm.tokenizer import Tokenizer
 
 
@@ -95,7 +95,8 @@ class Generation:
 @dataclass(frozen=True, slots=True)
 class SwarmStatus:
     """The swarm of a release as one client sees it. hosts_per_layer: serving nodes that one session
-    could use (of one profile), by layer.
+    could use (of one profile), by layer. hosts_per_expert: nodes that answer for each expert of each layer, empty for a
+    dense model.
     """
 
     name: str
@@ -103,7 +104,21 @@ class SwarmStatus:
     n_layers: int
     nodes: tuple[NodeFact, ...]
     hosts_per_layer: tuple[int, ...]
+    hosts_per_expert: tuple[tuple[int, ...], ...] = ()
 
     @property
     def missing_layers(self) -> tuple[int, ...]:
         return tuple(i for i, n_hosts in enumerate(self.hosts_per_layer) if n_hosts == 0)
+
+    @property
+    def missing_experts(self) -> tuple[ExpertId, ...]:
+        """Of the missing layers, the experts without a host where some node has the trunk, or other experts."""
+        by_layer = {i: self.hosts_per_expert[i] for i in self.missing_layers if i < len(self.hosts_per_expert)}
+        trunks = [span for fact in self.nodes for span in fact.served_trunks]
+        return tuple(
+            ExpertId(layer_idx, expert_idx)
+            for layer_idx, counts in by_layer.items()
+            if any(counts) or any(layer_idx in span for span in trunks)
+            for expert_idx, n_hosts in enumerate(counts)
+            if n_hosts == 0
+        )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from swarm.discovery.ports import FactsPort, Rendezvous
 from swarm.discovery.rtts import RttBook
 from swarm.discovery.signing import rendezvous_key
-from swarm.discovery.table import FactTable
+from swarm.discovery.table import MAX_TTL_S, FactTable
 from swarm.errors import NodeUnreachable, SwarmError
 from swarm.facts import MAX_TAG, Known, NodeFact, NodeState, Reachability, SignedFact
 from swarm.terms import Address, Infohash, NodeId, id_tag
@@ -24,6 +24,9 @@ log = logging.getLogger("swarm.discovery")
 
 ANNOUNCE_CHECK_S = 0.5
 """Between two looks at whether this node has something to announce."""
+
+OTHERS_S = 0.5
+"""How long the other meeting places have once one has named somebody."""
 
 CHECKED_AT_ONCE = 16
 """Signatures, at about 0.1 ms each, before others of the event loop have their turn."""
@@ -40,6 +43,7 @@ class DiscoveryConfig:
     come sooner, from first_interval_s on, each pause twice as long as the one before.
     announce_interval_s: between DHT announcements; the DHT forgets after 45 minutes.
     fact_ttl_s: how long a node's word holds without renewal; at least three rounds, so that a lost round does no harm.
+    full_rate_nodes: beyond so many, words hold longer in proportion, so that renewing them costs no node more.
     fanout: nodes asked a round; news reaches n nodes in about log(n)/log(fanout) rounds.
     max_asked_per_round: addresses dialled at once on hearsay; more find a large swarm sooner, and abuse the DHT more.
     max_pushed: facts told unasked in one call, and most taken in from a stranger.
@@ -51,6 +55,7 @@ class DiscoveryConfig:
     first_interval_s: float = 0.5
     announce_interval_s: float = 300.0
     fact_ttl_s: float = 60.0
+    full_rate_nodes: int = 1000
     fanout: int = 3
     call_timeout_s: float = 5.0
     look_up_timeout_s: float = 5.0
@@ -117,6 +122,11 @@ class Discovery:
         """The facts in force of other nodes."""
         own_id = self._own_id()
         return tuple(fact for fact in self.table.live() if fact.node_id != own_id)
+
+    @property
+    def fact_ttl_s(self) -> float:
+        """How long this node's own word is to hold, in a swarm of the size that is known."""
+        return min(MAX_TTL_S, self.config.fact_ttl_s * max(1.0, self.table.n_nodes / self.config.full_rate_nodes))
 
     def torrent_peers(self) -> list[Address]:
         """Where the nodes that were met seed from. Hearsay is left out: it could aim a whole swarm at one victim."""
@@ -225,13 +235,28 @@ class Discovery:
             await asyncio.sleep(min(self.config.exchange_interval_s, ANNOUNCE_CHECK_S))
 
     async def _look_up(self) -> list[Address]:
-        timeout_s = self.config.look_up_timeout_s
-        key = rendezvous_key(self.release)
-        looked_up = await asyncio.gather(*(place.look_up(key, timeout_s) for place in self._rendezvous))
-        for place, found in zip(self._rendezvous, looked_up, strict=True):
-            none = f"no node announced within {timeout_s:g} s"
-            self.outcomes[place.name] = f"{len(found)} addresses" if found else none
-        return sorted(set[Address]().union(*looked_up))
+        """What the meeting places know. Once one of them has named somebody, the others are not waited for long."""
+        timeout_s, key = self.config.look_up_timeout_s, rendezvous_key(self.release)
+        asked = {asyncio.create_task(place.look_up(key, timeout_s)): place.name for place in self._rendezvous}
+        found: set[Address] = set()
+        waiting = set(asked)
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=OTHERS_S if found else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    here = task.result()
+                    found |= here
+                    none = f"no node announced within {timeout_s:g} s"
+                    self.outcomes[asked[task]] = _count(here) if here else none
+                if not done:
+                    break
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return sorted(found)
 
     async def _ask_all(self, addresses: Sequence[Address], asked: set[Address]) -> None:
         fresh = [a for a in dict.fromkeys(addresses) if a not in asked and not self._is_own(a)]
@@ -300,6 +325,10 @@ class Discovery:
     def _is_own(self, address: Address) -> bool:
         own = self._own()
         return own is not None and own.fact.address == address
+
+
+def _count(addresses: set[Address]) -> str:
+    return f"{len(addresses)} address{'es' if len(addresses) > 1 else ''}"
 
 
 def _can_be_dialled(fact: NodeFact) -> bool:

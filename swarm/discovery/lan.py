@@ -26,6 +26,8 @@ KEY = "key"
 """The TXT record's entry: the rendezvous key in hex, since a network may have nodes of several releases."""
 
 MAX_HEARD = 256
+MAX_HOSTS = 8
+"""Addresses of one participant."""
 RESOLVE_TIMEOUT_MS = 1500
 SETTLE_S = 0.3
 """How long after the first answer a look-up goes on collecting."""
@@ -40,11 +42,11 @@ class LanRendezvous:
     name = "LAN"
 
     def __init__(self, hosts: Sequence[str]) -> None:
-        self._hosts = tuple(hosts)
+        self.hosts = tuple(hosts)
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._announced: Any = None
-        self._heard: dict[str, tuple[str, Address]] = {}  # service name -> (key in hex, address)
+        self._heard: dict[str, tuple[str, set[Address]]] = {}  # service name -> (key in hex, addresses)
         self._resolving: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._opening = asyncio.Lock()
@@ -58,7 +60,7 @@ class LanRendezvous:
         if zeroconf is None:
             return False
         name = f"{os.urandom(6).hex()}.{SERVICE}" if self._announced is None else self._announced.name
-        addresses = [socket.inet_aton(host) for host in self._hosts]
+        addresses = [socket.inet_aton(host) for host in self.hosts]
         info = AsyncServiceInfo(SERVICE, name, port=port, properties={KEY: key.hex()}, addresses=addresses)
         try:
             if self._announced is None:
@@ -78,7 +80,7 @@ class LanRendezvous:
         deadline_s = time.monotonic() + timeout_s
         found: set[Address] = set()
         while (left_s := deadline_s - time.monotonic()) > 0:
-            heard = {address for name, (of, address) in self._heard.items() if of == key.hex() and self._is_other(name)}
+            heard = self._others_of(key.hex())
             if heard and not found:
                 deadline_s = min(deadline_s, time.monotonic() + SETTLE_S)
             found = heard
@@ -107,9 +109,9 @@ class LanRendezvous:
         async with self._opening:
             if self._zeroconf is None:
                 try:
-                    self._zeroconf = AsyncZeroconf(interfaces=list(self._hosts), ip_version=IPVersion.V4Only)
+                    self._zeroconf = AsyncZeroconf(interfaces=list(self.hosts), ip_version=IPVersion.V4Only)
                 except OSError as error:
-                    log.info("no multicast on %s: %s", ", ".join(self._hosts), error)
+                    log.info("no multicast on %s: %s", ", ".join(self.hosts), error)
                     return None
                 self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._on_change])
             return self._zeroconf
@@ -136,8 +138,9 @@ class LanRendezvous:
             return
         hosts, key = info.parsed_addresses(), info.decoded_properties.get(KEY) or ""
         if hosts and info.port and (name in self._heard or len(self._heard) < MAX_HEARD):
-            self._heard[name] = (key, Address(hosts[0], info.port))
+            self._heard[name] = (key, {Address(host, info.port) for host in hosts[:MAX_HOSTS]})
             self._news.set()
 
-    def _is_other(self, name: str) -> bool:
-        return self._announced is None or name != self._announced.name
+    def _others_of(self, key: str) -> set[Address]:
+        own = None if self._announced is None else self._announced.name
+        return set[Address]().union(*(at for name, (of, at) in self._heard.items() if of == key and name != own))

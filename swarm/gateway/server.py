@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from swarm.errors import ListenError
 from swarm.gateway.app import make_app
 from swarm.gateway.config import GatewayConfig
 from swarm.gateway.listener import BoundedProtocol
+from swarm.gateway.models import ModelRegistry
 from swarm.gateway.services import Services
 from swarm.terms import Address
 
@@ -95,7 +97,18 @@ async def serve(config: GatewayConfig, on_listening: Callable[[str], None]) -> N
     async with Gateway(config) as gateway:
         gateway.drain.install()
         on_listening(gateway.url)
+        settling = asyncio.create_task(settle(gateway.services.registry))
         await gateway.drain.wait()
+        settling.cancel()
+
+
+async def settle(registry: ModelRegistry) -> None:
+    """Once everything is open, exempt what is there from garbage collection: tokenizers and libraries stay for good,
+    and looking through all of it now and then would hold up every stream.
+    """
+    await registry.wait_open()
+    gc.collect()
+    gc.freeze()
 
 
 def listen(address: Address) -> socket.socket:

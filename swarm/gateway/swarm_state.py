@@ -136,7 +136,7 @@ class SwarmState:
             "state": fact.state.value,
             "spans": [[span.start, span.end] for span in fact.spans],
             "loaded_spans": [[span.start, span.end] for span in fact.loaded_spans],
-            "address": str(fact.address),
+            "address": fact.address.short,
             "profile": str(fact.profile),
             "version": fact.version,
             "free_sessions": fact.free_sessions,

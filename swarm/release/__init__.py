@@ -15,7 +15,7 @@ from swarm.release.layout import ReleaseLayout
 from swarm.release.licences import check_licence
 from swarm.release.manifest import FileDigest, Manifest, manifest_of
 from swarm.release.names import all_shapes
-from swarm.release.pieces import FetchPlan, PieceMap, pick_piece_size, plan_fetch
+from swarm.release.pieces import FetchPlan, Part, PieceMap, pick_piece_size, plan_fetch
 from swarm.release.ranges import ByteRange, TensorRange
 from swarm.release.reading import drive, read_layout
 from swarm.release.summary import ReleaseSummary, describe
@@ -28,6 +28,7 @@ __all__ = [
     "HollowRelease",
     "Manifest",
     "ModelArgs",
+    "Part",
     "PieceMap",
     "ReleaseLayout",
     "ReleaseSummary",

@@ -80,9 +80,9 @@ class ReleaseLayout:
 
 
 def expected_shapes(
-    args: ModelArgs, spans: Iterable[Span] | None, experts: Iterable[ExpertId] = ()
+    args: ModelArgs, spans: Iterable[Span] | None, experts: Iterable[ExpertId] = (), trunks: Iterable[Span] = ()
 ) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that spans (None: the whole model) and experts need. Raises: BadArgument."""
+    """Name and shape of every tensor that these need; spans None: the whole model. Raises: BadArgument."""
     if spans is None:
         return names.all_shapes(args)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -93,13 +93,14 @@ def expected_shapes(
                 f"{args.n_experts} experts"
             )
         shapes |= names.expert_shapes(args, expert.layer_idx, expert.expert_idx)
-    for span in spans:
+    of_layer = [(span, names.layer_shapes) for span in spans] + [(span, names.trunk_shapes) for span in trunks]
+    for span, shapes_of in of_layer:
         if span.end > args.n_layers:
             raise BadArgument(f"span {span} ends beyond the model's {args.n_layers} layers")
         if span.start == 0:
             shapes |= names.embedding_shapes(args)
         for layer_idx in span:
-            shapes |= names.layer_shapes(args, layer_idx)
+            shapes |= shapes_of(args, layer_idx)
         if span.end == args.n_layers:
             shapes |= names.head_shapes(args)
     return shapes

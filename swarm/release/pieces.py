@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,8 @@ from swarm.release.outside import show
 from swarm.release.ranges import ByteRange, TensorRange
 from swarm.terms import ExpertId, Span, merge_spans
 
-Part = int | str
-"""A layer's index, 'embeddings' or 'head'."""
+Part = int | str | ExpertId
+"""A layer's index, 'embeddings' or 'head', or a single expert."""
 
 _PIECE_SIZES = ((1 << 30, 256 << 10), (160 << 30, 1 << 20), (512 << 30, 2 << 20))
 
@@ -87,10 +86,10 @@ class PieceMap:
 
 @dataclass(frozen=True, slots=True)
 class FetchPlan:
-    """What a node fetches to host some spans or experts.
+    """What a node fetches to host some spans, trunks or experts.
 
     needed_bytes: of their tensors. companion_bytes: of the small files. fetched_bytes: of all_pieces, which carry
-    both and what read_layout reads. pieces_by_layer: (layer, 'embeddings' or 'head') with all pieces that it needs,
+    both and what read_layout reads. pieces_by_layer: each part with all pieces that it needs,
     first needed first; neighbours may share a piece. small_pieces: companions and heads, to fetch before all others.
     """
 
@@ -103,25 +102,32 @@ class FetchPlan:
 
 
 def plan_fetch(
-    layout: ReleaseLayout, piece_map: PieceMap, spans: Sequence[Span], experts: Sequence[ExpertId] = ()
+    layout: ReleaseLayout,
+    piece_map: PieceMap,
+    spans: Sequence[Span],
+    experts: Sequence[ExpertId] = (),
+    trunks: Sequence[Span] = (),
 ) -> FetchPlan:
-    """Which pieces make these spans and single experts loadable, layer by layer. Raises: BadArgument, CorruptRelease.
+    """Which pieces make these spans, trunks and single experts loadable, part by part.
 
-    Experts come after the spans, one part for each of their layers; those within a span are part of it.
+    Experts come after the layers, each a part; those within a span are part of it, and so are trunks.
+    Raises: BadArgument, CorruptRelease.
     """
-    if not spans and not experts:
+    if not spans and not experts and not trunks:
         raise BadArgument("no layers to fetch; name a span such as 0:8")
     parts: list[tuple[Part, dict[str, TensorRange]]] = []
-    for span in merge_spans(tuple(spans)):
-        layout.span_tensors(span)  # refuses a span that the layout does not hold, before any work
+    for span in merge_spans((*spans, *trunks)):
+        if span.end > layout.args.n_layers:
+            raise BadArgument(f"span {span} ends beyond the model's {layout.args.n_layers} layers")
         if span.start == 0:
             parts.append(("embeddings", layout.embedding_tensors()))
-        parts += [(layer_idx, layout.layer_tensors(layer_idx)) for layer_idx in span]
+        for layer_idx in span:
+            is_whole = any(layer_idx in whole for whole in spans)
+            parts.append((layer_idx, (layout.layer_tensors if is_whole else layout.trunk_tensors)(layer_idx)))
         if span.end == layout.args.n_layers:
             parts.append(("head", layout.head_tensors()))
     alone = sorted({e for e in experts if not any(e.layer_idx in span for span in spans)})
-    for layer_idx, group in itertools.groupby(alone, key=lambda e: e.layer_idx):
-        parts.append((layer_idx, {n: t for e in group for n, t in layout.expert_tensors(e).items()}))
+    parts += [(expert, layout.expert_tensors(expert)) for expert in alone]
     companions = [ByteRange(file, 0, piece_map.sizes.get(file, 0)) for file in layout.companions]
     small = _pieces(piece_map, [*companions, *layout.head_ranges])
     pieces_by_layer = tuple(

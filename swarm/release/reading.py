@@ -29,19 +29,22 @@ _TableReading = Generator[list[ByteRange], list[bytes], dict[str, TensorRange]]
 
 
 def read_layout(
-    files: Mapping[str, int], spans: Sequence[Span] | None = None, experts: Sequence[ExpertId] = ()
+    files: Mapping[str, int],
+    spans: Sequence[Span] | None = None,
+    experts: Sequence[ExpertId] = (),
+    trunks: Sequence[Span] = (),
 ) -> LayoutReading:
     """Yields the byte ranges that it wants, is sent their bytes in that order, returns the layout.
 
     files: path relative to the release's folder -> size in bytes. spans: what will be hosted: then only the heads of
     the shards that carry those layers are read, and the layout holds at least their tensors. None: the whole model.
-    experts: single experts beside the spans.
+    experts: single experts beside the spans; trunks: layers without their experts.
     Bounds: config 4 MiB, index and one safetensors header 8 MiB, 40,000 tensors: 64 MB of memory beside the result.
     Raises: CorruptRelease, UnsupportedArchitecture; BadArgument for a span beyond the model; LocalProtocolError when
     it is sent other lengths than it asked for.
     """
     ranges_read: list[ByteRange] = []
-    steps = _read(files, spans, experts)
+    steps = _read(files, spans, experts, trunks)
     wanted = next(steps)
     while True:
         answers = yield wanted
@@ -65,7 +68,9 @@ def drive(reading: LayoutReading, read: Callable[[ByteRange], bytes]) -> Release
         return layout
 
 
-def _read(files: Mapping[str, int], spans: Sequence[Span] | None, experts: Sequence[ExpertId]) -> LayoutReading:
+def _read(
+    files: Mapping[str, int], spans: Sequence[Span] | None, experts: Sequence[ExpertId], trunks: Sequence[Span]
+) -> LayoutReading:
     weights = release_files.choose_weight_files(files)
     _refuse_large(files, weights.config, MAX_CONFIG_BYTES)
     licences = release_files.licence_files(files)
@@ -75,7 +80,7 @@ def _read(files: Mapping[str, int], spans: Sequence[Span] | None, experts: Seque
     ]
     config = parse_json_object(config_bytes, weights.config, _MAX_CONFIG_VALUES)
     args = _read_args(weights, config)
-    expected = expected_shapes(args, spans, experts)
+    expected = expected_shapes(args, spans, experts, trunks)
     shapes = names.all_shapes(args)
     if weights.format == "mistral-pth":
         found = yield from _read_pth(weights.shards[0], files, args, expected, shapes)

@@ -7,8 +7,10 @@ route was taken last is the caller's to know.
 
 from __future__ import annotations
 
+from swarm.routing.belief import believe, links_of, steady
 from swarm.routing.costs import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, Links
-from swarm.routing.coverage import coverage, layer_ranges
+from swarm.routing.coverage import coverage, expert_coverage, layer_ranges
+from swarm.routing.experts import describe_missing, missing_experts
 from swarm.routing.mend import mend_route
 from swarm.routing.plan import plan_route, route_cost_s
 
@@ -16,9 +18,15 @@ __all__ = [
     "DEFAULT_LAYER_TIME_S",
     "HOP_OVERHEAD_S",
     "Links",
+    "believe",
     "coverage",
+    "describe_missing",
+    "expert_coverage",
     "layer_ranges",
+    "links_of",
     "mend_route",
+    "missing_experts",
     "plan_route",
     "route_cost_s",
+    "steady",
 ]

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from swarm.errors import BadArgument
 from swarm.facts import NodeFact, Route
-from swarm.terms import NodeId
+from swarm.routing.experts import away_layers
+from swarm.terms import NodeId, Span
 
 HOP_OVERHEAD_S = 0.002
 """What one more hop costs per token besides the network: serialisation, a queue, two context switches. Petals measures
 2.2 to 2.7 ms per loopback hop. Raising it prefers fewer, slower nodes."""
+
+EXPERT_OVERHEAD_S = 0.002
+"""What asking another node for the experts of one layer costs besides the network, before anybody measured it."""
 
 DEFAULT_LAYER_TIME_S = 0.005
 """Seconds per token and layer of a node that has not measured yet, when no other node has either."""
@@ -40,7 +44,8 @@ class Costs:
     """By a node's place in node_ids (sorted): nanoseconds per token.
 
     enter: to reach a node from wherever no link to it is known. turn: what entering costs besides the way. layer: for
-    each layer. leave: from it back to the client. source, target, way: the links, to and fro, as far as they lead
+    each layer. leave: from it back to the client. wait: for each layer whose experts are elsewhere; away: which those
+    are. source, target, way: the links, to and fro, as far as they lead
     between these nodes.
     """
 
@@ -52,6 +57,13 @@ class Costs:
     source: NDArray[np.int64]
     target: NDArray[np.int64]
     way: NDArray[np.int64]
+    wait: NDArray[np.int64]
+    away: tuple[tuple[Span, ...], ...]
+
+    def of_layers(self, place: int, span: Span) -> int:
+        """What these layers take on a node, experts elsewhere included."""
+        n_away = sum(max(0, min(span.end, one.end) - max(span.start, one.start)) for one in self.away[place])
+        return len(span) * int(self.layer[place]) + n_away * int(self.wait[place])
 
     def of_route(self, route: Route) -> int:
         """The whole route's. Raises: BadArgument for a node that is not among these."""
@@ -64,7 +76,7 @@ class Costs:
             place = places[hop.node_id]
             way = ways.get((before, place))
             total += int(self.enter[place]) if way is None else way + int(self.turn[place])
-            total += len(hop.span) * int(self.layer[place])
+            total += self.of_layers(place, hop.span)
             before = place
         return total + int(self.leave[before])
 
@@ -88,7 +100,25 @@ def costs_of(known: Sequence[NodeFact], rtt_s: Mapping[NodeId, float], links_s: 
         turn[place] = _ns(lot * (HOP_OVERHEAD_S + fact.queue_s))
         layer[place] = _ns(lot * layer_time_s)
         enter[place] = turn[place] + leave[place]
-    return Costs(tuple(f.node_id for f in known), enter, turn, layer, leave, *_ways(known, links_s))
+    wait = np.array([_ns(seconds) for seconds in _waits(known, links_s, usual_trip)], dtype=np.int64)
+    away = tuple(map(away_layers, known))
+    source, target, way = _ways(known, links_s)
+    node_ids = tuple(f.node_id for f in known)
+    return Costs(node_ids, enter, turn, layer, leave, source, target, way, wait, away)
+
+
+def _waits(known: Sequence[NodeFact], links_s: Links, usual_trip: float) -> list[float]:
+    """What each node waits at a layer whose experts are elsewhere: as it measured, or the round trips that are known
+    from it to hosts of experts, or what others measured.
+    """
+    measured = {f.node_id: f.expert_wait_s for f in known if 0.0 < f.expert_wait_s < math.inf}
+    usual = _median(measured.values(), EXPERT_OVERHEAD_S + usual_trip)
+    hosts = {f.node_id for f in known if f.experts}
+    trips: dict[NodeId, list[float]] = {}
+    for (source, target), rtt_s in links_s.items():
+        if target in hosts and rtt_s >= 0.0:
+            trips.setdefault(source, []).append(EXPERT_OVERHEAD_S + rtt_s)
+    return [measured.get(f.node_id, _median(trips.get(f.node_id, ()), usual)) for f in known]
 
 
 def _ways(known: Sequence[NodeFact], links_s: Links) -> tuple[NDArray[np.int64], ...]:

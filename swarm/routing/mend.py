@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from swarm.facts import Hop, NodeFact, NodeState, Route
-from swarm.routing.coverage import newest
+from swarm.routing.coverage import in_force, newest
+from swarm.routing.experts import layers_served
 from swarm.routing.plan import plan_route
-from swarm.terms import NodeId, Span
+from swarm.terms import ExpertRange, NodeId, Span
 
 
 def mend_route(
@@ -20,21 +21,27 @@ def mend_route(
     be, since this session is one of those that fill it. Raises: LayersUncovered, when a gap has nobody.
     """
     known = {fact.node_id: fact for fact in newest(facts)}
-    kept = [hop for hop in broken.hops if hop.node_id not in exclude and _serves(known.get(hop.node_id), hop)]
+    alive = in_force(known.values(), broken.n_layers, now_s)
+    served = layers_served(alive, alive)
+    kept = [
+        hop
+        for hop in broken.hops
+        if hop.node_id not in exclude and _serves(known.get(hop.node_id), served.get(hop.node_id, ()), hop)
+    ]
     hops: list[Hop] = list(kept)
     for gap in _gaps(kept, broken.n_layers):
-        within = [clipped for fact in facts if (clipped := _clip(fact, gap)).spans]
+        within = [clipped for fact in facts if (clipped := _clip(fact, gap)).hosts_anything]
         found = plan_route(within, n_layers=len(gap), now_s=now_s, profile=broken.profile, exclude=exclude)
         hops.extend(replace(hop, span=_shift(hop.span, gap.start)) for hop in found.hops)
     return Route(tuple(sorted(hops, key=lambda hop: hop.span)), broken.profile)
 
 
-def _serves(fact: NodeFact | None, hop: Hop) -> bool:
+def _serves(fact: NodeFact | None, served: Sequence[Span], hop: Hop) -> bool:
     return (
         fact is not None
         and fact.address == hop.address
         and fact.state is not NodeState.DRAINING
-        and any(span.covers(hop.span) for span in fact.served_spans)
+        and any(span.covers(hop.span) for span in served)
     )
 
 
@@ -51,7 +58,19 @@ def _clip(fact: NodeFact, gap: Span) -> NodeFact:
         cut = ((max(span.start, gap.start), min(span.end, gap.end)) for span in spans)
         return tuple(Span(start - gap.start, end - gap.start) for start, end in cut if start < end)
 
-    return replace(fact, n_layers=len(gap), spans=inside(fact.spans), loaded_spans=inside(fact.loaded_spans))
+    def experts_inside(ranges: Sequence[ExpertRange]) -> tuple[ExpertRange, ...]:
+        return tuple(ExpertRange(span, one.expert_idxs) for one in ranges for span in inside((one.layers,)))
+
+    return replace(
+        fact,
+        n_layers=len(gap),
+        spans=inside(fact.spans),
+        loaded_spans=inside(fact.loaded_spans),
+        trunks=inside(fact.trunks),
+        loaded_trunks=inside(fact.loaded_trunks),
+        experts=experts_inside(fact.experts),
+        loaded_experts=experts_inside(fact.loaded_experts),
+    )
 
 
 def _shift(span: Span, by: int) -> Span:

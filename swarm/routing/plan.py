@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from swarm.errors import BadArgument, LayersUncovered
 from swarm.facts import Hop, NodeFact, Route
 from swarm.routing.costs import Costs, Links, costs_of
-from swarm.routing.coverage import describe_gap, newest, profiles_of, unavailable
+from swarm.routing.coverage import describe_gap, in_force, newest, profiles_of, unavailable
+from swarm.routing.experts import layers_served
 from swarm.routing.shortest import Piece, shortest
 from swarm.routing.widest import slowest_ns, widest
 from swarm.terms import NodeId, Profile, merge_spans
@@ -30,7 +31,8 @@ def plan_route(
     A hop costs HOP_OVERHEAD_S, what tokens lately waited at its node, half the round trip to it, and its layers' times;
     the last one also the way back. links_s: round trips between nodes; for a pair without one the round trip that the
     client measured stands in. What is not measured counts as the median of what is. A hop may use a part of a node's
-    span. Of equal routes: fewer hops, then, from the last hop on, the smaller node ids.
+    span. A layer whose experts are elsewhere costs a round trip more: what its node measured, or the usual one.
+    Of equal routes: fewer hops, then, from the last hop on, the smaller node ids.
     client: who asks; nodes that differ by less than SPREAD look different to each client, so that many of them share
     such nodes. for_batches: the route whose slowest node takes least instead, for tokens that are many at once.
     profile: None takes the profile whose best route is the fastest (ties: by name), where one that cannot promise the
@@ -42,11 +44,9 @@ def plan_route(
         raise BadArgument(f"a model of {n_layers} layers has no route")
     known = newest(facts)
     costs = costs_of(known, rtt_s or {}, links_s or {}, client)
-    usable = [
-        (place, fact, merge_spans(fact.served_spans))
-        for place, fact in enumerate(known)
-        if unavailable(fact, n_layers, now_s, None, exclude) is None
-    ]
+    free = [fact for fact in known if unavailable(fact, n_layers, now_s, None, exclude) is None]
+    layers = layers_served(free, in_force(known, n_layers, now_s))
+    usable = [(place, fact, layers[fact.node_id]) for place, fact in enumerate(known) if fact.node_id in layers]
     found: list[tuple[tuple[bool, int, str], Route]] = []
     gaps: list[tuple[tuple[int, ...], Profile | None]] = []
     candidates: list[Profile | None] = [profile] if profile else [*profiles_of(known)]
@@ -66,7 +66,7 @@ def plan_route(
     missing, wanted = min(gaps, key=lambda gap: len(gap[0]))
     why = {f.node_id: unavailable(f, n_layers, now_s, wanted, exclude) for f in known}
     reasons = {node_id: reason for node_id, reason in why.items() if reason is not None}
-    raise LayersUncovered(describe_gap(missing, known, reasons, n_layers), missing)
+    raise LayersUncovered(describe_gap(missing, known, reasons, n_layers, now_s), missing)
 
 
 def route_cost_s(

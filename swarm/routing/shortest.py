@@ -27,10 +27,13 @@ def shortest(costs: Costs, spans: Sequence[Piece], n_layers: int) -> tuple[list[
     places.
 
     Walks the layers upwards from cut to cut, keeping the best path that is on each node. Cuts are needed only where
-    a span begins or ends: a hop's cost is linear in its length, so shifting a cut in between never helps.
+    a span begins or ends, or its experts begin to be elsewhere: in between a hop's cost is linear in its length, so
+    that shifting a cut never helps.
     Takes time proportional to cuts * (nodes + links), most of it in numpy.
     """
-    cuts = sorted({0, n_layers} | {edge for _, span in spans for edge in (span.start, span.end)})
+    hosting = {node for node, _ in spans}
+    away = [(node, span) for node in sorted(hosting) for span in costs.away[node]]
+    cuts = sorted({0, n_layers} | {edge for _, span in (*spans, *away) for edge in (span.start, span.end)})
     nodes = np.array([node for node, _ in spans], dtype=np.int64)
     starts = np.array([span.start for _, span in spans], dtype=np.int64)
     ends = np.array([span.end for _, span in spans], dtype=np.int64)
@@ -48,6 +51,8 @@ def shortest(costs: Costs, spans: Sequence[Piece], n_layers: int) -> tuple[list[
             stays = hosts[on[hosts] <= came[hosts]]
             came[stays], origin[stays] = on[stays], _CONTINUES
         came[hosts] += (end - start) * _KEY * costs.layer[hosts]
+        waiting = [node for node, span in away if span.start <= start and end <= span.end and came[node] != _NOT]
+        came[waiting] += (end - start) * _KEY * costs.wait[waiting]
         on = came
         origins.append(origin)
     done = np.where(on == _NOT, _NOT, on + costs.leave * _KEY * (on != _NOT))

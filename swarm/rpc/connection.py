@@ -12,11 +12,12 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from swarm.errors import NodeUnreachable, RemoteProtocolError, SwarmError
+from swarm.errors import DeadlineExceeded, NodeUnreachable, RemoteProtocolError, SwarmError
 from swarm.facts import Answer, Known, SignedFact
-from swarm.messages import Open, Result
+from swarm.messages import ExpertOpen, Open, Result
 from swarm.rpc import paths
 from swarm.rpc.config import RpcConfig
+from swarm.rpc.experts_call import ExpertsCall
 from swarm.rpc.run_call import RunCall
 from swarm.rpc.status import Ending, error_of_ending
 from swarm.rpc.stream import Stream
@@ -35,9 +36,16 @@ from swarm.wire import (
     encode_results_request,
 )
 
+PULSE_S = 3.0
+"""Between questions to a node with which a stream is open: whether its process answers, which pings do not tell."""
+
+SILENT_S = 10.0
+"""How long one may stay unanswered: a node that loads layers, or lacks CPU, is slow to answer too."""
+
 
 class Connection:
-    """Made by a Dialer, which closes it too. Every answer on it comes from `node_id`, or the call fails.
+    """Made by a Dialer, which closes it too. Every answer on it comes from `node_id`, or the call fails. Streams break
+    when the transport does, and when the process at the other end hangs.
 
     on_idle: called when the last call in flight has ended.
     """
@@ -56,6 +64,7 @@ class Connection:
         self._config = config
         self._on_idle = on_idle
         self._calls: dict[Any, Stream | None] = {}
+        self._pulse: asyncio.Task[None] | None = None
         self._broken = False
         self._closed = False
         self._describe = channel.unary_unary(paths.DESCRIBE)
@@ -64,6 +73,7 @@ class Connection:
         self._check = channel.unary_unary(paths.HEALTH_CHECK)
         self._run = channel.stream_stream(paths.RUN)
         self._results = channel.unary_stream(paths.RESULTS)
+        self._apply = channel.stream_stream(paths.APPLY)
         self._reserve = channel.unary_stream(paths.RESERVE)
         self._connect = channel.stream_stream(paths.CONNECT)
         self._accept = channel.stream_stream(paths.ACCEPT)
@@ -114,6 +124,11 @@ class Connection:
         self._check_open()
         return RunCall(self._stream(self._run()), opening)
 
+    def apply_experts(self, opening: ExpertOpen) -> ExpertsCall:
+        """A stream of calls of experts. It has no deadline, as `run` has none."""
+        self._check_open()
+        return ExpertsCall(self._stream(self._apply()), opening)
+
     async def results(self, session_id: SessionId, epoch: int) -> AsyncIterator[Result]:
         """Asked of the last stage; the call starts with the first item, and ends with the iterator."""
         self._check_open()
@@ -157,6 +172,9 @@ class Connection:
                 call.cancel()
             else:
                 stream.break_off(NodeUnreachable(f"the connection to {self} was closed during the call"))
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.gather(self._pulse, return_exceptions=True)
         await self._channel.close()
         for then in self._on_close:
             await then()
@@ -193,7 +211,29 @@ class Connection:
         stream = Stream(call, self._config.max_message_bytes, self._explain)
         self._calls[call] = stream
         call.add_done_callback(self._forget)
+        if self._pulse is None or self._pulse.done():
+            self._pulse = asyncio.create_task(self._watch_process())
         return stream
+
+    async def _watch_process(self) -> None:
+        """Break the streams off when the process hangs, for as long as there are any."""
+        while self._streams:
+            await asyncio.sleep(PULSE_S)
+            try:
+                await self.check_health(SILENT_S)
+            except DeadlineExceeded:
+                self._broken = True
+                for stream in self._streams:
+                    hangs = f"{self} is connected, but has answered nothing for {SILENT_S:g} s: it hangs"
+                    stream.break_off(NodeUnreachable(hangs))
+            except NodeUnreachable:
+                return  # the streams know it
+            except SwarmError:
+                continue  # it has too much to do, or answers nonsense: it does answer
+
+    @property
+    def _streams(self) -> list[Stream]:
+        return [stream for stream in self._calls.values() if stream is not None]
 
     @contextlib.contextmanager
     def _tracked(self, call: Any) -> Iterator[None]:

@@ -22,7 +22,18 @@ from swarm.errors import (
 )
 from swarm.facts import Known, SignedFact
 from swarm.identity import TlsIdentity
-from swarm.messages import Failure, Leave, Open, Opened, Result, Step
+from swarm.messages import (
+    ExpertAnswer,
+    ExpertCall,
+    ExpertOpen,
+    ExpertRefusal,
+    Failure,
+    Leave,
+    Open,
+    Opened,
+    Result,
+    Step,
+)
 from swarm.rpc import paths
 from swarm.rpc.callers import Callers
 from swarm.rpc.config import RpcConfig, server_options
@@ -34,11 +45,13 @@ from swarm.wire import (
     decode_connect_opening,
     decode_dial_back_request,
     decode_exchange_request,
+    decode_expert_request,
     decode_relay_data,
     decode_results_request,
     decode_run_request,
     encode_dial_back_reply,
     encode_exchange_reply,
+    encode_expert_reply,
     encode_relay_data,
     encode_reserve_reply,
     encode_result,
@@ -61,6 +74,16 @@ class StageHandler(Protocol):
         ...
 
     def results(self, session_id: SessionId, epoch: int, caller: NodeId, /) -> AsyncIterator[Result]: ...
+
+
+class ExpertsHandler(Protocol):
+    """Cancelled when the caller cancels or disconnects: clean up in `finally`."""
+
+    def apply(
+        self, opening: ExpertOpen, calls: AsyncIterator[ExpertCall], caller: NodeId, /
+    ) -> AsyncIterator[ExpertAnswer | ExpertRefusal]:
+        """Answer each call, in any order, until `calls` ends. `calls` raises RemoteProtocolError for other frames."""
+        ...
 
 
 class NodeHandler(Protocol):
@@ -94,16 +117,17 @@ class RelayHandler(Protocol):
 
 
 class RpcServer:
-    """One port that serves a node's Stage, Node, Relay and health services to callers who prove a node id."""
+    """One port that serves a node's Stage, Experts, Node, Relay and health services to callers who prove a node id."""
 
     def __init__(
         self, tls: TlsIdentity, config: RpcConfig, *, stage: StageHandler | None = None,
-        node: NodeHandler | None = None, relay: RelayHandler | None = None,
+        node: NodeHandler | None = None, experts: ExpertsHandler | None = None, relay: RelayHandler | None = None,
     ) -> None:  # fmt: skip
         self._tls = tls
         self._config = config
         self._stage = stage
         self._node = node
+        self._experts = experts
         self._relay = relay
         self._callers = Callers(tls.authority_pem)
         self._health = Health()
@@ -161,6 +185,8 @@ class RpcServer:
         methods = {paths.HEALTH_CHECK: unary(self._health.check)}
         if self._stage is not None:
             methods |= {paths.RUN: stream(self._run), paths.RESULTS: answers(self._results)}
+        if self._experts is not None:
+            methods |= {paths.APPLY: stream(self._apply)}
         if self._node is not None:
             methods |= {paths.DESCRIBE: unary(self._describe), paths.EXCHANGE: unary(self._exchange)}
             methods |= {paths.DIAL_BACK: unary(self._dial_back)}
@@ -219,6 +245,15 @@ class RpcServer:
         async with contextlib.aclosing(_closable(self._stage.run(opening, _Steps(context), caller))) as replies:
             async for reply in replies:
                 await context.write(encode_run_reply(reply))
+
+    async def _apply(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
+        assert self._experts is not None
+        opening = decode_expert_request(await self._first_frame(context))
+        if not isinstance(opening, ExpertOpen):
+            raise RemoteProtocolError("an Apply that starts with a call instead of an Open")
+        async with contextlib.aclosing(_closable(self._experts.apply(opening, _Calls(context), caller))) as replies:
+            async for reply in replies:
+                await context.write(encode_expert_reply(reply))
 
     async def _results(self, request: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
         assert self._stage is not None
@@ -286,6 +321,25 @@ class _Steps:
             raise StopAsyncIteration
         if isinstance(request, Open):
             raise RemoteProtocolError("a second Open in one Run")
+        return request
+
+
+class _Calls:
+    """An Apply's calls as they arrive. One reader at a time."""
+
+    def __init__(self, context: grpc.aio.ServicerContext) -> None:
+        self._context = context
+
+    def __aiter__(self) -> _Calls:
+        return self
+
+    async def __anext__(self) -> ExpertCall:
+        frame = await self._context.read()
+        if frame is grpc.aio.EOF:
+            raise StopAsyncIteration
+        request = decode_expert_request(frame)
+        if isinstance(request, ExpertOpen):
+            raise RemoteProtocolError("a second Open in one Apply")
         return request
 
 

@@ -76,6 +76,7 @@ TABLE: tuple[Status, ...] = (
     Status(errors.StaleEpoch, _Code.FAILED_PRECONDITION, 409, travels=True),
     Status(errors.PositionMismatch, _Code.FAILED_PRECONDITION, 409, travels=True),
     Status(errors.StageFull, _Code.RESOURCE_EXHAUSTED, 503, travels=True),
+    Status(errors.ExpertUnavailable, _Code.UNAVAILABLE, 503, travels=True),
     Status(errors.ListenError, _Code.INTERNAL, 500),
     Status(errors.Interrupted, _Code.INTERNAL, 503),
     Status(errors.LocalProtocolError, _Code.INTERNAL, 500),

@@ -25,6 +25,12 @@ from swarm.wire.exchange_codec import (
     encode_exchange_reply,
     encode_exchange_request,
 )
+from swarm.wire.expert_codec import (
+    decode_expert_reply,
+    decode_expert_request,
+    encode_expert_reply,
+    encode_expert_request,
+)
 from swarm.wire.fact_codec import (
     FACT_DOMAIN,
     MAX_RTTS,
@@ -59,6 +65,8 @@ __all__ = [
     "decode_dial_back_request",
     "decode_exchange_reply",
     "decode_exchange_request",
+    "decode_expert_reply",
+    "decode_expert_request",
     "decode_fact",
     "decode_relay_data",
     "decode_reserve_reply",
@@ -73,6 +81,8 @@ __all__ = [
     "encode_dial_back_request",
     "encode_exchange_reply",
     "encode_exchange_request",
+    "encode_expert_reply",
+    "encode_expert_request",
     "encode_fact",
     "encode_relay_data",
     "encode_reserve_reply",

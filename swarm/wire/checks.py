@@ -20,6 +20,8 @@ MAX_ROWS = 1 << 16
 MAX_POSITIONS = 1 << 24
 MAX_HOPS = 256
 MAX_LAYERS = 1 << 16
+MAX_EXPERTS = 1 << 10
+"""Of one layer: eight times the most that any release has."""
 MAX_TOP = 1 << 20
 """Logits per row: above any vocabulary."""
 MAX_ALLOWED_BYTES = (1 << 18) // 8

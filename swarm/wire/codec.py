@@ -189,15 +189,19 @@ def to_wire_failure(failure: Failure) -> pb.Failure:
 
 
 def from_wire_failure(wire: pb.Failure) -> Failure:
-    code = wire.code
-    check(code.isascii() and code.isidentifier() and len(code) <= MAX_CODE_CHARACTERS, f"error code {code[:80]!r}")
     return Failure(
         hop_idx=check_number(wire.hop_idx, 0, MAX_HOPS - 1, "hop_idx"),
         node_id=check_node_id(wire.node_id),
-        code=code,
+        code=check_code(wire.code),
         message=printable(wire.message, MAX_MESSAGE_CHARACTERS),
         retry_after_s=check_seconds(wire.retry_after_s, "retry_after_s"),
     )
+
+
+def check_code(code: str) -> str:
+    """The name of an error class, as far as one can tell."""
+    check(code.isascii() and code.isidentifier() and len(code) <= MAX_CODE_CHARACTERS, f"error code {code[:80]!r}")
+    return code
 
 
 def encode_results_request(session_id: SessionId, epoch: int) -> bytes:

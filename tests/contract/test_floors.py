@@ -28,6 +28,8 @@ FLOORS = (
     ("swarm.torrent", "swarm.discovery", "swarm.rpc", "swarm.tokenizer", "swarm.grammar", "node.weights", "node.model"),
     # floor 3
     ("swarm.client", "node.stage", "node.hosting", "node.placement"),
+    # Its calls are computed by a thread like the stage's.
+    ("node.experts",),
     # floor 4: `swarm` itself is the public face of the client, and is imported for its version
     ("node.server", "node.reach", "swarm"),
     # It keeps what the server says of the node true.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,6 +12,23 @@ from hatchling.builders.wheel import WheelBuilder
 from swarm.embedded import release_folder
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_what_the_dockerfile_copies_makes_the_same_wheel(tmp_path: Path) -> None:
+    """Its images install from these files alone."""
+    copied = re.findall(r"^COPY (?!--from)(.+) (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    source = tmp_path / "source"
+    for names, target in copied:
+        for name in names.split():
+            to = source / target / (name if target == "./" else "")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, to)
+    wheels = [
+        next(WheelBuilder(str(root)).build(directory=str(tmp_path / at), versions=["standard"]))
+        for at, root in (("theirs", source), ("ours", ROOT))
+    ]
+    theirs, ours = (set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels)
+    assert theirs == ours
 
 
 def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:

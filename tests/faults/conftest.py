@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from swarm.cli.processes import Child
+from swarm.terms import Address
 
 SCRIPTS = str(Path(__file__).parents[2] / "scripts")
 if SCRIPTS not in sys.path:
@@ -101,6 +103,59 @@ class Cli:
                 with contextlib.suppress(ProcessLookupError):
                     child.signal(9)
             child.status()
+
+
+class Wire:
+    """A TCP proxy in front of a node, whose two directions can be cut without a word: what comes in is swallowed.
+
+    to_node, from_node: whether bytes pass. address: what to dial instead of the node.
+    """
+
+    def __init__(self, target: Address) -> None:
+        self.to_node = self.from_node = True
+        self.address = target
+        self._target = target
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Wire:
+        self._server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        self.address = Address("127.0.0.1", self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._server.close()
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            onward, back = await asyncio.open_connection(self._target.host, self._target.port)
+        except OSError:
+            writer.close()
+            return
+        for pump in (self._pump(reader, back, "to_node"), self._pump(onward, writer, "from_node")):
+            task = asyncio.create_task(pump)
+            self._pumps.add(task)
+            task.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                if getattr(self, direction):
+                    writer.write(data)
+                    await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+def wire_to() -> type[Wire]:
+    """async with wire_to(address) as wire"""
+    return Wire
 
 
 def is_noisy(stderr: str) -> bool:

@@ -229,3 +229,22 @@ async def test_a_stage_that_was_stopped_and_wakes_up_changes_nothing(herd_of: Ca
     assert generation.timings.n_replays == 1
     assert gap_s < GAP_S
     assert not stopped[0].died.is_set()
+
+
+async def test_a_stage_that_becomes_slow_is_left_if_another_is_there(herd_of: Callable[..., Any]) -> None:
+    herd = await herd_of(n_each=1)
+    params = SamplingParams(max_tokens=40, temperature=1.0, seed=17, ignore_eos=True)
+    undisturbed = [event.id async for event in herd.loop(PROMPT, params).events()]
+    herd.bury(next(sheep for sheep in herd.sheep if sheep.span == SPANS[1]))
+    slow = await herd.bear(SPANS[1], delay_s=0.4, delays_after=24)
+    loop = herd.loop(PROMPT, params)
+    ids = []
+    async for event in loop.events():
+        ids.append(event.id)
+        if event.index == 30:
+            assert node_at(herd, loop, 1) is slow, "nobody else is there"
+            await herd.bear(SPANS[1])
+    assert ids == undisturbed
+    assert loop.generation.timings.n_replays == 1
+    assert node_at(herd, loop, 1) is not slow
+    assert not slow.died.is_set()

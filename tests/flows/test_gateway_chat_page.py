@@ -222,6 +222,19 @@ async def test_markdown_is_rendered_and_code_can_be_copied(serve_pages: Serve, n
     assert await page.evaluate("navigator.clipboard.readText()") == "if a < b:\n    pass"
 
 
+async def test_a_starter_begins_a_conversation_and_code_without_a_fence_keeps_its_lines(
+    serve_pages: Serve, new_page: NewPage
+) -> None:
+    served = await serve_pages("0:12")
+    page = await open_scripted(new_page, served.url, "def add(a, b):\n", "    return a + b")
+    starter = page.locator(".starters button").last
+    text = await starter.inner_text()
+    await starter.click()
+    await page.wait_for_selector(WRITTEN)
+    assert await page.inner_text(".turn.user .body") == text
+    assert await page.inner_text(f"{ANSWER} .body") == "def add(a, b):\n    return a + b"
+
+
 async def test_what_is_sent_is_the_conversation_and_its_settings(serve_pages: Serve, new_page: NewPage) -> None:
     served = await serve_pages("0:12")
     page = await open_scripted(new_page, served.url, "Fine.")

@@ -77,6 +77,7 @@ async def test_markdown_becomes_the_elements_that_it_means(page: Page) -> None:
         "`a*b*` ``c`d``": "<p><code>a*b*</code> <code>c`d</code></p>",
         "<b>x</b> &amp; &lt;": "<p>&lt;b&gt;x&lt;/b&gt; &amp;amp; &amp;lt;</p>",
         "one  \ntwo\nthree": "<p>one<br>two\nthree</p>",
+        "def f():\n    return 1": "<p>def f():\n    return 1</p>",
         "# A #\r\n### B": "<h2>A</h2><h4>B</h4>",
         "#tag": "<p>#tag</p>",
         "- a\n- b\n  - c": "<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul>",

@@ -14,10 +14,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarm.errors import RemoteProtocolError
-from swarm.facts import MAX_TAG, Hop, Known, NodeFact, NodeState, SignedFact
+from swarm.facts import MAX_TAG, Hop, Known, LayerHeat, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.messages import Failure, HopTime, Leave, Open, Opened, Result, Rows, Step, TopLogits
-from swarm.terms import Address, Infohash, Profile, SessionId, Span
+from swarm.messages import (
+    ExpertAnswer,
+    ExpertCall,
+    ExpertOpen,
+    ExpertRefusal,
+    Failure,
+    HopTime,
+    Leave,
+    Open,
+    Opened,
+    Result,
+    Rows,
+    Step,
+    TopLogits,
+)
+from swarm.terms import Address, ExpertRange, Infohash, Profile, SessionId, Span
 from swarm.wire import (
     decode_accept_opening,
     decode_connect_opening,
@@ -25,6 +39,8 @@ from swarm.wire import (
     decode_dial_back_request,
     decode_exchange_reply,
     decode_exchange_request,
+    decode_expert_reply,
+    decode_expert_request,
     decode_fact,
     decode_relay_data,
     decode_reserve_reply,
@@ -39,6 +55,8 @@ from swarm.wire import (
     encode_dial_back_request,
     encode_exchange_reply,
     encode_exchange_request,
+    encode_expert_reply,
+    encode_expert_request,
     encode_fact,
     encode_relay_data,
     encode_reserve_reply,
@@ -58,6 +76,14 @@ RELEASE, SESSION = Infohash("ab" * 20), SessionId("cd" * 16)
 FACT = NodeFact(
     NODE, RELEASE, Address("::1", 7), 3, 1e9, 60.0, NodeState.SERVING, (Span(0, 2), Span(3, 4)), Profile("bf16"), 9
 )
+PARTS = NodeFact(
+    NODE, RELEASE, Address("::1", 7), 3, 1e9, 60.0, NodeState.JOINING, (Span(0, 2),), Profile("bf16"), 9,
+    trunks=(Span(2, 4), Span(5, 9)), loaded_trunks=(Span(2, 3),),
+    experts=(ExpertRange(Span(2, 4), (0, 2)), ExpertRange(Span(6, 7), (1,))),
+    loaded_experts=(ExpertRange(Span(3, 4), (2,)),), n_experts=3, expert_wait_s=0.25,
+    heat=(LayerHeat(2, bytes((255, 0, 130))),),
+)  # fmt: skip
+TWO_ROWS = Rows(2, "bf16", bytes(range(16)))
 RELAYED = replace(FACT, address=Address("192.0.2.1", 7, NODE), relay=NODE, rtts=((1, 0.25), (MAX_TAG, 2.0)))
 SIGNED = SignedFact(FACT, encode_fact(FACT), bytes(64))
 ROW = TopLogits((5, 2, 9), (1.5, 1.0, -2.0), 2.0)
@@ -96,7 +122,23 @@ KINDS: dict[str, tuple[Decoder, Callable[[Any], bytes], list[bytes]]] = {
         [encode_results_request(SESSION, 4)],
     ),
     "result": (decode_result, encode_result, [encode_result(Result(1, 9, (ROW, ROW), TIMES))]),
-    "fact": (decode_fact, encode_fact, [encode_fact(FACT), encode_fact(RELAYED)]),
+    "fact": (decode_fact, encode_fact, [encode_fact(FACT), encode_fact(PARTS), encode_fact(RELAYED)]),
+    "expert_request": (
+        decode_expert_request,
+        encode_expert_request,
+        [
+            encode_expert_request(ExpertOpen(RELEASE, Profile("fp32"))),
+            encode_expert_request(ExpertCall(7, 3, ((0, (0, 1)), (5, (1,))), TWO_ROWS)),
+        ],
+    ),
+    "expert_reply": (
+        decode_expert_reply,
+        encode_expert_reply,
+        [
+            encode_expert_reply(ExpertAnswer(7, TWO_ROWS, 0.5, 0.25)),
+            encode_expert_reply(ExpertRefusal(7, "StageFull", "full")),
+        ],
+    ),
     "signed_fact": (decode_signed_fact, encode_signed_fact, [encode_signed_fact(SIGNED)]),
     "exchange_request": (
         decode_exchange_request,

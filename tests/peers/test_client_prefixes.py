@@ -84,6 +84,9 @@ class OneRoute:
     def avoid(self, node_ids: Any, error: SwarmError) -> None:
         pass
 
+    def learn(self, route: Route, step_s: float) -> None:
+        pass
+
 
 async def generate(
     world: Any, stage: ScriptedStage, profile: Profile, max_tokens: int, *, wait_s: float = 20.0

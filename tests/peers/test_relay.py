@@ -50,8 +50,10 @@ class Relayed:
                     placed.set()
 
         self.keeping = asyncio.create_task(keep())
+        waiting = asyncio.create_task(placed.wait())
         async with asyncio.timeout(WAIT_S):
-            await placed.wait()
+            await asyncio.wait((waiting, self.keeping), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
 
     async def leave(self) -> None:
         for task in (self.keeping, *self.tunnels):
@@ -139,6 +141,30 @@ async def test_a_lost_relay_ends_the_calls_through_it(relayed: Relayed, world: A
     assert relayed.keeping is not None
     async with asyncio.timeout(WAIT_S):
         await asyncio.wait((relayed.keeping,))
+
+
+async def test_a_relay_that_is_about_to_stop_gives_places_up_and_keeps_what_is_joined(
+    relayed: Relayed, world: Any
+) -> None:
+    connection = await world.dialer().connect(relayed.address)
+    relayed.handler.close()
+    assert relayed.keeping is not None
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.wait((relayed.keeping,))
+    assert relayed.handler.n_free_places == 0
+    assert (await connection.exchange(RELEASE, [], WAIT_S)).facts == ()
+    await relayed.keep_place()
+    with pytest.raises(StageFull):
+        await relayed.keeping
+    with pytest.raises(NodeUnreachable):
+        await world.dialer().connect(relayed.address)
+
+
+async def test_who_passes_nothing_on_is_no_relay(world: Any) -> None:
+    _, address = await world.serve(relay=RelayHandler(RelayConfig(rate=0)))
+    connection = await world.dialer().connect(address)
+    with pytest.raises(StageFull):
+        await anext(connection.reserve())
 
 
 async def test_a_node_that_comes_back_has_its_place_again(relayed: Relayed, world: Any) -> None:

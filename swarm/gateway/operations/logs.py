@@ -25,6 +25,7 @@ logger = logging.getLogger("swarm.gateway.access")
 REQUEST_ID_HEADER = b"x-request-id"
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 MAX_LOGGED_CHARS = 2000
+READY_PATH = "/ready"
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 current_record: contextvars.ContextVar[RequestRecord | None] = contextvars.ContextVar("request", default=None)
@@ -124,9 +125,7 @@ class RequestLog:
             record.duration_s = self._clock() - began_s
             if not is_whole and record.status < 500:
                 record.status = 499
-            logger.log(
-                level_of(record.status), "%s %s %d", record.method, record.path, record.status, extra=line_of(record)
-            )
+            logger.log(level_of(record), "%s %s %d", record.method, record.path, record.status, extra=line_of(record))
             if self._on_done is not None:
                 self._on_done(record)
 
@@ -153,8 +152,11 @@ def line_of(record: RequestRecord) -> dict[str, Any]:
     }
 
 
-def level_of(status: int) -> int:
-    return logging.ERROR if status >= 500 and status != 503 else logging.WARNING if status == 503 else logging.INFO
+def level_of(record: RequestRecord) -> int:
+    """A 503 is what whoever asks /ready came to hear, again and again: no trouble of its own."""
+    if record.status == 503:
+        return logging.INFO if record.path == READY_PATH else logging.WARNING
+    return logging.ERROR if record.status >= 500 else logging.INFO
 
 
 def sane_request_id(scope: Scope) -> str:

@@ -25,33 +25,37 @@ _sym_db = _symbol_database.Default()
 from swarm.wire.v1 import stage_pb2 as swarm_dot_wire_dot_v1_dot_stage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18swarm/wire/v1/node.proto\x12\rswarm.wire.v1\x1a\x19swarm/wire/v1/stage.proto\"\xb1\x05\n\x08NodeFact\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x13\n\x0bissued_at_s\x18\x05 \x01(\x01\x12\r\n\x05ttl_s\x18\x06 \x01(\x02\x12\'\n\x05state\x18\x07 \x01(\x0e\x32\x18.swarm.wire.v1.NodeState\x12\"\n\x05spans\x18\x08 \x03(\x0b\x32\x13.swarm.wire.v1.Span\x12\x0f\n\x07profile\x18\t \x01(\t\x12\x10\n\x08n_layers\x18\n \x01(\r\x12\x15\n\rfree_sessions\x18\x0b \x01(\r\x12\x14\n\x0clayer_time_s\x18\x0c \x01(\x02\x12\x14\n\x0ctorrent_port\x18\r \x01(\r\x12\x14\n\x0cneeded_bytes\x18\x0e \x01(\x04\x12\x15\n\rfetched_bytes\x18\x0f \x01(\x04\x12\x0f\n\x07version\x18\x10 \x01(\t\x12)\n\x0cloaded_spans\x18\x11 \x03(\x0b\x32\x13.swarm.wire.v1.Span\x12\x31\n\x0creachability\x18\x1e \x01(\x0e\x32\x1b.swarm.wire.v1.Reachability\x12\r\n\x05relay\x18\x1f \x01(\t\x12\x14\n\x0crelay_places\x18  \x01(\r\x12\x10\n\x08rtt_tags\x18! \x03(\x06\x12\x0e\n\x06rtts_s\x18\" \x03(\x02\x12\x13\n\x0b\x66ound_bytes\x18\x32 \x01(\x04\x12\x16\n\x0euploaded_bytes\x18\x33 \x01(\x04\x12\x18\n\x10\x64ownloaded_bytes\x18\x34 \x01(\x04\x12\x13\n\x0bplaced_at_s\x18( \x01(\x01\x12*\n\rleaving_spans\x18) \x03(\x0b\x32\x13.swarm.wire.v1.Span\x12\x12\n\nthroughput\x18* \x01(\x02\x12\x0f\n\x07queue_s\x18+ \x01(\x02\"0\n\nSignedFact\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x11\n\x0f\x44\x65scribeRequest\"q\n\x0f\x45xchangeRequest\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12(\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32\x19.swarm.wire.v1.SignedFact\x12#\n\x05known\x18\x03 \x01(\x0b\x32\x14.swarm.wire.v1.Known\"@\n\x05Known\x12\r\n\x05\x66irst\x18\x01 \x01(\x06\x12\x0c\n\x04last\x18\x02 \x01(\x06\x12\x0c\n\x04tags\x18\x03 \x03(\x06\x12\x0c\n\x04seqs\x18\x04 \x03(\x04\"G\n\rExchangeReply\x12(\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x19.swarm.wire.v1.SignedFact\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\x1f\n\x0f\x44ialBackRequest\x12\x0c\n\x04port\x18\x01 \x01(\r\"?\n\rDialBackReply\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07reached\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t*\x85\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_JOINING\x10\x01\x12\x16\n\x12NODE_STATE_SERVING\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x13\n\x0fNODE_STATE_LEFT\x10\x04*b\n\x0cReachability\x12\x18\n\x14REACHABILITY_UNKNOWN\x10\x00\x12\x1a\n\x16REACHABILITY_REACHABLE\x10\x01\x12\x1c\n\x18REACHABILITY_UNREACHABLE\x10\x02\x32\xe1\x01\n\x04Node\x12\x45\n\x08\x44\x65scribe\x12\x1e.swarm.wire.v1.DescribeRequest\x1a\x19.swarm.wire.v1.SignedFact\x12H\n\x08\x45xchange\x12\x1e.swarm.wire.v1.ExchangeRequest\x1a\x1c.swarm.wire.v1.ExchangeReply\x12H\n\x08\x44ialBack\x12\x1e.swarm.wire.v1.DialBackRequest\x1a\x1c.swarm.wire.v1.DialBackReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18swarm/wire/v1/node.proto\x12\rswarm.wire.v1\x1a\x19swarm/wire/v1/stage.proto\"\xb5\x07\n\x08NodeFact\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x13\n\x0bissued_at_s\x18\x05 \x01(\x01\x12\r\n\x05ttl_s\x18\x06 \x01(\x02\x12\'\n\x05state\x18\x07 \x01(\x0e\x32\x18.swarm.wire.v1.NodeState\x12\"\n\x05spans\x18\x08 \x03(\x0b\x32\x13.swarm.wire.v1.Span\x12\x0f\n\x07profile\x18\t \x01(\t\x12\x10\n\x08n_layers\x18\n \x01(\r\x12\x15\n\rfree_sessions\x18\x0b \x01(\r\x12\x14\n\x0clayer_time_s\x18\x0c \x01(\x02\x12\x14\n\x0ctorrent_port\x18\r \x01(\r\x12\x14\n\x0cneeded_bytes\x18\x0e \x01(\x04\x12\x15\n\rfetched_bytes\x18\x0f \x01(\x04\x12\x0f\n\x07version\x18\x10 \x01(\t\x12)\n\x0cloaded_spans\x18\x11 \x03(\x0b\x32\x13.swarm.wire.v1.Span\x12#\n\x06trunks\x18\x14 \x03(\x0b\x32\x13.swarm.wire.v1.Span\x12*\n\rloaded_trunks\x18\x15 \x03(\x0b\x32\x13.swarm.wire.v1.Span\x12+\n\x07\x65xperts\x18\x16 \x03(\x0b\x32\x1a.swarm.wire.v1.ExpertRange\x12\x32\n\x0eloaded_experts\x18\x17 \x03(\x0b\x32\x1a.swarm.wire.v1.ExpertRange\x12\x11\n\tn_experts\x18\x18 \x01(\r\x12\x15\n\rexpert_wait_s\x18\x19 \x01(\x02\x12&\n\x04heat\x18\x1a \x03(\x0b\x32\x18.swarm.wire.v1.LayerHeat\x12\x31\n\x0creachability\x18\x1e \x01(\x0e\x32\x1b.swarm.wire.v1.Reachability\x12\r\n\x05relay\x18\x1f \x01(\t\x12\x14\n\x0crelay_places\x18  \x01(\r\x12\x10\n\x08rtt_tags\x18! \x03(\x06\x12\x0e\n\x06rtts_s\x18\" \x03(\x02\x12\x13\n\x0b\x66ound_bytes\x18\x32 \x01(\x04\x12\x16\n\x0euploaded_bytes\x18\x33 \x01(\x04\x12\x18\n\x10\x64ownloaded_bytes\x18\x34 \x01(\x04\x12\x13\n\x0bplaced_at_s\x18( \x01(\x01\x12*\n\rleaving_spans\x18) \x03(\x0b\x32\x13.swarm.wire.v1.Span\x12\x12\n\nthroughput\x18* \x01(\x02\x12\x0f\n\x07queue_s\x18+ \x01(\x02\"G\n\x0b\x45xpertRange\x12#\n\x06layers\x18\x01 \x01(\x0b\x32\x13.swarm.wire.v1.Span\x12\x13\n\x0b\x65xpert_idxs\x18\x02 \x03(\r\".\n\tLayerHeat\x12\x11\n\tlayer_idx\x18\x01 \x01(\r\x12\x0e\n\x06shares\x18\x02 \x01(\x0c\"0\n\nSignedFact\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x11\n\x0f\x44\x65scribeRequest\"q\n\x0f\x45xchangeRequest\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12(\n\x05\x66\x61\x63ts\x18\x02 \x03(\x0b\x32\x19.swarm.wire.v1.SignedFact\x12#\n\x05known\x18\x03 \x01(\x0b\x32\x14.swarm.wire.v1.Known\"@\n\x05Known\x12\r\n\x05\x66irst\x18\x01 \x01(\x06\x12\x0c\n\x04last\x18\x02 \x01(\x06\x12\x0c\n\x04tags\x18\x03 \x03(\x06\x12\x0c\n\x04seqs\x18\x04 \x03(\x04\"G\n\rExchangeReply\x12(\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x19.swarm.wire.v1.SignedFact\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\x1f\n\x0f\x44ialBackRequest\x12\x0c\n\x04port\x18\x01 \x01(\r\"?\n\rDialBackReply\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07reached\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t*\x85\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_JOINING\x10\x01\x12\x16\n\x12NODE_STATE_SERVING\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x13\n\x0fNODE_STATE_LEFT\x10\x04*b\n\x0cReachability\x12\x18\n\x14REACHABILITY_UNKNOWN\x10\x00\x12\x1a\n\x16REACHABILITY_REACHABLE\x10\x01\x12\x1c\n\x18REACHABILITY_UNREACHABLE\x10\x02\x32\xe1\x01\n\x04Node\x12\x45\n\x08\x44\x65scribe\x12\x1e.swarm.wire.v1.DescribeRequest\x1a\x19.swarm.wire.v1.SignedFact\x12H\n\x08\x45xchange\x12\x1e.swarm.wire.v1.ExchangeRequest\x1a\x1c.swarm.wire.v1.ExchangeReply\x12H\n\x08\x44ialBack\x12\x1e.swarm.wire.v1.DialBackRequest\x1a\x1c.swarm.wire.v1.DialBackReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarm.wire.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODESTATE']._serialized_start=1184
-  _globals['_NODESTATE']._serialized_end=1317
-  _globals['_REACHABILITY']._serialized_start=1319
-  _globals['_REACHABILITY']._serialized_end=1417
+  _globals['_NODESTATE']._serialized_start=1565
+  _globals['_NODESTATE']._serialized_end=1698
+  _globals['_REACHABILITY']._serialized_start=1700
+  _globals['_REACHABILITY']._serialized_end=1798
   _globals['_NODEFACT']._serialized_start=71
-  _globals['_NODEFACT']._serialized_end=760
-  _globals['_SIGNEDFACT']._serialized_start=762
-  _globals['_SIGNEDFACT']._serialized_end=810
-  _globals['_DESCRIBEREQUEST']._serialized_start=812
-  _globals['_DESCRIBEREQUEST']._serialized_end=829
-  _globals['_EXCHANGEREQUEST']._serialized_start=831
-  _globals['_EXCHANGEREQUEST']._serialized_end=944
-  _globals['_KNOWN']._serialized_start=946
-  _globals['_KNOWN']._serialized_end=1010
-  _globals['_EXCHANGEREPLY']._serialized_start=1012
-  _globals['_EXCHANGEREPLY']._serialized_end=1083
-  _globals['_DIALBACKREQUEST']._serialized_start=1085
-  _globals['_DIALBACKREQUEST']._serialized_end=1116
-  _globals['_DIALBACKREPLY']._serialized_start=1118
-  _globals['_DIALBACKREPLY']._serialized_end=1181
-  _globals['_NODE']._serialized_start=1420
-  _globals['_NODE']._serialized_end=1645
+  _globals['_NODEFACT']._serialized_end=1020
+  _globals['_EXPERTRANGE']._serialized_start=1022
+  _globals['_EXPERTRANGE']._serialized_end=1093
+  _globals['_LAYERHEAT']._serialized_start=1095
+  _globals['_LAYERHEAT']._serialized_end=1141
+  _globals['_SIGNEDFACT']._serialized_start=1143
+  _globals['_SIGNEDFACT']._serialized_end=1191
+  _globals['_DESCRIBEREQUEST']._serialized_start=1193
+  _globals['_DESCRIBEREQUEST']._serialized_end=1210
+  _globals['_EXCHANGEREQUEST']._serialized_start=1212
+  _globals['_EXCHANGEREQUEST']._serialized_end=1325
+  _globals['_KNOWN']._serialized_start=1327
+  _globals['_KNOWN']._serialized_end=1391
+  _globals['_EXCHANGEREPLY']._serialized_start=1393
+  _globals['_EXCHANGEREPLY']._serialized_end=1464
+  _globals['_DIALBACKREQUEST']._serialized_start=1466
+  _globals['_DIALBACKREQUEST']._serialized_end=1497
+  _globals['_DIALBACKREPLY']._serialized_start=1499
+  _globals['_DIALBACKREPLY']._serialized_end=1562
+  _globals['_NODE']._serialized_start=1801
+  _globals['_NODE']._serialized_end=2026
 # @@protoc_insertion_point(module_scope)

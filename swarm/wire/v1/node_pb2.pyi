@@ -31,7 +31,7 @@ REACHABILITY_REACHABLE: Reachability
 REACHABILITY_UNREACHABLE: Reachability
 
 class NodeFact(_message.Message):
-    __slots__ = ("node_id", "release", "address", "seq", "issued_at_s", "ttl_s", "state", "spans", "profile", "n_layers", "free_sessions", "layer_time_s", "torrent_port", "needed_bytes", "fetched_bytes", "version", "loaded_spans", "reachability", "relay", "relay_places", "rtt_tags", "rtts_s", "found_bytes", "uploaded_bytes", "downloaded_bytes", "placed_at_s", "leaving_spans", "throughput", "queue_s")
+    __slots__ = ("node_id", "release", "address", "seq", "issued_at_s", "ttl_s", "state", "spans", "profile", "n_layers", "free_sessions", "layer_time_s", "torrent_port", "needed_bytes", "fetched_bytes", "version", "loaded_spans", "trunks", "loaded_trunks", "experts", "loaded_experts", "n_experts", "expert_wait_s", "heat", "reachability", "relay", "relay_places", "rtt_tags", "rtts_s", "found_bytes", "uploaded_bytes", "downloaded_bytes", "placed_at_s", "leaving_spans", "throughput", "queue_s")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,13 @@ class NodeFact(_message.Message):
     FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LOADED_SPANS_FIELD_NUMBER: _ClassVar[int]
+    TRUNKS_FIELD_NUMBER: _ClassVar[int]
+    LOADED_TRUNKS_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    LOADED_EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    N_EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    HEAT_FIELD_NUMBER: _ClassVar[int]
     REACHABILITY_FIELD_NUMBER: _ClassVar[int]
     RELAY_FIELD_NUMBER: _ClassVar[int]
     RELAY_PLACES_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +85,13 @@ class NodeFact(_message.Message):
     fetched_bytes: int
     version: str
     loaded_spans: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
+    trunks: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
+    loaded_trunks: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
+    experts: _containers.RepeatedCompositeFieldContainer[ExpertRange]
+    loaded_experts: _containers.RepeatedCompositeFieldContainer[ExpertRange]
+    n_experts: int
+    expert_wait_s: float
+    heat: _containers.RepeatedCompositeFieldContainer[LayerHeat]
     reachability: Reachability
     relay: str
     relay_places: int
@@ -90,7 +104,23 @@ class NodeFact(_message.Message):
     leaving_spans: _containers.RepeatedCompositeFieldContainer[_stage_pb2.Span]
     throughput: float
     queue_s: float
-    def __init__(self, node_id: _Optional[str] = ..., release: _Optional[bytes] = ..., address: _Optional[str] = ..., seq: _Optional[int] = ..., issued_at_s: _Optional[float] = ..., ttl_s: _Optional[float] = ..., state: _Optional[_Union[NodeState, str]] = ..., spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., profile: _Optional[str] = ..., n_layers: _Optional[int] = ..., free_sessions: _Optional[int] = ..., layer_time_s: _Optional[float] = ..., torrent_port: _Optional[int] = ..., needed_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ..., version: _Optional[str] = ..., loaded_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., relay: _Optional[str] = ..., relay_places: _Optional[int] = ..., rtt_tags: _Optional[_Iterable[int]] = ..., rtts_s: _Optional[_Iterable[float]] = ..., found_bytes: _Optional[int] = ..., uploaded_bytes: _Optional[int] = ..., downloaded_bytes: _Optional[int] = ..., placed_at_s: _Optional[float] = ..., leaving_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., throughput: _Optional[float] = ..., queue_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, node_id: _Optional[str] = ..., release: _Optional[bytes] = ..., address: _Optional[str] = ..., seq: _Optional[int] = ..., issued_at_s: _Optional[float] = ..., ttl_s: _Optional[float] = ..., state: _Optional[_Union[NodeState, str]] = ..., spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., profile: _Optional[str] = ..., n_layers: _Optional[int] = ..., free_sessions: _Optional[int] = ..., layer_time_s: _Optional[float] = ..., torrent_port: _Optional[int] = ..., needed_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ..., version: _Optional[str] = ..., loaded_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., trunks: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., loaded_trunks: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., experts: _Optional[_Iterable[_Union[ExpertRange, _Mapping]]] = ..., loaded_experts: _Optional[_Iterable[_Union[ExpertRange, _Mapping]]] = ..., n_experts: _Optional[int] = ..., expert_wait_s: _Optional[float] = ..., heat: _Optional[_Iterable[_Union[LayerHeat, _Mapping]]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., relay: _Optional[str] = ..., relay_places: _Optional[int] = ..., rtt_tags: _Optional[_Iterable[int]] = ..., rtts_s: _Optional[_Iterable[float]] = ..., found_bytes: _Optional[int] = ..., uploaded_bytes: _Optional[int] = ..., downloaded_bytes: _Optional[int] = ..., placed_at_s: _Optional[float] = ..., leaving_spans: _Optional[_Iterable[_Union[_stage_pb2.Span, _Mapping]]] = ..., throughput: _Optional[float] = ..., queue_s: _Optional[float] = ...) -> None: ...
+
+class ExpertRange(_message.Message):
+    __slots__ = ("layers", "expert_idxs")
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_IDXS_FIELD_NUMBER: _ClassVar[int]
+    layers: _stage_pb2.Span
+    expert_idxs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, layers: _Optional[_Union[_stage_pb2.Span, _Mapping]] = ..., expert_idxs: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LayerHeat(_message.Message):
+    __slots__ = ("layer_idx", "shares")
+    LAYER_IDX_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    layer_idx: int
+    shares: bytes
+    def __init__(self, layer_idx: _Optional[int] = ..., shares: _Optional[bytes] = ...) -> None: ...
 
 class SignedFact(_message.Message):
     __slots__ = ("payload", "signature")

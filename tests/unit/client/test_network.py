@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from swarm.client.network import NetworkConfig
+from swarm.client.reach import own_hosts
+from swarm.discovery import LanRendezvous
 from swarm.errors import BadArgument
 from swarm.terms import Address
+from swarm.torrent import TorrentSession
 from swarm.torrent.config import PUBLIC_DHT
 
 
@@ -30,3 +33,16 @@ def test_the_environment_names_the_default(monkeypatch: pytest.MonkeyPatch) -> N
     assert NetworkConfig.named(None).name == "wan"
     with pytest.raises(BadArgument, match="loopback, lan, wan"):
         NetworkConfig.named("moon")
+
+
+@pytest.mark.parametrize(("network", "hosts"), [("loopback", []), ("lan", [("192.0.2.9",)]), ("wan", [])])
+def test_multicast_is_for_local_networks_and_kept_to_the_interface_that_is_listened_on(
+    network: str, hosts: list[tuple[str, ...]]
+) -> None:
+    config = NetworkConfig.named(network)
+    torrents = TorrentSession(config.torrent)
+    made = config.rendezvous(torrents, Address("192.0.2.9", 7000))
+    assert [place.name for place in made] == ["DHT", *("LAN" for _ in hosts)]
+    assert [place.hosts for place in made if isinstance(place, LanRendezvous)] == hosts
+    everywhere = [place for place in config.rendezvous(torrents) if isinstance(place, LanRendezvous)]
+    assert [place.hosts for place in everywhere] == [tuple(own_hosts()) for _ in hosts]

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from swarm.client import routes
+from swarm.client import experience, routes
 from swarm.client.routes import AVOID_S, SOLE_HOST_PAUSE_S, RouteFinder
+from swarm.discovery import RttBook
 from swarm.errors import LayersUncovered, NodeUnreachable, NoNodesFound, SessionLost, StageFull
 from swarm.facts import NodeFact, NodeState, Route
 from swarm.terms import Address, Infohash, NodeId, Profile, Span
@@ -44,6 +45,7 @@ class FakeDiscovery:
     on_refresh: Callable[[int], None] = lambda n_refreshes: None
     n_refreshes: int = 0
     dead: list[NodeId] = dataclasses.field(default_factory=list)
+    rtts: RttBook = dataclasses.field(default_factory=RttBook)
 
     @property
     def table(self) -> FakeDiscovery:
@@ -69,6 +71,7 @@ class FakeDiscovery:
 async def discovery(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeDiscovery]:
     clock = Clock()
     monkeypatch.setattr(routes, "time", clock)
+    monkeypatch.setattr(experience, "time", clock)
     monkeypatch.setattr(routes, "RETRY_S", 0.0)
     async with asyncio.timeout(30.0):
         yield FakeDiscovery(clock)
@@ -79,7 +82,7 @@ def finder(discovery: Any, wait_s: float = 0.0) -> RouteFinder:
 
 
 def fact(name: str, span: str = "0:4", **changes: Any) -> NodeFact:
-    """A node that serves; the first letters of the alphabet are the faster ones."""
+    """A node that serves; each letter of the alphabet is half as fast as the one before it."""
     base = NodeFact(
         node_id=NodeId(name.ljust(52, "a")),
         release=Infohash("ab" * 20),
@@ -92,7 +95,7 @@ def fact(name: str, span: str = "0:4", **changes: Any) -> NodeFact:
         profile=BF16,
         n_layers=N_LAYERS,
         free_sessions=4,
-        layer_time_s=0.001 * ord(name[0]),
+        layer_time_s=0.001 * 2.0 ** (ord(name[0]) - ord("a")),
     )
     return dataclasses.replace(base, **changes)
 
@@ -258,3 +261,75 @@ async def test_a_refresh_that_never_ends_does_not_outlast_the_patience() -> None
     async with asyncio.timeout(30.0):
         with pytest.raises(NoNodesFound, match=r"within 0\.1 s"):
             await finder(Silent(Clock()), 0.1).find(None)
+
+
+async def test_a_node_that_lies_about_its_speed_is_left_after_one_slow_session(discovery: FakeDiscovery) -> None:
+    discovery.known = [fact("b", "0:2"), fact("l", "2:4", layer_time_s=1e-9), fact("c", "2:4")]
+    search = finder(discovery)
+    route = await search.find(None)
+    assert names(route) == ["b", "l"]
+    search.learn(route, 4.0)
+    assert names(await search.find(None)) == ["b", "c"]
+    discovery.clock.now_s += experience.REMEMBERED_S + 1
+    assert names(await search.find(None)) == ["b", "l"], "it may be better now, and is tried again"
+
+
+async def test_who_was_on_a_slow_route_is_believed_again_on_one_that_holds_its_word(discovery: FakeDiscovery) -> None:
+    discovery.known = [fact("b", "0:2"), fact("l", "2:4", layer_time_s=1e-9), fact("c", "2:4")]
+    search = finder(discovery)
+    slow = await search.find(None)
+    search.learn(slow, 4.0)
+    sound = await search.find(None)
+    search.learn(sound, 0.02)
+    discovery.known.append(fact("d", "0:2"))
+    assert names(await search.find(None)) == ["b", "c"], "b is preferred to the slower d"
+
+
+async def test_the_last_route_is_kept_until_another_is_clearly_better(discovery: FakeDiscovery) -> None:
+    discovery.known = [fact("d", "0:4", layer_time_s=0.010), fact("e", "0:4", layer_time_s=0.011)]
+    search = finder(discovery)
+    assert names(await search.find(None)) == ["d"]
+    discovery.known = [fact("d", "0:4", layer_time_s=0.011), fact("e", "0:4", layer_time_s=0.010)]
+    assert names(await search.find(None)) == ["d"]
+    discovery.known = [fact("d", "0:4", layer_time_s=0.020), fact("e", "0:4", layer_time_s=0.010)]
+    assert names(await search.find(None)) == ["e"]
+
+
+async def test_a_link_that_became_slow_is_left(discovery: FakeDiscovery) -> None:
+    discovery.known = [fact("d", "0:4", layer_time_s=0.010), fact("e", "0:4", layer_time_s=0.010)]
+    near, far = (node.node_id for node in discovery.known)
+    search = finder(discovery)
+    for rtt_s, expected in ((0.001, "d"), (0.3, "e")):
+        for _ in range(3):
+            discovery.rtts.note(near, rtt_s)
+            discovery.rtts.note(far, 0.02)
+        assert names(await search.find(None)) == [expected]
+
+
+@pytest.mark.parametrize(
+    "change", [{"free_sessions": 0}, {"state": NodeState.DRAINING}, {"address": Address("127.0.0.1", 7777)}]
+)
+async def test_the_last_route_is_not_kept_over_a_node_that_takes_no_session_there(
+    discovery: FakeDiscovery, change: dict[str, Any]
+) -> None:
+    discovery.known = [fact("b", "0:4", layer_time_s=0.010), fact("c", "0:4", layer_time_s=0.0101)]
+    search = finder(discovery)
+    assert names(await search.find(None)) == ["b"]
+    discovery.known[0] = dataclasses.replace(discovery.known[0], **change)
+    route = await search.find(None)
+    assert all(hop.address == Address("127.0.0.1", 7000) for hop in route.hops if hop.node_id[0] == "c")
+    assert names(route) == (["b"] if "address" in change else ["c"])
+    assert route.hops[0].address == discovery.known[names(route) == ["c"]].address
+
+
+async def test_for_batches_the_route_leads_over_more_nodes_and_equals_are_shared_among_clients(
+    discovery: FakeDiscovery,
+) -> None:
+    discovery.known = [fact(name, "0:4", layer_time_s=0.01) for name in "abcd"]
+    wide = RouteFinder(discovery, N_LAYERS, 0.0, "client", for_batches=True)  # type: ignore[arg-type]
+    assert [len(hop.span) for hop in (await wide.find(BF16)).hops] == [1, 1, 1, 1]
+    quick = [RouteFinder(discovery, N_LAYERS, 0.0, f"client {n}") for n in range(20)]  # type: ignore[arg-type]
+    routes_taken = [await one.find(BF16) for one in quick]
+    assert {len(route.hops) for route in routes_taken} == {1}
+    assert len({route.hops[0].node_id for route in routes_taken}) > 2
+    assert [await one.find(BF16) for one in quick] == routes_taken

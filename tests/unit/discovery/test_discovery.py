@@ -209,3 +209,46 @@ async def test_only_who_can_be_dialled_is_announced() -> None:
         )
         await until_told(world, d, 2)
         assert world.told_ports == told
+
+
+@dataclass
+class Slow:
+    """A meeting place that nobody answers in."""
+
+    name: str = "slow"
+    cancelled: bool = False
+
+    async def announce(self, key: bytes, port: int) -> bool:
+        return False
+
+    async def look_up(self, key: bytes, timeout_s: float) -> set[Address]:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        raise AssertionError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+async def test_a_slow_meeting_place_is_not_waited_for_once_another_has_named_somebody() -> None:
+    world, slow = World(), Slow()
+    world.add("198.51.100.1:1")
+    world.announced = {Address("198.51.100.1", 1)}
+    d = Discovery(RELEASE, world, DiscoveryConfig(), rendezvous=[slow, world])
+    async with asyncio.timeout(10):
+        await d.refresh()
+    assert found(d) == ["198.51.100.1:1"] and slow.cancelled
+    assert d.outcomes["DHT"] == "1 address"
+
+
+async def test_in_a_large_swarm_a_word_holds_longer_but_not_for_ever() -> None:
+    few = replace(DiscoveryConfig(), full_rate_nodes=4)
+    d = discovery(World(), config=few)
+    assert d.fact_ttl_s == few.fact_ttl_s
+    await d.receive(many(8))
+    assert d.fact_ttl_s == 2 * few.fact_ttl_s
+    await d.receive(many(80))
+    assert d.fact_ttl_s == 600.0

@@ -12,6 +12,8 @@ from node.hosting import FetchProgress
 PROGRESS = FetchProgress(
     layers_loaded=2,
     layers_total=8,
+    experts_loaded=0,
+    experts_total=0,
     needed_bytes=390_000_000,
     planned_bytes=400_000_000,
     have_bytes=100_000_000,

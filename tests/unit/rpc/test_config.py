@@ -31,7 +31,10 @@ def test_exported_names() -> None:
     assert swarm.rpc.__all__ == [
         "Connection",
         "Dialer",
+        "ExpertsCall",
+        "ExpertsHandler",
         "NodeHandler",
+        "RelayHandler",
         "RpcConfig",
         "RpcServer",
         "RunCall",
@@ -39,5 +42,6 @@ def test_exported_names() -> None:
         "error_to_failure",
         "failure_to_error",
         "http_status",
+        "let_in",
     ]
     assert all(hasattr(swarm.rpc, name) for name in swarm.rpc.__all__)

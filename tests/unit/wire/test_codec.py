@@ -473,6 +473,10 @@ def test_results_out_of_bounds_are_refused(data: bytes) -> None:
         decode_result(data)
 
 
+def experts_range(start: int, end: int, *expert_idxs: int) -> node_pb2.ExpertRange:
+    return node_pb2.ExpertRange(layers=stage_pb2.Span(start=start, end=end), expert_idxs=expert_idxs)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -498,6 +502,19 @@ def test_results_out_of_bounds_are_refused(data: bytes) -> None:
         {"needed_bytes": 2**63},
         {"uploaded_bytes": 2**63},
         {"version": "x" * 9000},
+        {"trunks": [stage_pb2.Span(start=0, end=5)], "n_experts": 2},
+        {"trunks": [stage_pb2.Span(start=0, end=1)]},
+        {"loaded_trunks": [stage_pb2.Span(start=0, end=1)], "n_experts": 2},
+        {"n_experts": 1025},
+        {"expert_wait_s": NAN},
+        {"n_experts": 2, "experts": [experts_range(0, 1)]},
+        {"n_experts": 2, "experts": [experts_range(0, 5, 1)]},
+        {"n_experts": 2, "experts": [experts_range(0, 1, 2)]},
+        {"n_experts": 2, "experts": [experts_range(0, 1, 1, 0)]},
+        {"n_experts": 2, "experts": [experts_range(0, 2, 1), experts_range(1, 3, 0)]},
+        {"n_experts": 2, "heat": [node_pb2.LayerHeat(layer_idx=4, shares=bytes(2))]},
+        {"n_experts": 2, "heat": [node_pb2.LayerHeat(layer_idx=0, shares=bytes(3))]},
+        {"n_experts": 2, "heat": [node_pb2.LayerHeat(layer_idx=0, shares=bytes(2))] * 5},
         {"placed_at_s": -1.0},
         {"leaving_spans": [stage_pb2.Span(start=0, end=5)]},
         {"leaving_spans": [stage_pb2.Span(start=0, end=1)] * 65},

@@ -2,7 +2,8 @@ import swarm.wire
 
 BOTH_WAYS = (
     "accept_opening", "connect_opening", "dial_back_reply", "dial_back_request", "exchange_reply", "exchange_request",
-    "fact", "relay_data", "reserve_reply", "result", "results_request", "run_reply", "run_request", "signed_fact",
+    "expert_reply", "expert_request", "fact", "relay_data", "reserve_reply", "result", "results_request", "run_reply",
+    "run_request", "signed_fact",
 )  # fmt: skip
 
 

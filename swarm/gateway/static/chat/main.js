@@ -21,6 +21,7 @@ class Chat {
     this.running = new Map(); // conversation id -> {conversation, turn, controller, savedMs}
     this.conversation = newConversation(null, lastSettings());
     this.transcript = new Transcript(byId("scroller"), byId("turns"), byId("to-end"), {
+      begin: (text) => this.say(text, null),
       edit: (turn, text) => this.say(text, turn.parent),
       regenerate: (turn) => this.answer(turn.parent),
       choose: (turn) => this.choose(turn),

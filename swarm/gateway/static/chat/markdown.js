@@ -128,7 +128,7 @@ function build(block, depth) {
     case "quote": return h("blockquote", nested(block.lines.map((line) => line.replace(QUOTE, "")), depth));
     case "list": return list(block.lines, depth);
     case "table": return table(block.lines);
-    default: return h("p", inline(block.lines.map((line) => line.trimStart()).join("\n").trimEnd()));
+    default: return h("p", inline(block.lines.join("\n").trim())); // its lines and their indents are seen: see prose.css
   }
 }
 

@@ -35,7 +35,7 @@ export class Transcript {
       return view.element;
     });
     this.list.classList.toggle("busy", turns.some((turn) => turn.role === "assistant" && turn.reason === null));
-    this.place(views.length ? views : [emptyState(models.chosen, models.canChat)]);
+    this.place(views.length ? views : [emptyState(models.chosen, models.canChat, this.actions.begin)]);
     this.keepInSight();
   }
 

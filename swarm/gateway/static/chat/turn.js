@@ -117,7 +117,7 @@ export class TurnView {
 // How fast, how long, and by which nodes: a quiet line that opens.
 function routeDetails({ tokensPerS, nTokens, firstS, hops, nReplays }) {
   const summary = [tokensPerS > 0 && rateText(tokensPerS), plural(nTokens, "token"), hops && plural(hops.length, "node")];
-  return h("details.route",
+  return h("details.route", { ontoggle: ({ target }) => target.open && target.scrollIntoView({ block: "nearest" }) },
     h("summary", summary.filter(Boolean).join(" · ")),
     h("div.taken",
       h("p", `First token after ${secondsText(firstS)}.`,
@@ -131,14 +131,21 @@ function hopItem({ node_id: nodeId, span }) {
     h("b", shortId(nodeId)), h("span", spanText(span)));
 }
 
-// What is shown where a conversation has no turns yet.
-export function emptyState(model, canChat) {
+const STARTERS = [
+  "What is a magnet link?",
+  "Tell me a story about a fox.",
+  "Write a Python function that adds two numbers.",
+];
+
+// What is shown where a conversation has no turns yet. say(text): begins it.
+export function emptyState(model, canChat, say) {
   return h("section.empty",
     h("img", { src: "/static/shared/icon.svg", alt: "" }),
     h("h2", "What shall we talk about?"),
     h("p", !model ? "The gateway is looking for its models."
       : canChat ? ["Answers come from ", h("b", model), ", run by the machines of its swarm together."]
       : [h("b", model), " has no chat template: it completes text, through the API at /v1/completions."]),
+    canChat && h("div.starters", STARTERS.map((text) => h("button", { type: "button", onclick: () => say(text) }, text))),
     h("p.keys", h("kbd", "Enter"), " sends, ", h("kbd", "Shift"), " ", h("kbd", "Enter"), " begins a line, ",
       h("kbd", "Esc"), " stops, ", h("kbd", "/"), " comes back here"));
 }

@@ -16,7 +16,7 @@ export class ModelView {
     this.lend = h("section.lend");
     this.table = h("table",
       h("caption.unseen", `Nodes of ${name} and the layers that they host`),
-      h("thead", h("tr.strip-row", h("th", { scope: "row" }, "Layers"), this.strip, h("td", { colSpan: 3 }))),
+      h("thead", h("tr.strip-row", h("th", { scope: "row" }, "Layers"), this.strip, h("td.speed"), h("td.load"), h("td.reach"))),
       h("thead.headings", h("tr", ["Node", "Hosts", "Speed", "Load", "Reach"].map((text) => h("th", { scope: "col" }, text)))),
       this.nodes,
       this.routes);

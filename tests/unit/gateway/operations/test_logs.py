@@ -49,6 +49,26 @@ async def test_a_request_is_one_line_and_its_id_is_everywhere(ask: Any, lines: A
     assert request_id() == ""
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "level"),
+    [
+        ("/ready", 503, "info"),
+        ("/v1/models", 503, "warning"),
+        ("/ready", 500, "error"),
+        ("/v1/models", 404, "info"),
+    ],
+)
+async def test_a_probe_that_finds_it_not_ready_is_no_warning(
+    ask: Any, lines: Any, path: str, status: int, level: str
+) -> None:
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    await ask(RequestLog(answering), path)
+    assert [line["level"] for line in lines()] == [level]
+
+
 @pytest.mark.parametrize("sent", ["a", "my-trace_1.2:3", "x" * 128])
 async def test_a_sane_id_is_kept(ask: Any, sent: str) -> None:
     assert (await ask(RequestLog(app), headers={"X-Request-ID": sent})).headers["x-request-id"] == sent

@@ -1,0 +1,104 @@
+"""Answers for the experts that are loaded here: whatever waits for the same layer is computed together, an expert's
+weights read once for all of it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from node.model import ExpertStore
+from node.stage import DTYPES, BatchConfig, ComputeThread, Slice, rows_of, tensor_of
+from swarm.errors import BadArgument, ExpertUnavailable, RemoteProtocolError, StageFull
+from swarm.messages import ExpertAnswer, ExpertCall
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertHostConfig:
+    """max_waiting_rows: that wait for an answer; more are refused, so that who asks goes elsewhere. Raising it raises
+    memory, by the rows' size, and how long the last one waits.
+    """
+
+    max_waiting_rows: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.max_waiting_rows < 1:
+            raise BadArgument("max_waiting_rows must be positive")
+
+
+class ExpertHost:
+    """A compute thread of its own over the experts of a store."""
+
+    def __init__(self, store: ExpertStore, config: ExpertHostConfig | None = None) -> None:
+        self.config = config or ExpertHostConfig()
+        self._store = store
+        self._n_waiting = 0
+        # Calls are no sessions that come back: there is nobody to linger for.
+        self._compute = ComputeThread(self._compute_slices, BatchConfig(linger_share=0.0))
+
+    async def answer(self, call: ExpertCall) -> ExpertAnswer:
+        """Raises: ExpertUnavailable (one that is not here), StageFull, RemoteProtocolError; SessionLost when closed."""
+        x = self._check(call)
+        self._n_waiting += call.n_answers
+        try:
+            job = await self._compute.run(object(), call.layer_idx, call.n_answers, (call, x))
+        finally:
+            self._n_waiting -= call.n_answers
+        return ExpertAnswer(call.request_id, job.answer, job.started_s - job.queued_s, job.compute_s)
+
+    def close(self) -> None:
+        """End once the running batch is done; what waits fails."""
+        self._compute.close()
+
+    def _check(self, call: ExpertCall) -> Tensor:
+        store = self._store
+        experts = store.of_layer(call.layer_idx) if call.layer_idx < store.args.n_layers else {}
+        lacking = [expert_idx for expert_idx, _ in call.wanted if expert_idx not in experts]
+        if lacking:
+            raise ExpertUnavailable(f"layer {call.layer_idx} expert {lacking[0]} is not loaded here")
+        if self._n_waiting and self._n_waiting + call.n_answers > self.config.max_waiting_rows:
+            raise StageFull(f"{self._n_waiting} rows wait for experts here already; ask another host", 0.1)
+        if DTYPES[call.rows.dtype] != store.numerics.dtype:
+            raise RemoteProtocolError(
+                f"rows of {call.rows.dtype} came to a host that computes in {store.numerics.dtype}"
+            )
+        return tensor_of(call.rows, store.args.dim, store.device)
+
+    @torch.inference_mode()
+    def _compute_slices(self, slices: list[Slice]) -> None:
+        """All of one layer. A slice is a run of its call's answer rows."""
+        layer_idx = slices[0].job.group
+        assert isinstance(layer_idx, int)
+        experts = self._store.of_layer(layer_idx)
+        rows: defaultdict[int, list[Tensor]] = defaultdict(list)
+        for part in slices:
+            for expert_idx, x in _rows_of_slice(part):
+                rows[expert_idx].append(x)
+        answers = {}
+        for expert_idx, parts in rows.items():
+            answer = experts[expert_idx](torch.cat(parts) if len(parts) > 1 else parts[0])
+            answers[expert_idx] = iter(answer.split([len(x) for x in parts]))
+        for part in slices:
+            mine = [next(answers[expert_idx]) for expert_idx, _ in _rows_of_slice(part)]
+            part.job.outputs += mine
+            if part.n_rows == part.job.n_left:
+                outputs: Sequence[Tensor] = part.job.outputs
+                part.job.answer = rows_of(torch.cat(list(outputs)) if len(outputs) > 1 else outputs[0])
+
+
+def _rows_of_slice(part: Slice) -> list[tuple[int, Tensor]]:
+    """(expert_idx, its rows (n, D)) for each expert that this slice asks for, in the order of the answer."""
+    call, x = part.job.work
+    found = []
+    first, end = part.job.n_done, part.job.n_done + part.n_rows
+    at = 0
+    for expert_idx, row_idxs in call.wanted:
+        mine = row_idxs[max(0, first - at) : max(0, end - at)]
+        at += len(row_idxs)
+        if mine:
+            found.append((expert_idx, x if len(mine) == x.shape[0] else x[list(mine)]))
+    return found

@@ -1,0 +1,39 @@
+"""How often each expert is routed to: what decides which experts are worth another host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+HALF_LIFE_ROWS = 4096
+"""After as many rows more an old one counts half. Raising it makes the heat steadier and slower to follow what people
+ask for."""
+
+
+class RoutingHeat:
+    """Rows routed to each expert of each layer, old ones counting less. Counted by one thread, read by any."""
+
+    def __init__(self, n_experts: int) -> None:
+        self._n_experts = n_experts
+        self._layers: dict[int, list[float]] = {}
+        self._rows: dict[int, float] = {}
+
+    def count(self, layer_idx: int, n_rows: int, routed: Iterable[tuple[int, int]]) -> None:
+        """n_rows went through a layer's router; routed: (expert_idx, how many of them it got)."""
+        counts = self._layers.get(layer_idx)
+        if counts is None:
+            counts = self._layers[layer_idx] = [0.0] * self._n_experts
+            self._rows[layer_idx] = 0.0
+        for expert_idx, n in routed:
+            counts[expert_idx] += n
+        self._rows[layer_idx] += n_rows
+        if self._rows[layer_idx] >= 2 * HALF_LIFE_ROWS:
+            self._rows[layer_idx] /= 2
+            counts[:] = [n / 2 for n in counts]
+
+    def shares(self) -> dict[int, tuple[float, ...]]:
+        """By layer that rows came through: each expert's share of them, together as much as experts per token."""
+        return {
+            layer_idx: tuple(min(1.0, n / rows) for n in tuple(self._layers[layer_idx]))
+            for layer_idx, rows in list(self._rows.items())
+            if rows
+        }

@@ -1,0 +1,36 @@
+"""Addresses, as people type them and as facts carry them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.errors import BadArgument
+from swarm.identity import NodeKey
+from swarm.terms import Address, id_tag
+
+NODE = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkena"
+hosts = st.sampled_from(["127.0.0.1", "::1", "fe80::1", "node.example", "localhost"])
+
+
+@given(hosts, st.integers(0, 65535), st.sampled_from(["", NODE]))
+def test_what_is_written_is_read_again(host: str, port: int, target: str) -> None:
+    address = Address(host, port, target)
+    assert Address.parse(str(address)) == address
+    assert address.relay == Address(host, port)
+    assert address.short == (f"{NODE[:8]}@{address.relay}" if target else str(address))
+
+
+@pytest.mark.parametrize(
+    "text", [f"{NODE[:-1]}@127.0.0.1:1", f"{NODE}@", f"{NODE}@{NODE}@h:1", "a b:1", "h:65536", "h", ""]
+)
+def test_what_cannot_be_meant_is_refused(text: str) -> None:
+    with pytest.raises(BadArgument):
+        Address.parse(text)
+
+
+def test_keys_have_tags_of_their_own_in_64_bits() -> None:
+    keys = [NodeKey.generate().node_id for _ in range(50)]
+    assert len({id_tag(node_id) for node_id in keys}) == 50
+    assert all(0 <= id_tag(node_id) < 1 << 64 for node_id in keys)
