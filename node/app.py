@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from node.hosting import (
     pick_device,
     settle_profile,
     tell_sharing,
+    want_held,
 )
 from node.model import SpanModel, kernels
 from node.moving import Claims, Mover, PartClaims, claims_for, measure
@@ -162,6 +164,7 @@ class _Node:
         introducing = asyncio.create_task(introduce(self._download, self.discovery))
         stack.push_async_callback(_cancel, introducing)
         torrent, args = await self._read_release()
+        stack.push_async_callback(_cancel, asyncio.create_task(self._fetch_early(torrent, args)))
         budget = await self._measure(args)
         parts = Parts(self._key.node_id, self.said, self.discovery, self._dialer, self._app.device, stack)
         server = RpcServer(
@@ -188,7 +191,7 @@ class _Node:
         words = {**holding.as_event(), "kernels": kernels(self._app.device)}
         event("layout", {**words, "n_layers": args.n_layers, "profile": str(self.said.profile)})
         layout = await self._read_layout(torrent, holding)
-        await self._fetch(torrent, layout, self._serve(layout.args, parts, budget, stack))
+        await self._fetch(layout, self._serve(layout.args, parts, budget, stack))
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
@@ -247,29 +250,25 @@ class _Node:
             stack.push_async_callback(_cancel, asyncio.create_task(keeper.run()))
 
     async def _read_release(self) -> tuple[Torrent, ModelArgs]:
-        """What the magnet names, and the profile that this machine has for it."""
-        config = self._config
-        torrent = await fetch_metadata(self._download, self._app.magnet, config.metadata_timeout_s)
+        """What the magnet names."""
+        torrent = await fetch_metadata(self._download, self._app.magnet, self._config.metadata_timeout_s)
         self.note.name = torrent.name
         fields = {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size}
         self._app.on_event("metadata", fields)
         args = (await self._read_layout(torrent, Holding())).args
         self._holding(args)  # refuses what the model does not have
-        self.said.profile = await asyncio.to_thread(
-            settle_profile, config.profile, config.exact, args, self._app.device
-        )
         return torrent, args
+
+    async def _fetch_early(self, torrent: Torrent, args: ModelArgs) -> None:
+        """What the owner named comes while this machine is still measured. Whatever goes wrong does so again later."""
+        if holding := self._holding(args):
+            await want_held(self._download, await self._read_layout(torrent, holding), holding, self._make_room)
 
     async def _read_layout(self, torrent: Torrent, holding: Holding) -> ReleaseLayout:
         layout, provenance = await read_admitted_layout(
-            self._download,
-            torrent,
-            holding.spans,
-            self._config.admission,
-            experts=holding.experts,
-            trunks=holding.trunks,
-            stall_timeout_s=self._config.stall_timeout_s,
-        )
+            self._download, torrent, holding.spans, self._config.admission, experts=holding.experts,
+            trunks=holding.trunks, stall_timeout_s=self._config.stall_timeout_s,
+        )  # fmt: skip
         if not holding:
             fields = {"signer": provenance.signer, "licence": provenance.licence, "words": provenance.words}
             self._app.on_event("provenance", fields)
@@ -280,8 +279,10 @@ class _Node:
         return Holding.of(args, self._config.spans, self._config.trunks, self._config.experts)
 
     async def _measure(self, args: ModelArgs) -> Budget | PartsBudget | None:
-        """What this machine gives. None where trunks or experts alone are named: no layer may fit."""
-        config, device, numerics = self._config, self._app.device, numerics_of(self.said.profile)
+        """The profile, and what this machine gives. None where trunks or experts alone are named: no layer may fit."""
+        config, device = self._config, self._app.device
+        self.said.profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, device)
+        numerics = numerics_of(self.said.profile)
         n_layers = sum(map(len, self._holding(args).spans))
         if config.names_parts and not n_layers:
             return None
@@ -309,26 +310,24 @@ class _Node:
             needed = parts.memory_of(layout.args, hosted.holding)
             if needed > free_memory_bytes(self._app.device):
                 raise StageFull(f"{needed} bytes of memory are needed to move, and not free")
-            await self._fetch(torrent, layout, hosted, keep)
+            await self._fetch(layout, hosted, keep)
             return hosted.models
 
         await Mover(claims, self._stage, load, self._app.on_event, self._config.drain_timeout_s).run()
 
-    async def _fetch(
-        self, torrent: Torrent, layout: ReleaseLayout, hosted: Hosted, keep: tuple[Span, ...] = ()
-    ) -> None:
-        """Fetch and load what is hosted; keep: what is served already. Only a node that serves nothing yet tells how
-        far it is.
-        """
+    async def _make_room(self, pieces: Collection[int]) -> None:
+        await self._torrents.make_room(self._download, pieces, self._config.disk_bytes)
+
+    async def _fetch(self, layout: ReleaseLayout, hosted: Hosted, keep: tuple[Span, ...] = ()) -> None:
+        """Fetch and load what is hosted; keep: what is served already. Only one that serves nothing yet tells of it."""
         await host(
             self._download,
-            torrent,
             layout,
             hosted,
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=(lambda progress: None) if keep else self._on_progress,
             on_loaded=(lambda spans: None) if keep else self._on_loaded,
-            make_room=lambda pieces: self._torrents.make_room(self._download, pieces, self._config.disk_bytes),
+            make_room=self._make_room,
             keep=keep,
         )
 

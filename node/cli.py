@@ -58,7 +58,8 @@ node.add_command(stop)
     "spans",
     type=SPAN,
     multiple=True,
-    help="Layers to host, such as 0:8 (repeatable). Default: chosen, and chosen anew, by memory and need.",
+    help="Layers to host, counted from 0, END left out: 0:8 are the first eight (repeatable). Default: chosen, and "
+    "chosen anew, by memory and need.",
 )
 @click.option(
     "--trunk",
@@ -130,7 +131,8 @@ node.add_command(stop)
     type=click.IntRange(0),
     default=0,
     metavar="BYTES",
-    help="The most that the release may take on disk; pieces of layers no longer hosted go first. 0: unbounded.",
+    help="The most that the release may take on disk; pieces of layers no longer hosted go. Of the nodes in one data "
+    "folder the smallest counts. 0: unbounded.",
 )
 @click.option(
     "--relay",
@@ -140,7 +142,7 @@ node.add_command(stop)
     show_default=True,
     help="Pass on so much for nodes that nobody can dial, encrypted from end to end; `off`: nothing.",
 )
-@click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True, help="Sessions at a time.")
 @click.option(
     "--drain-timeout",
     "drain_timeout_s",
@@ -157,7 +159,9 @@ node.add_command(stop)
     metavar="BYTES/S",
     help="What the node may send: bounds BitTorrent, and what it says that it can pass on. 0: unbounded.",
 )
-@click.option("--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S")
+@click.option(
+    "--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S", help="Bounds BitTorrent; 0: unbounded."
+)
 @torrent_settings_option
 @timeout_option(120.0, "How long to wait for metadata, or for a next piece.")
 @node_options

@@ -26,10 +26,8 @@ def progress_words(fields: dict[str, Any]) -> str:
         words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
     if fields["experts_total"]:
         words.append(f"{fields['experts_loaded']}/{fields['experts_total']} experts ready")
-    n_missing = fields["pieces_planned"] - fields["pieces_here"]
-    if n_missing and fields["download_rate"]:
-        missing_bytes = n_missing * fields["planned_bytes"] / fields["pieces_planned"]
-        words.append(f"{format_duration(missing_bytes / fields['download_rate'])} left")
+    if fields["left_s"]:
+        words.append(f"{format_duration(fields['left_s'])} left")
     return ", ".join(words)
 
 
