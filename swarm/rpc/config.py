@@ -29,6 +29,7 @@ class RpcConfig:
     open_timeout_s: how long a Run stream may stay without its Open.
     unary_timeout_s: the longest that a handler of a single request may take, whatever deadline its caller set.
     max_concurrent_rpcs: calls that a server works on at once; more are refused, not queued.
+    max_calls_per_caller: of those, from one node id: the others are for everybody else.
     max_connections: that a Dialer keeps open; the longest unused idle one goes first.
     """
 
@@ -41,6 +42,7 @@ class RpcConfig:
     open_timeout_s: float = 5.0
     unary_timeout_s: float = 10.0
     max_concurrent_rpcs: int = 256
+    max_calls_per_caller: int = 192
     max_connections: int = 256
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ class RpcServer:
         self._node = node
         self._experts = experts
         self._relay = relay
-        self._callers = Callers(tls.authority_pem)
+        self._callers = Callers(tls.authority_pem, config.max_calls_per_caller)
         self._health = Health()
         self._servers: list[grpc.aio.Server] = []
         self._back_door: Address | None = None
@@ -157,7 +157,8 @@ class RpcServer:
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
             try:
-                return await behaviour(request, context, self._callers.node_id(context))
+                with self._callers.one_more(context) as caller:
+                    return await behaviour(request, context, caller)
             except SwarmError as error:
                 await _abort(context, error)
             except grpc.aio.AbortError:
