@@ -120,10 +120,12 @@ async def test_two_nodes_started_at_once_do_not_take_the_same_hole(
 ) -> None:
     swarm = local_swarm(small_release)
     await swarm.publish()
-    half = memory_for(6, small_release)
-    both = await asyncio.gather(*(swarm.start(memory_bytes=half) for _ in range(2)))
+    first = await swarm.start("0:2")
+    peers = (Address.parse(str(first.events["ready"][-1]["address"])),)
+    room = memory_for(5, small_release)
+    both = await asyncio.gather(*(swarm.start(memory_bytes=room, peers=peers) for _ in range(2)))
     spans = sorted(str(node.events["ready"][-1]["spans"]) for node in both)
-    assert spans == ["['0:6']", "['6:12']"]
+    assert spans == ["['2:7']", "['7:12']"]
 
 
 async def test_machines_too_small_for_a_layer_make_the_model_up_of_trunks_and_experts(
