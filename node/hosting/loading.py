@@ -16,7 +16,7 @@ from node.model import ExpertStore, SpanModel
 from node.weights import LazyTensors
 from swarm.release import FetchPlan, Part, PieceMap, ReleaseLayout, TensorRange, plan_fetch
 from swarm.terms import ExpertId, Span, merge_spans
-from swarm.torrent import Download, Torrent
+from swarm.torrent import Download
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,15 @@ class FetchProgress:
     pieces_here: int
     pieces_planned: int
 
-    def as_event(self) -> dict[str, int | float]:
-        return dataclasses.asdict(self)
+    @property
+    def left_s(self) -> float | None:
+        """How long the missing pieces will take at the present rate; None while nothing comes."""
+        missing_bytes = (self.pieces_planned - self.pieces_here) * self.planned_bytes / max(1, self.pieces_planned)
+        return missing_bytes / self.download_rate if self.download_rate else None if missing_bytes else 0.0
+
+    def as_event(self) -> dict[str, int | float | None]:
+        left_s = self.left_s
+        return {**dataclasses.asdict(self), "left_s": None if left_s is None else round(left_s, 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +63,33 @@ class Hosted:
     experts: ExpertStore
 
 
+async def want_held(
+    download: Download,
+    layout: ReleaseLayout,
+    holding: Holding,
+    make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
+    keep: Sequence[Span] = (),
+) -> FetchPlan:
+    """Have what is held fetched from now on: layers in order, then experts; the small files come too, for others to
+    find here.
+
+    make_room: told all pieces that are hosted from now on, before any of them is wanted. keep: spans that are hosted
+    beside these, whose pieces stay; the layout holds them too.
+    Raises: TransferError; BadArgument where there is no room.
+    """
+    torrent = download.torrent
+    pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
+    plan = plan_fetch(layout, pieces, holding.spans, holding.experts, holding.trunks)
+    await download.checked()
+    if make_room is not None:
+        kept = plan_fetch(layout, pieces, (*holding.spans, *keep), holding.experts, holding.trunks)
+        await make_room(kept.all_pieces)
+    await download.want(_priorities(plan))
+    return plan
+
+
 async def host(
     download: Download,
-    torrent: Torrent,
     layout: ReleaseLayout,
     hosted: Hosted,
     *,
@@ -68,22 +99,14 @@ async def host(
     make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
     keep: Sequence[Span] = (),
 ) -> None:
-    """Fetch and load what is hosted. Layers are wanted and loaded in order, then experts; the small files come too, for
-    others to find here.
+    """Fetch and load what is hosted, each part as soon as what carries it is verified.
 
     on_loaded: told after each part which layers can be served now, ends included; hosted.experts knows of the experts.
-    make_room: told all pieces that are hosted from now on, before any of them is wanted. keep: spans that are hosted
-    beside these, whose pieces stay; the layout holds them too.
+    make_room, keep: as of want_held().
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease; BadArgument where there is no room.
     """
-    holding = hosted.holding
-    pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
-    plan = plan_fetch(layout, pieces, holding.spans, holding.experts, holding.trunks)
-    await download.checked()
-    if make_room is not None:
-        kept = plan_fetch(layout, pieces, (*holding.spans, *keep), holding.experts, holding.trunks)
-        await make_room(kept.all_pieces)
-    await download.want(_priorities(plan))
+    holding, torrent = hosted.holding, download.torrent
+    plan = await want_held(download, layout, holding, make_room, keep)
     loaded: set[Part] = set()
 
     def progress() -> FetchProgress:

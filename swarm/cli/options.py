@@ -154,8 +154,9 @@ def torrent_settings_option(verb: Verb) -> Verb:
         "torrent_settings",
         multiple=True,
         metavar="NAME=VALUE",
-        help="lsd, pex, utp: on or off; encryption: allowed, required or off; proxy: socks5://HOST:PORT; upload-rate, "
-        "download-rate: 2M; schedule: 08:00-18:00=2M (repeatable).",
+        help="lsd, pex, utp: on or off; encryption: allowed, required or off; proxy: socks5://HOST:PORT or http://…, "
+        "with USER:PASSWORD@ where it asks for that; upload-rate, download-rate: 2M; schedule: 08:00-18:00=2M "
+        "(repeatable).",
     )(verb)
 
 

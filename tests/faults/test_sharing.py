@@ -34,7 +34,7 @@ def test_a_second_node_fetches_nothing_that_the_first_has_and_takes_over_when_it
 def test_status_tells_what_a_node_fetched_from_what_it_found_and_what_it_gives(
     cli: Any, seeded: str, tmp_path: Path
 ) -> None:
-    """The second node finds what the first fetched; a third, elsewhere, takes it from the first alone."""
+    """The second node finds what the first fetched; a third, elsewhere, takes it from the first and its peers."""
     options = ("--dtype", "fp32", "--timeout", 30, "--layers", "0:6")
     first = cli.node(seeded, "shared", *options)
     address = first.wait_for("ready", 60.0)["address"]
@@ -51,5 +51,7 @@ def test_status_tells_what_a_node_fetched_from_what_it_found_and_what_it_gives(
     told = json.loads(cli.run("status", seeded, *shared).stdout)
     nodes = {node["node_id"]: node for node in told["nodes"]}
     assert nodes[ids[0]]["fetched_bytes"] >= nodes[ids[0]]["needed_bytes"]
-    assert nodes[ids[0]]["share_ratio"] > 0.5
+    given, taken = (nodes[ids[0]][name] for name in ("uploaded_bytes", "downloaded_bytes"))
+    assert taken >= nodes[ids[0]]["fetched_bytes"]
+    assert nodes[ids[0]]["share_ratio"] == round(given / taken, 4) > 0
     assert (nodes[ids[1]]["fetched_bytes"], nodes[ids[1]]["found_bytes"]) == (0, found["found_bytes"])

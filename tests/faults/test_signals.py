@@ -32,6 +32,24 @@ def test_an_interrupted_download_goes_on_where_it_was(cli: Any, seeded: str) -> 
     assert 0 < ready["fetched_bytes"] <= ready["planned_bytes"] - had["have_bytes"]
 
 
+def test_a_killed_download_fetches_nothing_twice_and_damage_is_mended(cli: Any, seeded: str, tmp_path: Path) -> None:
+    """Beyond what was in flight, and the one piece whose file was spoilt meanwhile."""
+    options = ("--layers", "0:6", "--dtype", "fp32")
+    first = cli.node(seeded, "node", *options, "--download-rate", 4 * MIB)
+    had = first.wait_until(lambda event: event.get("event") == "progress" and event["have_bytes"] > 4 * MIB)
+    first.signal(signal.SIGKILL)
+    assert first.status() == -signal.SIGKILL
+    shard = next(tmp_path.glob("node/node/*/content/wordy/model-00001-of-00002.safetensors"))
+    with shard.open("r+b") as file:
+        file.write(b"spoilt")
+    second = cli.node(seeded, "node", *options)
+    ready = second.wait_for("ready", 60.0)
+    assert ready["have_bytes"] >= ready["planned_bytes"]
+    piece_bytes = second.wait_for("metadata", 1.0)["piece_size"]
+    assert 0 < ready["fetched_bytes"] <= ready["planned_bytes"] - had["have_bytes"] + piece_bytes
+    assert shard.read_bytes()[:6] != b"spoilt"
+
+
 def test_an_interrupted_generation_is_resumed_with_exactly_the_rest(cli: Any, seeded: str, tmp_path: Path) -> None:
     node = cli.node(seeded, "node", "--layers", "0:6", "--dtype", "fp32")
     peer = ("--peer", node.wait_for("ready", 60.0)["address"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
+from base64 import b64decode
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -49,48 +52,82 @@ async def test_rates_of_this_hour_are_in_force(tmp_path: Path, torrent: Torrent)
                 await seed.transfer.changed(0.5)
 
 
-async def test_peers_are_reached_through_the_proxy(tmp_path: Path, torrent: Torrent) -> None:
-    dialled: list[int] = []
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter, list[tuple[int, str]]], Awaitable[None]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "login"), [("socks5", ""), ("socks5", "me:s3cret@"), ("http", ""), ("http", "me:s3cret@")]
+)
+async def test_peers_are_reached_through_the_proxy(tmp_path: Path, torrent: Torrent, kind: str, login: str) -> None:
+    """All of it, and nothing beside it: the seeder sees the proxy alone."""
+    dialled: list[tuple[int, str]] = []
     serving: set[asyncio.Task[None]] = set()
+    serve_as: Serve = {"socks5": _socks5, "http": _http_connect}[kind]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         serving.add(task)
-        await _socks5(reader, writer, dialled)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            await serve_as(reader, writer, dialled)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     outside = TorrentConfig(Address("0.0.0.0", 0), dht=False)  # which here knows nobody but the seeder
     async with (
         session() as seeder,
-        TorrentSession(with_settings(outside, (f"proxy=socks5://127.0.0.1:{port}",))) as leecher,
+        TorrentSession(with_settings(outside, (f"proxy={kind}://{login}127.0.0.1:{port}",))) as leecher,
     ):
         await seeder.seed(torrent, tmp_path / "seed")
         download = await leecher.add(torrent, tmp_path / "out", peers=[at(seeder)])
         assert len(await download.fetch("w.bin", 0, 8 * PIECE, stall_timeout_s=20)) == 8 * PIECE
-        assert seeder.port in dialled
+        assert set(dialled) == {(seeder.port, login.rstrip("@"))}
+        assert download.status().n_peers <= len(dialled), "nobody was dialled without it"
     await asyncio.gather(*serving)
     server.close()
     await server.wait_closed()
 
 
-async def _socks5(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dialled: list[int]) -> None:
-    """RFC 1928, without authentication: CONNECT to IPv4 addresses of this machine; anything else is refused."""
-    with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
-        _, n_methods = await reader.readexactly(2)
-        await reader.readexactly(n_methods)
+async def _socks5(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dialled: list[tuple[int, str]]) -> None:
+    """RFC 1928, with RFC 1929 where it is offered: CONNECT to IPv4 addresses of this machine; all else is refused."""
+    _, n_methods = await reader.readexactly(2)
+    if 2 in await reader.readexactly(n_methods):
+        writer.write(b"\x05\x02")
+        _, n_user = await reader.readexactly(2)
+        user, (n_password,) = await reader.readexactly(n_user), await reader.readexactly(1)
+        login = f"{user.decode()}:{(await reader.readexactly(n_password)).decode()}"
+        writer.write(b"\x01\x00")
+    else:
+        login = ""
         writer.write(b"\x05\x00")
-        _, command, _, kind = await reader.readexactly(4)
-        if (command, kind) != (1, 1):
-            writer.write(b"\x05\x07\x00\x01" + bytes(6))
-            return
-        host, port = await reader.readexactly(4), int.from_bytes(await reader.readexactly(2), "big")
-        assert host == bytes((127, 0, 0, 1))
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-        dialled.append(port)
-        writer.write(b"\x05\x00\x00\x01" + bytes(6))
-        await asyncio.gather(_pipe(reader, far_writer), _pipe(far_reader, writer))
+    _, command, _, kind = await reader.readexactly(4)
+    if (command, kind) != (1, 1):
+        writer.write(b"\x05\x07\x00\x01" + bytes(6))
+        return
+    host, port = await reader.readexactly(4), int.from_bytes(await reader.readexactly(2), "big")
+    assert host == bytes((127, 0, 0, 1))
+    dialled.append((port, login))
+    await _join(reader, writer, port, b"\x05\x00\x00\x01" + bytes(6))
+
+
+async def _http_connect(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dialled: list[tuple[int, str]]
+) -> None:
+    """RFC 9110, 9.3.6: a tunnel to a port of this machine."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    method, target, *_ = head.split(" ")
+    basic = re.search(r"(?i)proxy-authorization: basic (\S+)", head)
+    assert method == "CONNECT"
+    host, _, port = target.rpartition(":")
+    assert host == "127.0.0.1"
+    dialled.append((int(port), b64decode(basic[1]).decode() if basic else ""))
+    await _join(reader, writer, int(port), b"HTTP/1.1 200 OK\r\n\r\n")
+
+
+async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, answer: bytes) -> None:
+    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(answer)
+    await asyncio.gather(_pipe(reader, far_writer), _pipe(far_reader, writer))
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
