@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from node.config import NodeConfig
+from node.config import NodeConfig, OnEvent
 from node.hosting import (
     FetchProgress,
     Holding,
     Hosted,
     free_memory_bytes,
     host,
-    layers_that_fit,
-    measure_layer_time,
+    introduce,
     numerics_of,
     own_key,
     pick_device,
@@ -30,11 +30,23 @@ from node.hosting import (
     tell_sharing,
     want_held,
 )
-from node.model import SpanModel
-from node.moving import Claims, Mover, told_placement
-from node.placement import Budget, PlacementConfig
+from node.model import SpanModel, kernels
+from node.moving import Claims, Mover, PartClaims, claims_for, measure
+from node.notes import note_path
+from node.placement import Budget, PartsBudget
 from node.reach import ReachKeeper
-from node.server import DialBack, Door, FactsHandler, Parts, RelayConfig, RelayHandler, SessionHandler, Statement
+from node.server import (
+    DialBack,
+    Door,
+    FactsHandler,
+    NoteKeeper,
+    Parts,
+    RelayConfig,
+    RelayHandler,
+    SessionHandler,
+    Statement,
+    drain,
+)
 from node.stage import Stage, StageConfig
 from swarm import __version__
 from swarm.client.network import NetworkConfig, RpcFactsPort
@@ -48,11 +60,6 @@ from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span
 from swarm.torrent import Download, Magnet, Torrent, TorrentSession
-
-OnEvent = Callable[[str, dict[str, Any]], None]
-"""(event name, its fields): started, metadata, provenance, listening, reach, placement, layout, serving, progress,
-ready, moving, moved, sharing, draining, stopped.
-"""
 
 
 class NodeApp:
@@ -71,24 +78,23 @@ class NodeApp:
         self._node: _Node | None = None
 
     @property
-    def n_sessions(self) -> int:
-        """Sessions that its stage holds now; 0 before it serves."""
-        return 0 if self._node is None else self._node.n_sessions
+    def stage(self) -> Stage | None:
+        """What its sessions run on; None before it serves."""
+        return None if self._node is None else self._node.said.stage
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until stop is set; then drain. What was fetched is kept. Raises: SwarmError when it cannot come to
-        serve.
+    async def run(self, stop: asyncio.Event, hand_over: asyncio.Event | None = None) -> None:
+        """Serve until stop is set; then drain, and once hand_over is set as well leave the sessions to others. What was
+        fetched is kept. Raises: SwarmError when it cannot come to serve.
         """
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
             node = self._node = await self._enter(stack)
+            stack.push_async_callback(_cancel, asyncio.create_task(node.note.run()))
             serving = asyncio.create_task(node.join_and_serve(stack))
             stopping = asyncio.create_task(stop.wait())
             try:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not serving.done():
-                    await node.drain()
+                    await node.drain(hand_over or asyncio.Event())
                     await node.leave()
             finally:
                 stopping.cancel()
@@ -100,20 +106,21 @@ class NodeApp:
 
     async def propose(self) -> dict[str, Any]:
         """What it would host now, and why: the fields of the event `placement`. Raises: SwarmError."""
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
         async with AsyncExitStack() as stack:
             return await (await self._enter(stack)).propose()
 
     async def _enter(self, stack: AsyncExitStack) -> _Node:
         """The node's key, its torrent and its way to others, for as long as the stack."""
-        key = NodeKey.load_or_create(stack.enter_context(own_key(self._dir)))
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        key_path = stack.enter_context(own_key(self._dir))
+        key = NodeKey.load_or_create(key_path)
         torrents = await stack.enter_async_context(TorrentSession(self.network.torrent))
         download = await torrents.add(self.magnet, self._dir / "content", peers=self.magnet.peers)
         self.on_event("started", {"version": __version__, "node_id": key.node_id, "torrent_port": torrents.port})
         dialer = Dialer(issue(key), self.network.rpc)
         stack.push_async_callback(dialer.close)
-        node = _Node(self, key, torrents, download, dialer)
+        node = _Node(self, key, torrents, download, dialer, note_path(key_path))
         stack.push_async_callback(node.discovery.close)
         stack.push_async_callback(download.save_resume)
         return node
@@ -123,7 +130,7 @@ class _Node:
     """The running parts. Only run() makes one."""
 
     def __init__(
-        self, app: NodeApp, key: NodeKey, torrents: TorrentSession, download: Download, dialer: Dialer
+        self, app: NodeApp, key: NodeKey, torrents: TorrentSession, download: Download, dialer: Dialer, noted: Path
     ) -> None:
         self._app = app
         self._config = app.config
@@ -132,6 +139,7 @@ class _Node:
         self._download = download
         self._dialer = dialer
         self.said = Statement(key, app.magnet.infohash, app.listen, torrents.port, app.config.profile, __version__)
+        self.note = NoteKeeper(noted, self.said, download)
         self._door = Door()
         self.said.relay = RelayHandler(RelayConfig(rate=app.config.relay_rate))
         self._server: RpcServer | None = None
@@ -153,7 +161,7 @@ class _Node:
         config, event = self._config, self._app.on_event
         exchanging = asyncio.create_task(self.discovery.run())
         stack.push_async_callback(_cancel, exchanging)
-        introducing = asyncio.create_task(self._introduce())
+        introducing = asyncio.create_task(introduce(self._download, self.discovery))
         stack.push_async_callback(_cancel, introducing)
         torrent, args = await self._read_release()
         stack.push_async_callback(_cancel, asyncio.create_task(self._fetch_early(torrent, args)))
@@ -170,16 +178,17 @@ class _Node:
         self._server = server
         bound = await server.start(self._app.listen)
         stack.push_async_callback(server.stop, 0.0)
-        await self._come_within_reach(bound, stack)
+        await self._come_within_reach(server, bound, stack)
         self.said.n_layers, self.said.n_experts = args.n_layers, args.n_experts  # from here on there is a fact to tell
         event("listening", {"listen": str(bound), "address": str(self.said.reach.address)})
-        claims = self._claims(budget) if budget is not None and not config.names_parts else None
-        if claims is None:
+        claims = None
+        if budget is None or config.names_parts:
             self.said.hold(self._holding(args))
         else:
-            event("placement", told_placement(await claims.choose(), claims.budget))
+            claims = self._claims(budget, args)
+            event("placement", await claims.choose())
         holding = self.said.holding
-        words = holding.as_event()
+        words = {**holding.as_event(), "kernels": kernels(self._app.device)}
         event("layout", {**words, "n_layers": args.n_layers, "profile": str(self.said.profile)})
         layout = await self._read_layout(torrent, holding)
         await self._fetch(layout, self._serve(layout.args, parts, budget, stack))
@@ -187,9 +196,9 @@ class _Node:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
         event("ready", {"address": str(self.said.reach.address), **words, **fetched})
-        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self._on_given))
+        sharing = asyncio.create_task(tell_sharing(self._download, self._app.on_event, self.said.gave))
         stack.push_async_callback(_cancel, sharing)
-        if claims is not None and self.said.state is NodeState.SERVING:
+        if isinstance(claims, Claims) and self.said.state is NodeState.SERVING:
             self._moving = asyncio.create_task(self._keep_placed(torrent, claims, parts))
             stack.push_async_callback(_cancel, self._moving)
         await exchanging  # for as long as the node lives
@@ -201,23 +210,22 @@ class _Node:
         if budget is None:
             raise BadArgument("there is nothing to choose where --trunk or --experts say what to host")
         await self.discovery.refresh()
-        return told_placement(self._claims(budget).look(args.n_layers, time.time()), budget)
+        return self._claims(budget, args).propose(args.n_layers)
 
-    async def drain(self) -> None:
-        """Take no new sessions, say so, and give the running ones drain_timeout_s to end."""
-        if self._stage is None or self._door.sessions is None:
+    async def drain(self, hand_over: asyncio.Event) -> None:
+        """Say that this node leaves, and see its sessions off."""
+        if self._stage is None or self._server is None:
             self._change(NodeState.DRAINING)  # whoever asks for experts here asks others from now on
             return
+        timeout_s, event = self._config.drain_timeout_s, self._app.on_event
+        self.note.drain_ends_s = time.time() + timeout_s
+        self._server.set_serving(False)
+        self._change(NodeState.DRAINING)
         if self._moving is not None:
             await _cancel(self._moving)
         self.said.relay.close()
-        self._door.sessions.draining = True
-        self._change(NodeState.DRAINING)
-        fields = {"sessions": self._stage.n_sessions, "timeout_s": self._config.drain_timeout_s}
-        self._app.on_event("draining", fields)
-        deadline_s = time.monotonic() + self._config.drain_timeout_s
-        while self._stage.n_sessions and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.05)
+        event("draining", {"sessions": self._stage.n_sessions, "timeout_s": timeout_s})
+        await drain(self._door, self._stage, timeout_s, hand_over, lambda n: event("handing_over", {"sessions": n}))
 
     async def leave(self) -> None:
         """Tell others that this node is gone, so that nobody waits for its last fact to expire."""
@@ -229,17 +237,13 @@ class _Node:
         """This node's newest fact; None before the config is read."""
         return self.said.signed(self.discovery.fact_ttl_s)
 
-    @property
-    def n_sessions(self) -> int:
-        return 0 if self._stage is None else self._stage.n_sessions
-
     # -- steps of joining ----------------------------------------------------------------------------------------
 
-    async def _come_within_reach(self, bound: Address, stack: AsyncExitStack) -> None:
+    async def _come_within_reach(self, server: RpcServer, bound: Address, stack: AsyncExitStack) -> None:
         """Find out where others dial this node, and go on finding out. On one machine nothing stands in between."""
         keeper = ReachKeeper(
             self._key.node_id, self._dialer, self.discovery, bound, self._on_reach,
-            network=self._app.network.name, advertise=self._config.advertise,
+            back_door=server.back_door, network=self._app.network.name, advertise=self._config.advertise,
         )  # fmt: skip
         self.said.reach = await keeper.begin(self._torrents)
         if self._config.advertise is not None or not bound.is_loopback:
@@ -248,6 +252,7 @@ class _Node:
     async def _read_release(self) -> tuple[Torrent, ModelArgs]:
         """What the magnet names."""
         torrent = await fetch_metadata(self._download, self._app.magnet, self._config.metadata_timeout_s)
+        self.note.name = torrent.name
         fields = {"name": torrent.name, "total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size}
         self._app.on_event("metadata", fields)
         args = (await self._read_layout(torrent, Holding())).args
@@ -273,31 +278,27 @@ class _Node:
         """What the user said. Raises: BadArgument for what the model does not have."""
         return Holding.of(args, self._config.spans, self._config.trunks, self._config.experts)
 
-    async def _measure(self, args: ModelArgs) -> Budget | None:
-        """What this machine gives: profile, layers by memory and disk, their speed by a real step, its link.
-
-        None for a host of trunks or experts alone: a whole layer, made up to measure it, may be more than fits it.
-        """
+    async def _measure(self, args: ModelArgs) -> Budget | PartsBudget | None:
+        """The profile, and what this machine gives. None where trunks or experts alone are named: no layer may fit."""
         config, device = self._config, self._app.device
         self.said.profile = await asyncio.to_thread(settle_profile, config.profile, config.exact, args, device)
         numerics = numerics_of(self.said.profile)
-        if config.names_parts:
-            n_layers = sum(map(len, self._holding(args).spans))
-            if not n_layers:
-                return None
-        else:
-            n_layers = layers_that_fit(args, numerics, self._memory_bytes(), config.disk_bytes)
-        layer_time_s = await asyncio.to_thread(measure_layer_time, args, numerics, device)
+        n_layers = sum(map(len, self._holding(args).spans))
+        if config.names_parts and not n_layers:
+            return None
         if config.upload_rate:
             self.said.max_tokens_per_s = config.upload_rate / (args.dim * numerics.dtype.itemsize)
-        return Budget(n_layers, layer_time_s, self.said.max_tokens_per_s)
+        return await asyncio.to_thread(
+            measure, args, numerics, device, n_layers=n_layers, memory_bytes=self._memory_bytes(),
+            disk_bytes=config.disk_bytes, max_tokens_per_s=self.said.max_tokens_per_s,
+        )  # fmt: skip
 
     def _memory_bytes(self) -> int:
         return self._config.memory_bytes or free_memory_bytes(self._app.device)
 
-    def _claims(self, budget: Budget) -> Claims:
-        placement = PlacementConfig.for_network(self._app.network.name)
-        return Claims(self._key.node_id, self.discovery, self.said, budget, placement)
+    def _claims(self, budget: Budget | PartsBudget, args: ModelArgs) -> Claims | PartClaims:
+        network = self._app.network.name
+        return claims_for(budget, self._key.node_id, self.discovery, self.said, network, args.n_experts)
 
     async def _keep_placed(self, torrent: Torrent, claims: Claims, parts: Parts) -> None:
         """Move where the swarm needs this node more, for as long as it serves."""
@@ -330,7 +331,9 @@ class _Node:
             keep=keep,
         )
 
-    def _serve(self, args: ModelArgs, parts: Parts, budget: Budget | None, stack: AsyncExitStack) -> Hosted:
+    def _serve(
+        self, args: ModelArgs, parts: Parts, budget: Budget | PartsBudget | None, stack: AsyncExitStack
+    ) -> Hosted:
         """The stage, open for sessions on what of its models is loaded: at first on nothing. None for experts alone."""
         hosted = parts.empty(args, self.said.holding)
         if not hosted.models:
@@ -340,7 +343,7 @@ class _Node:
         stage_config = StageConfig(cache_budget_bytes=max(1, cache_bytes), max_sessions=self._config.max_sessions)
         self._stage = self.said.stage = Stage(args, hosted.models, stage_config, self._app.device)
         self._stage.set_loaded(())
-        if budget is not None:
+        if isinstance(budget, Budget):
             self._stage.layer_time_s = budget.layer_time_s
         stack.callback(self._stage.shut_down)
         self._door.sessions = SessionHandler(
@@ -364,12 +367,6 @@ class _Node:
                 self._app.on_event("serving", fields)
             self._change(NodeState.JOINING)
 
-    async def _introduce(self) -> None:
-        """Tell the torrent of the nodes that were met: they seed what they host."""
-        while True:
-            self._download.add_peers(self.discovery.torrent_peers())
-            await asyncio.sleep(min(1.0, self.discovery.config.exchange_interval_s))
-
     # -- what this node says of itself ---------------------------------------------------------------------------
 
     def _on_progress(self, progress: FetchProgress) -> None:
@@ -383,13 +380,10 @@ class _Node:
             self.discovery.announce_change()
             self._app.on_event("reach", reach_fields(reach, verdict))
 
-    def _on_given(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
-        self.said.uploaded_bytes, self.said.downloaded_bytes = uploaded_bytes, downloaded_bytes
-        self.said.withdraw()
-
     def _change(self, state: NodeState) -> None:
         self.said.state = state
         self.said.withdraw()
+        self.note.write()
         self.discovery.announce_change()
 
 

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from node.cli_events import progress_words, tell, tell_placement
+from node.cli_running import status, stop
 from swarm.cli.console import (
     ProgressMeter,
-    format_duration,
-    format_percent,
-    format_rate,
-    format_size,
     note,
     print_event,
 )
@@ -34,9 +32,8 @@ from swarm.cli.options import (
     torrent_settings_option,
 )
 from swarm.cli.release_plan import parse_experts
-from swarm.cli.status import hosting_words
 from swarm.errors import BadArgument, Interrupted
-from swarm.terms import Address, Profile, Span, short_id
+from swarm.terms import Address, Profile, Span
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
@@ -48,6 +45,10 @@ EVENTS = "swarm.node/1"
 @click.group()
 def node() -> None:
     """Host part of a model for the swarm."""
+
+
+node.add_command(status)
+node.add_command(stop)
 
 
 @node.command()
@@ -143,6 +144,15 @@ def node() -> None:
 )
 @click.option("--max-sessions", type=click.IntRange(1), default=64, show_default=True, help="Sessions at a time.")
 @click.option(
+    "--drain-timeout",
+    "drain_timeout_s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long running sessions may go on once the node is told to stop; then other nodes take them over.",
+)
+@click.option(
     "--upload-rate",
     type=click.IntRange(0),
     default=0,
@@ -177,6 +187,7 @@ def start(
     disk_bytes: int,
     relay_rate: int,
     max_sessions: int,
+    drain_timeout_s: float,
     upload_rate: int,
     download_rate: int,
     torrent_settings: tuple[str, ...],
@@ -225,6 +236,7 @@ def start(
         disk_bytes=disk_bytes,
         relay_rate=relay_rate,
         max_sessions=max_sessions,
+        drain_timeout_s=drain_timeout_s,
         upload_rate=upload_rate,
         download_rate=download_rate,
         torrent_settings=torrent_settings,
@@ -267,15 +279,18 @@ async def _propose(config: NodeConfig, as_json: bool) -> None:
     if as_json:
         print_event(EVENTS, "placement", **fields)
         return
-    _tell_placement(fields)
-    click.echo(" ".join(f"--layers {span}" for span in fields["spans"]))
+    tell_placement(fields)
+    parts = (("--layers", "spans"), ("--trunk", "trunks"), ("--experts", "experts"))
+    click.echo(" ".join(f"{option} {part}" for option, name in parts for part in fields.get(name, ())))
 
 
 async def _serve(config: NodeConfig, as_json: bool) -> None:
-    """Run the node until SIGINT or SIGTERM; a second one ends the process at once."""
+    """Run the node until SIGINT or SIGTERM; a second one ends the process at once. SIGUSR1 stops it too, and hands its
+    sessions over rather than let them end here.
+    """
     from node.app import NodeApp
 
-    stop = asyncio.Event()
+    stop, hand_over = asyncio.Event(), asyncio.Event()
     ready = False
     meter = ProgressMeter("fetching", show=lambda n_pieces: f"{n_pieces:.0f} pieces")
     showing = contextlib.ExitStack()
@@ -290,9 +305,9 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
         else:
             if event == "layout":
                 showing.enter_context(meter)
-            elif event in ("ready", "draining", "stopped"):
+            elif event in ("ready", "draining", "handing_over", "stopped"):
                 showing.close()
-            _tell(event, fields)
+            tell(event, fields)
 
     def on_signal() -> None:
         if stop.is_set():
@@ -300,93 +315,17 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
         stop.set()
         note("stopping; once more to stop at once")
 
+    def on_hand_over() -> None:
+        hand_over.set()
+        stop.set()
+
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, on_hand_over)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     with showing:
-        await NodeApp(config, on_event).run(stop)
+        await NodeApp(config, on_event).run(stop, hand_over)
     if not ready:
         raise Interrupted(
             "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
         )
-
-
-def _tell_placement(fields: dict[str, Any]) -> None:
-    time_ms, tokens_per_s = 1e3 * fields["layer_time_s"], fields["throughput"]
-    note(f"layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
-    note(f"a token takes {time_ms:.3g} ms through a layer here, so {tokens_per_s:.3g} tokens/s through all of them")
-
-
-def progress_words(fields: dict[str, Any]) -> str:
-    """Rates, peers, layers and, where it can be known, the time that is left."""
-    down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
-    words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
-    if fields["layers_total"]:
-        words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
-    if fields["experts_total"]:
-        words.append(f"{fields['experts_loaded']}/{fields['experts_total']} experts ready")
-    if fields["left_s"]:
-        words.append(f"{format_duration(fields['left_s'])} left")
-    return ", ".join(words)
-
-
-def _parts(fields: dict[str, Any]) -> str:
-    spans = [f"layers {span}" for span in fields["spans"]]
-    return hosting_words(spans, fields["trunks"], fields["experts"])
-
-
-def reach_words(fields: dict[str, Any]) -> str:
-    """Where others find this node, and what mends it when they do not."""
-    if fields["reachability"] == "reachable":
-        return f"others reach this node at {fields['address']}"
-    mend = "forward the port on the router, or turn on UPnP there; `swarm netcheck` says more"
-    if fields["relay"]:
-        relay, address = short_id(fields["relay"]), Address.parse(fields["address"]).relay
-        return f"nobody can dial this node ({fields['problem']}): serving through node {relay} at {address}; {mend}"
-    return f"nobody can dial this node ({fields['problem']}), and no relay was found yet; {mend}"
-
-
-def _tell(event: str, fields: dict[str, Any]) -> None:
-    """One event in words."""
-    match event:
-        case "started":
-            note(f"swarm {fields['version']}, node {fields['node_id']}, BitTorrent port {fields['torrent_port']}")
-        case "metadata":
-            size, piece = format_size(fields["total_bytes"]), format_size(fields["piece_size"])
-            note(f"release {fields['name']}, {size} in pieces of {piece}")
-        case "provenance":
-            note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")
-        case "listening" if Address.parse(fields["listen"]).is_loopback:
-            note(f"listening on {fields['listen']} (this machine only; --listen 0.0.0.0:PORT lets others in)")
-        case "listening":
-            note(f"listening on {fields['listen']}, dialled as {fields['address']}")
-        case "reach":
-            note(reach_words(fields))
-        case "placement":
-            _tell_placement(fields)
-        case "moving":
-            note(f"moving to layers {', '.join(fields['spans'])}: {'; '.join(fields['reasons'])}")
-        case "moved":
-            note(f"serving layers {', '.join(fields['spans'])}")
-        case "layout":
-            note(f"hosting {_parts(fields)} of {fields['n_layers']} layers in {fields['profile']}")
-        case "serving":
-            note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
-        case "ready":
-            needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
-            share = format_percent(fetched, whole)
-            came = f"fetched {format_size(fetched)}, {share} of the release" if fetched else "all of it was here"
-            came += f"; {format_size(fields['found_bytes'])} were here" if fetched and fields["found_bytes"] else ""
-            note(f"needed {format_size(needed)}, {came}")
-            note(f"ready: serving {_parts(fields)} at {fields['address']}")
-        case "sharing":
-            given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
-            words = f", share ratio {ratio:.2f}" if ratio is not None else ""
-            note(f"gave {given} to {fields['n_peers']} peers, {format_rate(fields['upload_rate'])}{words}")
-        case "draining" if fields["sessions"]:
-            n_sessions = fields["sessions"]
-            note(
-                f"draining {n_sessions} session{'s' if n_sessions != 1 else ''}, for {fields['timeout_s']:g} s at most"
-            )
-        case "stopped":
-            note("stopped; the same command goes on with what is here")

@@ -1,13 +1,20 @@
-"""What a node is told: one frozen value, checked when built."""
+"""What a node is told: one frozen value, checked when built; and what it tells."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from swarm.client.admission import Admission
 from swarm.errors import BadArgument
 from swarm.terms import Address, ExpertId, Profile, Span
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""What a node tells (event name, its fields): started, metadata, provenance, listening, reach, placement, layout,
+serving, progress, ready, moving, moved, sharing, draining, handing_over, stopped.
+"""
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -29,6 +36,7 @@ class NodeConfig:
     disk_bytes: the most that the release may take on disk, 0: unbounded; what is hosted no longer goes first.
     torrent_settings: NAME=VALUE each, such as encryption=required; see swarm.torrent.SETTING_NAMES.
     upload_rate, download_rate: BitTorrent payload, bytes/s, 0: unbounded.
+    drain_timeout_s: how long sessions may go on once the node stops, before their clients are told to go elsewhere.
     admission: whose signature and which licences the release may have.
     metadata_timeout_s, stall_timeout_s: how long nobody may give us the torrent's metadata, or any piece.
     """

@@ -21,6 +21,8 @@ class Open:
     has not.
     fed_positions: so many of the first positions were fed, in earlier epochs, what this epoch would feed there, in
     steps that end where its own would. A stage that still has some of them, for the same layers, begins with those.
+    known_positions: that the client has ids for and feeds at once, its prompt or what it replays; 0 when it does not
+    say. Stages admit by it, and a prompt longer than this may find no room.
     """
 
     session_id: SessionId
@@ -34,6 +36,7 @@ class Open:
     n_top: int
     page_hashes: tuple[bytes, ...] = ()
     fed_positions: int = 0
+    known_positions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

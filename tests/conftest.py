@@ -138,7 +138,12 @@ class LocalNode:
     @property
     def n_sessions(self) -> int:
         """Sessions that its stage holds now."""
-        return self._app.n_sessions
+        return 0 if self._app.stage is None else self._app.stage.n_sessions
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the KV pages of its stage."""
+        return 0 if self._app.stage is None else self._app.stage.cache_bytes
 
     @property
     def asked(self) -> Counter[str]:

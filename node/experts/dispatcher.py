@@ -6,6 +6,7 @@ A host that is late is hedged, one that is lost is replaced, and one that comes 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -21,7 +22,7 @@ from node.experts.link import Link
 from node.experts.pace import FEW_ROWS, SMOOTHING
 from node.model import Answers
 from node.stage import rows_of, tensor_of
-from swarm.errors import DeadlineExceeded, ExpertUnavailable, SwarmError
+from swarm.errors import DeadlineExceeded, ExpertUnavailable, StageFull, SwarmError
 from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen
 from swarm.rpc import Dialer
 from swarm.terms import ExpertId, NodeId
@@ -29,6 +30,9 @@ from swarm.terms import ExpertId, NodeId
 HOLD_S = 1.0
 """How long a call waits for a host of an expert that has none. Longer hides longer absences from sessions; meanwhile
 whoever could go another way waits too."""
+
+FULL_S = 10.0
+"""For how much longer it waits for hosts that have too much to do: they will be done with some of it."""
 
 REST_S = 0.1
 MAX_REST_S = 5.0
@@ -56,17 +60,10 @@ class _Ask:
     is_hedged: bool = False
 
     @property
-    def due_s(self) -> float:
-        """When to do something about an answer that has not come: ask another host too, or give this one up."""
-        if self.link.is_up:
-            hedge_s = None if self.is_hedged else self.link.pace.hedge_s(self.n_rows)
-            return self.asked_s + (MAX_ANSWER_S if hedge_s is None else hedge_s)
-        return self.asked_s + (HOLD_S if self.is_hedged else CONNECT_S)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing can be hoped for any more."""
-        return time.monotonic() - self.asked_s >= (MAX_ANSWER_S if self.link.is_up else HOLD_S)
+    def hedge_at_s(self) -> float:
+        """When to ask another host too, if no answer has come."""
+        hedge_s = self.link.pace.hedge_s(self.n_rows) if self.link.is_up else CONNECT_S
+        return math.inf if self.is_hedged or hedge_s is None else self.asked_s + hedge_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +173,8 @@ class _Call:
         self._answers: dict[int, Tensor] = {}
         self._asks: dict[asyncio.Future[ExpertAnswer], _Ask] = {}
         self._stuck_s: dict[int, float] = {}  # since when nobody answers for an expert
+        self._failed: set[tuple[Host, int]] = set()
+        self._apart: set[int] = set()  # to be asked for in messages of their own
         self._why: SwarmError | None = None
 
     async def answers(self) -> dict[int, Tensor]:
@@ -198,24 +197,36 @@ class _Call:
             hosts = self._dispatcher.hosts_of(ExpertId(self._layer_idx, expert_idx))
             if hosts:
                 candidates[expert_idx] = hosts
-            elif time.monotonic() - self._stuck_s.setdefault(expert_idx, time.monotonic()) >= HOLD_S:
+            else:
+                self._stuck_s.setdefault(expert_idx, time.monotonic())
+            is_hopeless = time.monotonic() - self._stuck_s.get(expert_idx, math.inf) >= HOLD_S
+            if is_hopeless and not any(self._is_untried(host, expert_idx) for host in hosts):
                 raise self._unavailable(expert_idx)
         self._ask(candidates)
+
+    def _is_untried(self, host: Host, expert_idx: int) -> bool:
+        return (host, expert_idx) not in self._failed and self._dispatcher.link(host).is_up
 
     def _ask(self, candidates: Mapping[int, Sequence[Host]]) -> None:
         n_rows = sum(len(self._wanted[expert_idx]) for expert_idx in candidates)
         hosts = {host for hosts in candidates.values() for host in hosts}
         costs_s = {host: self._dispatcher.cost_s(host, n_rows) for host in hosts}
         for host, expert_idxs in choose_hosts(candidates, costs_s).items():
-            link = self._dispatcher.link(host)
-            call = call_of(link.new_id(), self._layer_idx, self._x, {e: self._wanted[e] for e in expert_idxs})
-            self._asks[link.ask(call)] = _Ask(link, expert_idxs, call.n_answers, time.monotonic())
-            self._dispatcher.asked[host.node_id] += 1
+            together = tuple(expert_idx for expert_idx in expert_idxs if expert_idx not in self._apart)
+            alone = [(expert_idx,) for expert_idx in expert_idxs if expert_idx in self._apart]
+            for message in filter(None, (together, *alone)):
+                self._send(host, message)
+
+    def _send(self, host: Host, expert_idxs: tuple[int, ...]) -> None:
+        link = self._dispatcher.link(host)
+        call = call_of(link.new_id(), self._layer_idx, self._x, {e: self._wanted[e] for e in expert_idxs})
+        self._asks[link.ask(call)] = _Ask(link, expert_idxs, call.n_answers, time.monotonic())
+        self._dispatcher.asked[host.node_id] += 1
 
     async def _wait(self, missing: Sequence[int]) -> None:
         """Until something is answered, or fails, or somebody is late."""
         now_s = time.monotonic()
-        due_s = [ask.due_s for ask in self._asks.values()]
+        due_s = [min(ask.hedge_at_s, self._over_at_s(ask)) for ask in self._asks.values()]
         if any(expert_idx in self._stuck_s for expert_idx in missing):
             due_s.append(now_s + LOOK_AGAIN_S)
         timeout_s = max(0.0, min(due_s) - now_s)
@@ -226,13 +237,21 @@ class _Call:
         for answered in done:
             self._take(answered)
         for answered, ask in list(self._asks.items()):
-            if ask.is_over:
+            if self._over_at_s(ask) <= time.monotonic():
                 answered.cancel()
                 del self._asks[answered]
                 error = DeadlineExceeded(f"{ask.link.host.address} does not answer")
                 self._give_up(ask, error, since_s=ask.asked_s)
-            elif ask.due_s <= time.monotonic():
+            elif ask.hedge_at_s <= time.monotonic():
                 self._hedge(ask)
+
+    def _over_at_s(self, ask: _Ask) -> float:
+        """When nothing can be hoped for any more: of a host without a connection, once an expert has had none for too
+        long.
+        """
+        if ask.link.is_up:
+            return ask.asked_s + MAX_ANSWER_S
+        return min(ask.asked_s, *(self._stuck_s.get(e, math.inf) for e in ask.expert_idxs)) + HOLD_S
 
     def _hedge(self, ask: _Ask) -> None:
         """Ask others too, where there are any."""
@@ -252,7 +271,8 @@ class _Call:
         try:
             rows = tensor_of(answered.result().rows, self._x.shape[1], self._x.device)
         except SwarmError as error:
-            self._give_up(ask, error, since_s=time.monotonic())
+            full_s = FULL_S if isinstance(error, StageFull) else 0.0
+            self._give_up(ask, error, since_s=time.monotonic() + full_s)
             return
         self._dispatcher.wake(ask.link.host, [ExpertId(self._layer_idx, e) for e in ask.expert_idxs])
         counts = [len(self._wanted[expert_idx]) for expert_idx in ask.expert_idxs]
@@ -267,6 +287,9 @@ class _Call:
     def _give_up(self, ask: _Ask, error: SwarmError, since_s: float) -> None:
         """This host failed these experts; since then nobody answers for them."""
         self._why = error
+        if ask.link.is_up and len(ask.expert_idxs) > 1:  # it may lack one of them only
+            self._apart.update(ask.expert_idxs)
+            return
         if ask.link.is_up:  # it refused the call, and may take others
             for expert_idx in ask.expert_idxs:
                 self._dispatcher.rest((ask.link.host, ExpertId(self._layer_idx, expert_idx)))
@@ -274,6 +297,7 @@ class _Call:
             self._dispatcher.rest(ask.link.host)
         for expert_idx in ask.expert_idxs:
             self._stuck_s.setdefault(expert_idx, since_s)
+            self._failed.add((ask.link.host, expert_idx))
 
     def _unavailable(self, expert_idx: int) -> ExpertUnavailable:
         tried = f"; the last that was tried: {self._why.message}" if self._why is not None else ""

@@ -11,7 +11,7 @@ from node.hosting.loading import FetchProgress, Hosted, host, load_part, regroup
 from node.hosting.machine import free_memory_bytes, pick_device
 from node.hosting.memory import give_back_freed_memory
 from node.hosting.numerics import numerics_of, settle_profile
-from node.hosting.sharing import tell_sharing
+from node.hosting.sharing import introduce, tell_sharing
 
 __all__ = [
     "FetchProgress",
@@ -20,6 +20,7 @@ __all__ = [
     "free_memory_bytes",
     "give_back_freed_memory",
     "host",
+    "introduce",
     "layers_that_fit",
     "load_part",
     "measure_layer_time",

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from swarm.discovery import Discovery
 from swarm.torrent import Download
 
 SHARING_INTERVAL_S = 10.0
@@ -30,3 +31,10 @@ async def tell_sharing(
             fields |= {"upload_rate": status.upload_rate, "n_peers": status.n_peers}
             on_event("sharing", {**fields, "share_ratio": None if ratio is None else round(ratio, 4)})
         await asyncio.sleep(SHARING_INTERVAL_S)
+
+
+async def introduce(download: Download, discovery: Discovery) -> None:
+    """Tell the torrent of the nodes that were met, now and as they come: they seed what they host."""
+    while True:
+        download.add_peers(discovery.torrent_peers())
+        await asyncio.sleep(min(1.0, discovery.config.exchange_interval_s))

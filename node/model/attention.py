@@ -1,9 +1,10 @@
 """Grouped-query attention over sessions' cached keys and values, causal, with an optional sliding window.
 
-The query heads that share a KV head are rows of one product, page by page of the cache: the scores of all pages that
-some row sees, one softmax over them, then the pages' values added up in fp32, first page first. A page's products have
-the same shape wherever the page stands, and what a row must not see adds exact zeros: so a row's bits do not depend on
-the chunk that it came in, nor on how much is cached after it.
+Where this machine runs our own kernels, ops/native/attention.c is what computes. Elsewhere the query heads that share a
+KV head are rows of one product, page by page of the cache: the scores of all pages that some row sees, one softmax over
+them, then the pages' values added up in fp32, first page first. A page's products have the same shape wherever the page
+stands, and what a row must not see adds exact zeros. In both, a row's bits do not depend on the chunk that it came in,
+nor on how much is cached after it.
 
 Scores are plain matrix products, not scaled_dot_product_attention: on a CPU that runs a slow kernel per query head, and
 it sums in an order that depends on the chunk.
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from node.model.batch import Batch, Chunk
 from node.model.cache import LayerCache
-from node.model.ops import Linear
+from node.model.ops import Linear, native
 from node.model.pages import PAGE
 from node.model.rope import rotate
 
@@ -60,6 +61,8 @@ class Attention:
 
 def attend(xq: Tensor, batch: Batch, chunk: Chunk, kv: LayerCache) -> list[Tensor]:
     """Attention of a chunk's rows xq (T, H, hd), rotated and scaled, tile by tile -> (t, H * hd) each."""
+    if _is_native(xq):
+        return [_attend_natively(xq, chunk.position, kv)]
     n_kv_heads = kv.group.shape[1]
     group = xq.shape[1] // n_kv_heads
     most = MAX_TILE_SCORES // (group * (chunk.position + chunk.n_rows + PAGE))
@@ -68,6 +71,19 @@ def attend(xq: Tensor, batch: Batch, chunk: Chunk, kv: LayerCache) -> list[Tenso
         _attend_tile(xq[row : row + step], batch, chunk.position + row, kv, n_kv_heads)
         for row in range(0, chunk.n_rows, step)
     ]
+
+
+def _is_native(xq: Tensor) -> bool:
+    if xq.device.type != "cpu" or xq.dtype != torch.bfloat16:
+        return False
+    return native.fits(xq.shape[2]) and native.why_absent() is None
+
+
+def _attend_natively(xq: Tensor, position: int, kv: LayerCache) -> Tensor:
+    first = kv.group.first_visible(position) // PAGE
+    pages = range(first - kv.group.first_page, (position + xq.shape[0] - 1) // PAGE - kv.group.first_page + 1)
+    keys, values = [kv.keys(i) for i in pages], [kv.values(i) for i in pages]
+    return native.attend(xq, keys, values, first, position, kv.group.window)
 
 
 def _attend_tile(xq: Tensor, batch: Batch, position: int, kv: LayerCache, n_kv_heads: int) -> Tensor:

@@ -60,11 +60,17 @@ class PagePool:
         self._filed: dict[Hashable, tuple[Page, ...]] = {}
         self._idle: OrderedDict[Hashable, None] = OrderedDict()  # filed, some page held by nobody; oldest first
         self._size_bytes = 0
+        self._held_bytes = 0
 
     @property
     def size_bytes(self) -> int:
         """Memory of all pages: held, filed and free."""
         return self._size_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the pages that some cache reads. The others give way to whoever takes a page."""
+        return self._held_bytes
 
     @property
     def n_filed(self) -> int:
@@ -75,6 +81,7 @@ class PagePool:
         with self._lock:
             free = self._free.get(shape)
             if free:
+                self._held_bytes += page_bytes(shape)
                 page = free.pop()
                 page.tensor.zero_()  # another session's rows, which may not even be finite, are nobody's business
                 page.n_holders = 1
@@ -82,6 +89,7 @@ class PagePool:
             self._make_room(page_bytes(shape))
             page = Page(shape)
             self._size_bytes += page.size_bytes
+            self._held_bytes += page.size_bytes
             return page
 
     def release(self, page: Page) -> None:
@@ -90,6 +98,7 @@ class PagePool:
             page.n_holders -= 1
             if page.n_holders:
                 return
+            self._held_bytes -= page.size_bytes
             key = page.filed_as
             if key is None:
                 self._drop(page)
@@ -132,6 +141,7 @@ class PagePool:
             return pages
 
     def _hold(self, page: Page) -> None:
+        self._held_bytes += 0 if page.n_holders else page.size_bytes
         page.n_holders += 1
         key = page.filed_as
         if key is not None and all(p.n_holders for p in self._filed[key]):

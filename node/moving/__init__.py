@@ -7,7 +7,9 @@ say; this room asks it by the clock and does as it says. Knows discovery, the st
 
 from __future__ import annotations
 
-from node.moving.claims import Claims, told_placement
+from node.moving.claims import Claims
+from node.moving.machine import claims_for, measure
 from node.moving.mover import Mover
+from node.moving.part_claims import PartClaims
 
-__all__ = ["Claims", "Mover", "told_placement"]
+__all__ = ["Claims", "Mover", "PartClaims", "claims_for", "measure"]

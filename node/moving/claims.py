@@ -49,12 +49,16 @@ class Claims:
         facts = self._discovery.nodes()
         return decide(facts, self.budget, me, self.config, n_layers=n_layers, now_s=time.time())
 
-    async def choose(self) -> Assignment:
-        """What a node that hosts nothing yet takes, settled."""
+    def propose(self, n_layers: int) -> dict[str, Any]:
+        """What the facts in force say now, as an event's fields; nothing is claimed."""
+        return _told(self.look(n_layers, time.time()), self.budget)
+
+    async def choose(self) -> dict[str, Any]:
+        """What a node that hosts nothing yet takes, settled and stated -> the event's fields."""
         await self._discovery.refresh()
         placed_at_s = time.time()
         choice = self.look(self._said.n_layers, placed_at_s)
-        return await self._settle(choice, placed_at_s, ())
+        return _told(await self._settle(choice, placed_at_s, ()), self.budget)
 
     async def reconsider(self) -> Assignment | None:
         """Where a serving node should move to, settled, with what it leaves told to all; None to stay.
@@ -107,7 +111,7 @@ class Claims:
         return all(view.serving[layer_idx] > 0 for span in layers for layer_idx in span)
 
 
-def told_placement(assignment: Assignment, budget: Budget) -> dict[str, Any]:
+def _told(assignment: Assignment, budget: Budget) -> dict[str, Any]:
     """For people and programs: what is hosted, and why."""
     return {
         "spans": [str(span) for span in assignment.spans],

@@ -14,7 +14,7 @@ from node.model import SpanModel
 from node.moving.claims import Claims
 from node.placement import Assignment, Part, plan_move
 from node.stage import Stage
-from swarm.errors import SwarmError
+from swarm.errors import StageFull, SwarmError
 from swarm.terms import Span, merge_spans, subtract_spans
 
 log = logging.getLogger("swarm.node")
@@ -92,8 +92,8 @@ class Mover:
         deadline_s = time.monotonic() + self._leave_timeout_s
         while self._stage.sessions_beyond() and time.monotonic() < deadline_s:
             await asyncio.sleep(0.05)
-        for session in self._stage.sessions_beyond():
-            self._stage.close(session)
+        left = StageFull("this node has moved to other layers; other nodes go on with the session")
+        self._stage.hand_over(left, self._stage.sessions_beyond())
         give_back_freed_memory()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from node.placement.decide import decide, place
 from node.placement.experts import choose_experts, heat_of, replicas_of
 from node.placement.moves import Part, plan_move
+from node.placement.parts import PartsAssignment, PartsBudget, decide_parts
 from node.placement.survey import Survey, median_speed, survey
 from node.placement.values import Assignment, Budget, PlacementConfig, Standing
 
@@ -18,11 +19,14 @@ __all__ = [
     "Assignment",
     "Budget",
     "Part",
+    "PartsAssignment",
+    "PartsBudget",
     "PlacementConfig",
     "Standing",
     "Survey",
     "choose_experts",
     "decide",
+    "decide_parts",
     "heat_of",
     "median_speed",
     "place",

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from swarm.client.reach import Reach, Verdict, be_dialled, own_address, relays_for
@@ -50,19 +50,20 @@ OnReach = Callable[[Reach, Verdict], None]
 class ReachKeeper:
     """Runs for as long as its task lives, and calls on_reach with every change.
 
-    listening: the port that this node serves. advertise: what the user says that others dial. network: loopback, lan or
-    wan.
+    listening: the port that this node serves. back_door: opens the one that a relay's tunnels lead to. advertise: what
+    the user says that others dial. network: loopback, lan or wan.
     """
 
     def __init__(
         self, node_id: NodeId, dialer: Dialer, discovery: Discovery, listening: Address, on_reach: OnReach, *,
-        network: str, advertise: Address | None = None,
+        back_door: Callable[[], Awaitable[Address]], network: str, advertise: Address | None = None,
     ) -> None:  # fmt: skip
         self._node_id = node_id
         self._dialer = dialer
         self._discovery = discovery
         self._listening = listening
         self._on_reach = on_reach
+        self._back_door = back_door
         self._network = network
         self._advertise = advertise
         self._mapping: PortMapping | None = None
@@ -139,7 +140,7 @@ class ReachKeeper:
         """Serve what comes through this relay until the place is lost. Raises: what ended it."""
         connection = await self._dialer.connect(relay.address, relay.node_id)
         address = Address(relay.address.host, relay.address.port, self._node_id)
-        local = Address("127.0.0.1", self._listening.port) if self._listening.is_unspecified else self._listening
+        local = await self._back_door()
         async with contextlib.aclosing(connection.reserve()) as tunnels:
             async for tunnel in tunnels:
                 if tunnel:  # it may outlast the place: a relay that is about to stop takes its time

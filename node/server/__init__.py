@@ -7,8 +7,10 @@ at fault. Knows how a route is walked, but neither how layers compute (node.stag
 
 from node.server.dial_back import DialBack
 from node.server.door import Door
+from node.server.drain import drain
 from node.server.experts import ExpertsHandler
 from node.server.facts import FactsHandler
+from node.server.noting import NoteKeeper
 from node.server.parts import Parts
 from node.server.relay import RelayConfig, RelayHandler
 from node.server.sessions import SessionHandler
@@ -19,9 +21,11 @@ __all__ = [
     "Door",
     "ExpertsHandler",
     "FactsHandler",
+    "NoteKeeper",
     "Parts",
     "RelayConfig",
     "RelayHandler",
     "SessionHandler",
     "Statement",
+    "drain",
 ]

@@ -11,7 +11,7 @@ from node.server.next_hop import HopFault, NextHop
 from node.server.outboxes import Outbox, Outboxes
 from node.server.scope import prefix_scope
 from node.stage import Prefix, Stage, StageSession, StepOutput
-from swarm.errors import NodeUnreachable, RemoteProtocolError, SessionLost, StageFull, SwarmError
+from swarm.errors import NodeUnreachable, RemoteProtocolError, SessionLost, SwarmError
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step
 from swarm.rpc import Dialer, error_to_failure
 from swarm.terms import Infohash, NodeId, Profile, SessionId
@@ -46,23 +46,22 @@ class SessionHandler:
         self._dialer = dialer
         self._orphan_s = orphan_s
         self._outboxes = Outboxes()
-        self.draining = False
 
-    async def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId) -> AsyncIterator[Opened | Failure]:
+    async def run(
+        self, opening: Open, steps: AsyncIterator[Step], caller: NodeId
+    ) -> AsyncGenerator[Opened | Failure, None]:
         """One hop of one session: from Open to the end of the stream. A Failure is the last thing said.
 
         When its caller leaves, the session ends here and behind. When a stream of it breaks, here or behind, what is
         cached waits for a later epoch.
         """
         self._check_open(opening, caller)
-        if self.draining:
-            raise StageFull("this node is draining and takes no new sessions; choose another", retry_after_s=10.0)
         session = self._open(opening)
         resumable = True
         walk = self._walk if opening.hop_idx + 1 < len(opening.hops) else self._arrive
         try:
             async with contextlib.aclosing(walk(opening, session, steps)) as replies:
-                async for opened in replies:
+                while (opened := await self._unless_evicted(opening, session, replies)) is not None:
                     yield opened
             resumable = False
         except HopFault as fault:
@@ -111,6 +110,32 @@ class SessionHandler:
                 await asyncio.gather(pump, watch, return_exceptions=True)
         finally:
             next_hop.cancel()
+
+    async def _unless_evicted(
+        self, opening: Open, session: StageSession, replies: AsyncGenerator[Opened, None]
+    ) -> Opened | None:
+        """The next of the replies, None at their end. Raises: HopFault as soon as the stage sends the session away."""
+        loop = asyncio.get_running_loop()
+        evicted: asyncio.Future[SwarmError] = loop.create_future()
+
+        def settle(why: SwarmError) -> None:
+            if not evicted.done():
+                evicted.set_result(why)
+
+        def tell(why: SwarmError) -> None:
+            loop.call_soon_threadsafe(settle, why)
+
+        session.on_evicted(tell)
+        replying = asyncio.ensure_future(anext(replies, None))
+        try:
+            await asyncio.wait((replying, evicted), return_when=asyncio.FIRST_COMPLETED)
+            if evicted.done():
+                raise self._fault(opening, evicted.result())
+            return replying.result()
+        finally:
+            evicted.cancel()
+            replying.cancel()
+            await asyncio.gather(replying, return_exceptions=True)
 
     async def _pump(
         self, opening: Open, session: StageSession, steps: AsyncIterator[Step], next_hop: NextHop, has: int
@@ -175,6 +200,7 @@ class SessionHandler:
             Prefix(prefix_scope(opening), opening.page_hashes),
             len(opening.hops),
             opening.fed_positions,
+            opening.known_positions,
         )
 
     def _end(self, opening: Open, session: StageSession, resumable: bool) -> None:

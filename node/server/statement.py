@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from swarm.client.reach import Reach
 from swarm.discovery import Discovery, sign_fact
 from swarm.facts import LayerHeat, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.terms import Address, ExpertId, Infohash, Profile, Span, merge_experts
+from swarm.terms import Address, ExpertId, Infohash, NodeId, Profile, Span, merge_experts
 from swarm.wire import MAX_RTTS
 
 LEAST_WAIT_S = 0.002
@@ -24,6 +25,10 @@ LEAST_WAIT_S = 0.002
 
 LOAD_INTERVAL_S = 1.0
 """How often a changed load is told anew at most."""
+
+
+MAX_HEAT_EXPERTS = 1024
+"""Of how many experts a fact tells the heat: those of the first layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,15 @@ class Statement:
         self.uploaded_bytes = 0
         self.downloaded_bytes = 0
         self._key = key
-        self._release = release
+        self.release = release
         self._torrent_port = torrent_port
-        self._version = version
+        self.version = version
         self._said: _Said | None = None
         self._seq = int(time.time() * 1000)
+
+    @property
+    def node_id(self) -> NodeId:
+        return self._key.node_id
 
     def signed(self, ttl_s: float) -> SignedFact | None:
         """The newest fact, in force for ttl_s from when it was last signed; None before there is one."""
@@ -89,6 +98,11 @@ class Statement:
     def hold(self, holding: Holding) -> None:
         self.spans, self.trunks, self.experts = holding.spans, holding.trunks, holding.experts
 
+    def gave(self, uploaded_bytes: int, downloaded_bytes: int) -> None:
+        """So much to others, and took so much from them."""
+        self.uploaded_bytes, self.downloaded_bytes = uploaded_bytes, downloaded_bytes
+        self.withdraw()
+
     def withdraw(self) -> None:
         """Something changed: the next fact is a new one."""
         self._said = None
@@ -104,8 +118,8 @@ class Statement:
 
     def _fact(self, ttl_s: float) -> NodeFact:
         return NodeFact(
-            node_id=self._key.node_id,
-            release=self._release,
+            node_id=self.node_id,
+            release=self.release,
             address=self.reach.address,
             reachability=self.reach.reachability,
             relay=self.reach.relay,
@@ -119,7 +133,7 @@ class Statement:
             profile=self.profile,
             n_layers=self.n_layers,
             torrent_port=self._torrent_port,
-            version=self._version,
+            version=self.version,
             n_experts=self.n_experts,
             **(self._loaded() if self.state is NodeState.JOINING else {}),
             placed_at_s=self.placed_at_s,
@@ -149,11 +163,19 @@ class Statement:
             fields["queue_s"] = self.stage.queue.wait_s
             if layer_time_s and n_layers:
                 fields["throughput"] = min(1.0 / (layer_time_s * n_layers), self.max_tokens_per_s)
-            shares = sorted(self.stage.heat().items())
-            fields["heat"] = tuple(LayerHeat(idx, bytes(round(255 * s) for s in of_layer)) for idx, of_layer in shares)
+            fields["heat"] = told_heat(self.stage.heat())
         if self.dispatcher is not None:
             fields["expert_wait_s"] = self.dispatcher.wait_s
         if self.progress is not None:
             fields |= {"needed_bytes": self.progress.needed_bytes, "fetched_bytes": self.progress.fetched_bytes}
             fields["found_bytes"] = self.progress.found_bytes
         return fields
+
+
+def told_heat(shares: Mapping[int, Sequence[float]]) -> tuple[LayerHeat, ...]:
+    """By layer, each expert's share of its rows -> as a fact tells it."""
+    told: list[LayerHeat] = []
+    for layer_idx, of_layer in sorted(shares.items()):
+        if (len(told) + 1) * len(of_layer) <= MAX_HEAT_EXPERTS:
+            told.append(LayerHeat(layer_idx, bytes(round(255 * share) for share in of_layer)))
+    return tuple(told)

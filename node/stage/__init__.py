@@ -6,10 +6,13 @@ states or refused, and that the cache never outgrows its budget. Knows nothing o
 hidden state (or token ids) in, hidden state (or the largest logits) out.
 """
 
+from node.stage.batch import BatchConfig, Slice
+from node.stage.config import StageConfig
 from node.stage.prefixes import Prefix
 from node.stage.rows import DTYPES, rows_of, tensor_of
-from node.stage.scheduler import BatchConfig, ComputeThread, Slice
-from node.stage.stage import Stage, StageConfig, StageSession, StepOutput
+from node.stage.scheduler import ComputeThread
+from node.stage.session import StageSession
+from node.stage.stage import Stage, StepOutput
 from node.stage.top_logits import top_logits
 
 __all__ = [

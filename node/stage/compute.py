@@ -6,67 +6,118 @@ Runs in the compute thread. A step that cannot be computed fails alone; a batch 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from node.model import PAGE, Chunk, SpanModel, Steps
+from node.stage.batch import Job, Slice
 from node.stage.rows import rows_of, tensor_of
-from node.stage.scheduler import Job, Slice
 from node.stage.session import StageSession
 from node.stage.top_logits import allowed_ids, top_allowed_logits, top_logits
-from swarm.errors import RemoteProtocolError, SwarmError
-from swarm.messages import Rows, Step, TopLogits
+from swarm.errors import RemoteProtocolError, StageFull, SwarmError
+from swarm.messages import Rows, Step
+
+LOGIT_ROWS = 64
+"""Rows that go through the head at once: a vocabulary of 131072 makes 32 MiB of logits of them."""
+
+MakeRoom = Callable[[StageSession, Collection[StageSession]], StageSession]
+"""(who needs a page, whom this batch has in hand) -> the session that was sent away for it. Raises: StageFull when it
+is the asker's turn to go.
+"""
+
+Entered = tuple[Slice, StageSession, Step, Tensor]
 
 
 @torch.inference_mode()
-def compute_batch(slices: list[Slice]) -> Steps[None]:
+def compute_batch(slices: list[Slice], make_room: MakeRoom) -> Steps[None]:
     """Compute the slices, all of one model and one span of layers; see ComputeThread for what becomes of a job.
 
-    Its steps end where rows wait for experts elsewhere: other batches, of other sessions, may be computed meanwhile.
+    Where the cache is full, sessions give way to older ones. Without the memory to compute it the whole batch fails
+    with StageFull. Its steps end where rows wait for experts elsewhere: other batches, of other sessions, may be
+    computed meanwhile.
     """
-    ready: list[tuple[Slice, StageSession, Step, Tensor]] = []
     held: list[StageSession] = []
     try:
+        yield from _compute(slices, make_room, held)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         for part in slices:
-            session, step = part.job.work
-            try:
-                session.begin(step.epoch)
-                held.append(session)
-                ready.append((part, session, step, _enter(part, session, step)))
-            except SwarmError as error:
-                part.job.error = error
-        if not ready:
-            return
-        model, span = ready[0][1].model, ready[0][1].span
-        rows = [h for *_, h in ready]
-        h = rows[0] if len(rows) == 1 else torch.cat(rows)  # (T, D)
-        chunks = [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready]
-        h = yield from model.batch_steps(h, chunks, span)
-        outputs = h.split([part.n_rows for part, *_ in ready])
-        for (part, session, step, _), output in zip(ready, outputs, strict=True):
-            session.cache.keep_rows(output)
-            _file_pages(part, session, step)
-            part.job.outputs.append(output)
-        finished = [(part.job, *part.job.work) for part, *_ in ready if part.n_rows == part.job.n_left]
-        for _, session, step in finished:
-            session.note(step)
-        if span.end == model.args.n_layers:
-            _answer_logits(model, finished)
-        else:
-            for job, _, _ in finished:
-                job.answer = rows_of(torch.cat(job.outputs) if len(job.outputs) > 1 else job.outputs[0])
+            part.job.error = StageFull("the node ran out of memory in this step; try another", retry_after_s=10.0)
     finally:
         for session in held:
             session.end()
 
 
-def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
-    """The slice's rows (t, D), its cache at their position with pages for them.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory: of a device, of torch's CPU allocator (which says so in words only) or of Python."""
+    said = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in said
 
-    Raises: SessionLost, PositionMismatch, ContextLengthExceeded, StageFull, RemoteProtocolError; the cache is then
-    what it was before the step, or ends where the step's last slice did.
+
+def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession]) -> Steps[None]:
+    """held: takes the sessions that are in hand until the batch ends."""
+    ready: list[Entered] = []
+    for part in slices:
+        session, step = part.job.work
+        try:
+            session.begin(step.epoch)
+            held.append(session)
+            h = _enter(part, session, step)
+            while not _prepare(session, part.n_rows):
+                _drop(make_room(session, held), ready)
+            ready.append((part, session, step, h))
+        except SwarmError as error:
+            part.job.error = error
+    if not ready:
+        return
+    model, span = ready[0][1].model, ready[0][1].span
+    rows = [h for *_, h in ready]
+    h = rows[0] if len(rows) == 1 else torch.cat(rows)  # (T, D)
+    chunks = [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready]
+    h = yield from model.batch_steps(h, chunks, span)
+    outputs = h.split([part.n_rows for part, *_ in ready])
+    for (part, session, step, _), output in zip(ready, outputs, strict=True):
+        session.cache.keep_rows(output)
+        _file_pages(part, session, step)
+        part.job.outputs.append(output)
+    finished = [(part.job, *part.job.work) for part, *_ in ready if part.n_rows == part.job.n_left]
+    for _, session, step in finished:
+        session.note(step)
+    if span.end == model.args.n_layers:
+        _answer_logits(model, finished)
+    else:
+        for job, _, _ in finished:
+            job.answer = rows_of(torch.cat(job.outputs) if len(job.outputs) > 1 else job.outputs[0])
+
+
+def _prepare(session: StageSession, n_rows: int) -> bool:
+    """Have pages for the next rows; False when there are none."""
+    try:
+        session.cache.prepare(n_rows)
+    except StageFull:
+        return False
+    return True
+
+
+def _drop(session: StageSession, ready: list[Entered]) -> None:
+    """Leave a session that was sent away out of the batch, and have its pages at once."""
+    session.end()
+    for entered in [entered for entered in ready if entered[1] is session]:
+        ready.remove(entered)
+        try:
+            session.check_open(entered[2].epoch)
+        except SwarmError as why:
+            entered[0].job.error = why
+
+
+def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
+    """The slice's rows (t, D), its cache at their position.
+
+    Raises: SessionLost, PositionMismatch, ContextLengthExceeded, RemoteProtocolError; the cache is then what it was
+    before the step, or ends where the step's last slice did.
     """
     model, first = session.model, part.job.n_done
     if isinstance(step.payload, Rows):
@@ -81,7 +132,6 @@ def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
     if first == 0:
         session.rewind(step.position)
     session.cache.require_room(part.n_rows)
-    session.cache.prepare(part.n_rows)
     return h
 
 
@@ -98,24 +148,33 @@ def _file_pages(part: Slice, session: StageSession, step: Step) -> None:
 
 
 def _answer_logits(model: SpanModel, finished: Sequence[tuple[Job, StageSession, Step]]) -> None:
-    """The largest logits of the last rows of each step that wants some: one product with the head for all of them."""
-    wanted = []
-    for job, _, step in finished:
+    """The largest logits of the last rows of each step that wants some: LOGIT_ROWS rows at once through the head."""
+    wanted: list[Tensor] = []
+    owners: list[tuple[Job, StageSession, Step]] = []
+    for job, session, step in finished:
         job.answer = ()
         if step.n_logit_rows:
             h = torch.cat(job.outputs) if len(job.outputs) > 1 else job.outputs[0]
             wanted.append(h[-step.n_logit_rows :])
+            owners += [(job, session, step)] * step.n_logit_rows
     if not wanted:
         return
-    logits = model.logits(torch.cat(wanted) if len(wanted) > 1 else wanted[0]).split([len(h) for h in wanted])
-    alike: dict[int, list[tuple[Job, Tensor]]] = defaultdict(list)
-    asking = [(job, session, step) for job, session, step in finished if step.n_logit_rows]
-    for (job, session, step), rows in zip(asking, logits, strict=True):
+    pieces = (torch.cat(wanted) if len(wanted) > 1 else wanted[0]).split(LOGIT_ROWS)
+    for nth, piece in enumerate(pieces):
+        _answer_piece(model, piece, owners[nth * LOGIT_ROWS : (nth + 1) * LOGIT_ROWS])
+
+
+def _answer_piece(model: SpanModel, h: Tensor, owners: Sequence[tuple[Job, StageSession, Step]]) -> None:
+    """Row i of h is the next of owners[i]'s."""
+    logits = model.logits(h)
+    alike: dict[int, list[int]] = defaultdict(list)
+    for nth, (job, session, step) in enumerate(owners):
         if step.allowed:
-            job.answer = top_allowed_logits(rows, session.n_top, allowed_ids(step.allowed, model.args.vocab_size))
+            allowed = allowed_ids(step.allowed, model.args.vocab_size)
+            job.answer = top_allowed_logits(logits[nth : nth + 1], session.n_top, allowed)
         else:
-            alike[session.n_top].append((job, rows))
-    for n_top, jobs in alike.items():
-        tops: list[TopLogits] = list(top_logits(torch.cat([rows for _, rows in jobs]), n_top))
-        for job, rows in jobs:
-            job.answer, tops = tuple(tops[: len(rows)]), tops[len(rows) :]
+            alike[session.n_top].append(nth)
+    for n_top, rows in alike.items():
+        for nth, top in zip(rows, top_logits(logits if len(rows) == len(h) else logits[rows], n_top), strict=True):
+            job = owners[nth][0]
+            job.answer = (*job.answer, top)

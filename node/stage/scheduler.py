@@ -1,9 +1,9 @@
 """One thread that computes what has arrived, the waiting rows of all sessions together, while the loop moves bytes.
 
 Whatever came while the last batch ran goes into the next one. Decode rows go first and all at once; what room is left
-belongs to prompts, in slices, oldest first, so that a long prompt never makes the others wait for more than a slice of
-it, and is itself never left out. A batch may be away for a while, waiting for others: then the next one, of other
-sessions, is computed. Knows no models: what a batch computes, and what it waits for, is its caller's.
+belongs to prompts, in slices, so that a long prompt never makes the others wait for more than a slice of it, and is
+itself never left out. A batch may be away for a while, waiting for others: then the next one, of other sessions, is
+computed. Knows no models: what a batch computes, and what it waits for, is its caller's.
 """
 
 from __future__ import annotations
@@ -12,89 +12,28 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from node.model.cache import MAX_PREPARED_ROWS
+from node.stage.batch import BatchConfig, Job, Slice, next_batch, who_sits_out
 from node.stage.pulse import Pulse
-from swarm.errors import BadArgument, SessionLost, SwarmError
+from node.stage.shares import FairClock
+from swarm.errors import SessionLost, SwarmError
 
 logger = logging.getLogger(__name__)
+
+REMEMBERED = 0.9
+"""What the batches before count for when the speed is told, each a tenth less than the next."""
 
 WATCH_S = 1.0
 """How often a step that waits looks whether the thread is stuck."""
 
-DECODE_ROWS = 16
-"""A step of so many rows or fewer (decode, speculation) is never cut and goes before the prompts."""
-
-
 MAX_STARTED = 2
 """Batches that are computed or away: while one waits the other is computed. More would each be smaller, and read the
 same weights again."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchConfig:
-    """max_rows: of one batch; more serve more sessions per reading of the weights and make each wait longer.
-
-    prompt_rows: of prompts beside decode rows; more prefill faster and make tokens come less evenly. linger_share: of
-    the last batch's time for which the next one waits for sessions that took part in it and are on their way back;
-    more fill batches better and cost a lone session nothing.
-    """
-
-    max_rows: int = 512
-    prompt_rows: int = 128
-    linger_share: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.prompt_rows <= self.max_rows - DECODE_ROWS or self.max_rows > MAX_PREPARED_ROWS:
-            raise BadArgument(
-                f"a batch has at most {MAX_PREPARED_ROWS} rows, and room for {DECODE_ROWS} beside those of prompts"
-            )
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One step that waits or runs.
-
-    session: whose; at most one slice of a session is in a batch. group: only jobs of one group are computed together.
-    n_hops: of its route. n_batches: among how many batches the decoding sessions of its group are shared out. n_done:
-    rows that earlier batches computed; outputs: theirs. answer: of the whole.
-    """
-
-    session: Hashable
-    group: Hashable
-    n_rows: int
-    work: Any
-    done: Callable[[Job], None]
-    queued_s: float
-    n_hops: int = 1
-    n_batches: int = 1
-    started_s: float = 0.0
-    n_done: int = 0
-    compute_s: float = 0.0
-    outputs: list[Any] = field(default_factory=list)
-    answer: Any = None
-    error: BaseException | None = None
-
-    @property
-    def n_left(self) -> int:
-        return self.n_rows - self.n_done
-
-    @property
-    def is_decode(self) -> bool:
-        return self.n_rows <= DECODE_ROWS
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The next n_rows of a job."""
-
-    job: Job
-    n_rows: int
 
 
 @dataclass(slots=True, eq=False)
@@ -110,44 +49,6 @@ class _Started:
     @property
     def is_ready(self) -> bool:
         return self.away is None or self.away.done()
-
-
-def next_batch(
-    waiting: Sequence[Job], config: BatchConfig, max_decoding: int | None = None, group: Hashable = None
-) -> list[Slice]:
-    """The slices of the next batch, from jobs in order of arrival; not empty unless waiting is.
-
-    group: whose jobs; by default the oldest job's. Decode rows come first, up to max_rows, of max_decoding sessions at
-    most; prompts share what is left of max_rows, or prompt_rows beside decode rows, oldest first. A session's second
-    job waits for its first.
-    """
-    if not waiting:
-        return []
-    group = waiting[0].group if group is None else group
-    firsts: dict[Hashable, Job] = {}
-    for job in waiting:
-        if job.session not in firsts:
-            firsts[job.session] = job
-    mine = [job for job in firsts.values() if job.group == group]
-    slices: list[Slice] = []
-    n_rows = 0
-    prompts = [job for job in mine if not job.is_decode]
-    room = config.max_rows - min(config.prompt_rows, sum(job.n_left for job in prompts))
-    for job in mine:
-        if len(slices) == max_decoding:
-            break
-        if job.is_decode and n_rows + job.n_left <= room:
-            slices.append(Slice(job, job.n_left))
-            n_rows += job.n_left
-    left = config.max_rows - n_rows
-    if slices:
-        left = min(left, config.prompt_rows)
-    for job in prompts:
-        if left > 0:
-            n = min(job.n_left, left)
-            slices.append(Slice(job, n))
-            left -= n
-    return slices
 
 
 class ComputeThread:
@@ -175,13 +76,29 @@ class ComputeThread:
         )  # who decoded in the last batches, and its group
         self._served: dict[Hashable, int] = {}  # the last batch of each group
         self._n_batches = 0
+        self._clock = FairClock()
+        self._sat_out: frozenset[Hashable] = frozenset()  # clients that the last batch left out
+        self._lately = (0.0, 0.0)  # seconds and rows of the last batches
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
+    @property
+    def seconds_per_row(self) -> float:
+        """As the last batches took; 0.0 before the first."""
+        seconds, rows = self._lately
+        return seconds / rows if rows else 0.0
+
     async def run(
-        self, session: Hashable, group: Hashable, n_rows: int, work: Any, n_hops: int = 1, n_batches: int | None = None
+        self,
+        session: Hashable,
+        group: Hashable,
+        n_rows: int,
+        work: Any,
+        n_hops: int = 1,
+        n_batches: int | None = None,
+        client: Hashable = None,
     ) -> Job:
         """The job, done. n_batches: as many as hops, unless it is said.
 
@@ -202,7 +119,7 @@ class ComputeThread:
         def done(job: Job) -> None:
             loop.call_soon_threadsafe(settle, job)
 
-        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, n_batches or n_hops)
+        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, n_batches or n_hops, client)
         with self._wake:
             if self._closed:
                 raise SessionLost("the stage is shutting down")
@@ -299,14 +216,26 @@ class ComputeThread:
         return max(0.0, self._linger_until_s - time.perf_counter()) or None
 
     def _next_batch(self) -> _Started:
-        """Of the group that was served least lately: a long prompt of one must not hold up another's tokens."""
-        waiting = self._free()
-        groups = dict.fromkeys(job.group for job in waiting)
-        group = min(groups, key=lambda group: self._served.get(group, -1))
-        self._served = {g: n for g, n in self._served.items() if g in groups}
+        """Of a group of the client that is furthest behind; of its groups the one that was served least lately: a long
+        prompt of one must not hold up another's tokens. Whoever had much more than that client leaves it a batch to
+        itself, but never two in a row.
+        """
+        free = self._free()
+        self._sat_out = who_sits_out(free, self._clock.time) - self._sat_out
+        waiting = [job for job in free if job.client not in self._sat_out]
+        behind: dict[Hashable, float] = {}
+        for job in waiting:
+            served = self._clock.time(job.client)
+            behind[job.group] = min(served, behind.get(job.group, served))
+        group = min(behind, key=lambda group: (behind[group], self._served.get(group, -1)))
+        self._served = {g: n for g, n in self._served.items() if g in behind}
         self._n_batches += 1
         self._served[group] = self._n_batches
-        slices = next_batch(waiting, self._config, self._share_of_pipeline(group), group)
+        slices = next_batch(waiting, self._config, self._share_of_pipeline(group), group, self._clock.time)
+        rows: Counter[Hashable] = Counter()
+        for part in slices:
+            rows[part.job.client] += part.n_rows
+        self._clock.charge(rows)
         batch = _Started(slices, None)
         self._started.append(batch)
         return batch
@@ -336,6 +265,9 @@ class ComputeThread:
         finished = []
         with self._wake:
             self._started.remove(batch)
+            seconds, rows = self._lately
+            n_rows = sum(part.n_rows for part in batch.slices)
+            self._lately = (REMEMBERED * seconds + batch.compute_s, REMEMBERED * rows + n_rows)
             for part in batch.slices:
                 job = part.job
                 job.compute_s += batch.compute_s

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from node.model import PAGE, KVCache, SpanModel
 from node.stage.trail import Trail
-from swarm.errors import SessionLost, StaleEpoch
+from swarm.errors import SessionLost, StaleEpoch, SwarmError
 from swarm.messages import Step
 from swarm.terms import NodeId, SessionId, Span
 
@@ -25,9 +25,9 @@ class StageSession:
     """n_hops: of its whole route. closed: no step begins on it any more. scope: of the pages that it shares, if any.
 
     epoch: the newest one; a step of another is refused, wherever it waits. orphaned: the stream of that epoch broke,
-    and a later one may go on with what is cached. cached_positions: those that the epoch began with. Whoever of the two
-    threads is the last to need the cache gives its pages back: closing in the middle of a batch leaves that to the
-    batch's end.
+    and a later one may go on with what is cached. cached_positions: those that the epoch began with. known_positions:
+    those that its client said it would feed at once. Whoever of the two threads is the last to need the cache gives its
+    pages back: closing in the middle of a batch leaves that to the batch's end.
     """
 
     key: SessionKey
@@ -37,22 +37,42 @@ class StageSession:
     cache: KVCache
     max_positions: int
     n_top: int
-    reserved_bytes: int
+    known_positions: int = 0
     n_hops: int = 1
     scope: bytes = b""
     cached_positions: int = 0
     closed: bool = False
     orphaned: bool = False
+    _evicted: SwarmError | None = None
+    _told: Callable[[SwarmError], None] | None = None
     _trail: Trail = field(default_factory=Trail)
     _is_computing: bool = False
     _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def client(self) -> NodeId:
+        return self.key[0]
+
+    @property
+    def generation(self) -> tuple[NodeId, SessionId]:
+        """What it shares with the sessions of the same route's other hops."""
+        return self.key[:2]
+
+    @property
+    def was_evicted(self) -> bool:
+        return self._evicted is not None
+
+    @property
+    def is_computing(self) -> bool:
+        """Whether a batch has its cache in hand: it keeps its pages until that ends."""
+        return self._is_computing
 
     # -- the compute thread --------------------------------------------------------------------------------------
 
     def begin(self, epoch: int) -> None:
         """Take the cache in hand for a step of this epoch. Raises: SessionLost, StaleEpoch."""
         with self._turn:
-            self._check(epoch)
+            self.check_open(epoch)
             self._is_computing = True
 
     def end(self) -> None:
@@ -113,7 +133,7 @@ class StageSession:
             chunks = list(self._trail.chunks(start, end, most))
         for first, last in chunks:
             with self._turn:
-                self._check(epoch)
+                self.check_open(epoch)
                 names = self._trail.names(first, last) if self.scope else ()
                 rows = self.cache.rows(first, last)
             yield first, rows, names
@@ -125,7 +145,27 @@ class StageSession:
             if not self._is_computing:
                 self.cache.clear()
 
-    def _check(self, epoch: int) -> None:
+    def evict(self, why: SwarmError) -> None:
+        """Close it for a reason that its client is to hear. From any thread."""
+        self.close()
+        with self._turn:
+            why = self._evicted = self._evicted or why
+            tell, self._told = self._told, None
+        if tell is not None:
+            tell(why)
+
+    def on_evicted(self, tell: Callable[[SwarmError], None]) -> None:
+        """Call this, and no earlier one, when it is evicted, in whatever thread that is; at once when it has been."""
+        with self._turn:
+            why = self._evicted
+            self._told = tell if why is None else None
+        if why is not None:
+            tell(why)
+
+    def check_open(self, epoch: int) -> None:
+        """Raises: why it was evicted; SessionLost; StaleEpoch."""
+        if self._evicted is not None:
+            raise self._evicted
         if self.closed or self.orphaned:
             raise SessionLost("the session was closed on this stage; open a new epoch and replay")
         if epoch != self.epoch:

@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from node.model import PAGE, KVCache, PagePool, SpanModel
+from node.stage.admission import Admission
+from node.stage.batch import DECODE_ROWS
 from node.stage.compute import compute_batch
+from node.stage.config import StageConfig
 from node.stage.prefixes import Prefix
 from node.stage.queue import RecentQueue
 from node.stage.rows import rows_of
-from node.stage.scheduler import BatchConfig, ComputeThread
+from node.stage.scheduler import ComputeThread
 from node.stage.session import SessionKey, StageSession
-from swarm.errors import (
-    BadArgument,
-    RemoteProtocolError,
-    SessionLost,
-    StageFull,
-    StaleEpoch,
-)
+from swarm.errors import RemoteProtocolError, StageFull, StaleEpoch, SwarmError
 from swarm.messages import Rows, Step, TopLogits
 from swarm.release import ModelArgs
 from swarm.terms import Span
-
-
-@dataclass(frozen=True, slots=True)
-class StageConfig:
-    """cache_budget_bytes: for the KV pages of all sessions together; a session reserves its whole share when it opens,
-    and what is not in use keeps prefixes for the sessions to come.
-
-    max_sessions: more of them queue longer for the one compute thread. max_chunk_rows: rows in one step; more need more
-    scratch memory and make the other sessions wait longer. max_answer_logits: logits returned by one step; each costs 8
-    bytes on the wire and some 60 while the answer is made.
-    """
-
-    cache_budget_bytes: int = 1 << 30
-    max_sessions: int = 64
-    max_chunk_rows: int = 512
-    max_answer_logits: int = 1 << 18
-    batch: BatchConfig = field(default_factory=BatchConfig)
-
-    def __post_init__(self) -> None:
-        if self.cache_budget_bytes <= 0 or self.max_sessions <= 0 or self.max_chunk_rows <= 0:
-            raise BadArgument("the cache budget, the number of sessions and the rows of a chunk must be positive")
-        if self.max_answer_logits < 1:
-            raise BadArgument("max_answer_logits must be positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +48,16 @@ class Stage:
         self._models = models
         self._loaded: tuple[Span, ...] | None = None  # None: all of every model
         self._device = device
-        self._sessions: dict[SessionKey, StageSession] = {}
-        self._orphans: dict[SessionKey, StageSession] = {}  # of those; the longest abandoned first
-        self._reserved_bytes = 0
         self._pool = PagePool(config.cache_budget_bytes)
-        self._compute = ComputeThread(compute_batch, config.batch)
+        self._admission = Admission(
+            config,
+            self._pool,
+            lambda session, positions: self._session_bytes(session.span, positions),
+            lambda: self._compute.seconds_per_row,
+        )
+        self._compute = ComputeThread(
+            functools.partial(compute_batch, make_room=self._admission.make_room), config.batch
+        )
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -105,16 +85,17 @@ class Stage:
 
     def sessions_beyond(self) -> list[StageSession]:
         """Sessions on layers that are hosted no longer."""
-        return [s for s in self._sessions.values() if not any(hosted.covers(s.span) for hosted in self._models)]
+        sessions = self._admission.sessions()
+        return [s for s in sessions if not any(hosted.covers(s.span) for hosted in self._models)]
 
     @property
     def n_sessions(self) -> int:
         """Sessions that somebody steps; not those that wait for a later epoch."""
-        return len(self._sessions) - len(self._orphans)
+        return sum(not session.orphaned for session in self._admission.sessions())
 
     @property
     def n_orphans(self) -> int:
-        return len(self._orphans)
+        return sum(session.orphaned for session in self._admission.sessions())
 
     @property
     def cache_bytes(self) -> int:
@@ -123,13 +104,11 @@ class Stage:
 
     @property
     def free_sessions(self) -> int:
-        """How many more sessions of a typical length (2048 positions, or the whole context if shorter) would be
-        admitted.
+        """How many more sessions would be admitted, of those that had none here yet and of the usual length (2048
+        positions before any has ended, or the whole context if shorter).
         """
-        typical = sum(self._session_bytes(span, min(2048, self.args.max_positions)) for span in self._models)
-        reserved_bytes = self._reserved_bytes - sum(orphan.reserved_bytes for orphan in self._orphans.values())
-        by_memory = (self.config.cache_budget_bytes - reserved_bytes) // max(1, typical)
-        return max(0, min(self.config.max_sessions - self.n_sessions, by_memory))
+        positions = min(self._admission.usual_positions, self.args.max_positions)
+        return self._admission.room_for(sum(self._session_bytes(span, positions) for span in self._models))
 
     def open(
         self,
@@ -141,12 +120,12 @@ class Stage:
         prefix: Prefix | None = None,
         n_hops: int = 1,
         fed_positions: int = 0,
+        known_positions: int = 0,
     ) -> StageSession:
-        """Admit a session, reserving its cache; a newer epoch of a known session goes on with what the older one cached
-        of its first fed_positions, or else replaces it. Orphans give way to it.
+        """Admit a session, whose cache grows as it is stepped; a newer epoch of a known session goes on with what the
+        older one cached of its first fed_positions, or else replaces it. Orphans give way to it.
 
-        n_hops: of its whole route.
-
+        n_hops: of its whole route. known_positions: that its client has already and will feed at once.
         Raises: StaleEpoch; StageFull; RemoteProtocolError (layers not hosted here, or more positions than the model
         has).
         """
@@ -162,28 +141,16 @@ class Stage:
             raise RemoteProtocolError(
                 f"{max_positions} positions were asked for; the model has {self.args.max_positions}"
             )
-        older = self._sessions.get(key)
+        older = self._admission.get(key)
         if older is not None:
             if older.epoch >= epoch:
                 raise StaleEpoch(f"epoch {epoch} of the session was opened after epoch {older.epoch}")
             if (older.span, older.max_positions) == (span, max_positions) and min(fed_positions, older.length):
-                self._orphans.pop(key, None)
+                older.known_positions = known_positions
                 older.renew(epoch, n_top, n_hops, prefix.scope if prefix else b"", fed_positions)
+                self._admission.touch(older, 0)
                 return older
             self.close(older)
-        reserved_bytes = self._session_bytes(span, max_positions)
-        while self._orphans and (
-            len(self._sessions) >= self.config.max_sessions
-            or self._reserved_bytes + reserved_bytes > self.config.cache_budget_bytes
-        ):
-            self.close(next(iter(self._orphans.values())))
-        if len(self._sessions) >= self.config.max_sessions:
-            raise StageFull(f"{len(self._sessions)} sessions are open, which is the most that this node takes")
-        if self._reserved_bytes + reserved_bytes > self.config.cache_budget_bytes:
-            raise StageFull(
-                f"a cache of {max_positions} positions needs {reserved_bytes} bytes; {self._reserved_bytes} of "
-                f"{self.config.cache_budget_bytes} are reserved: try later, or raise the node's --cache-budget"
-            )
         model = self._models[hosted]
         cache = KVCache(
             self.args,
@@ -194,12 +161,15 @@ class Stage:
             pool=self._pool,
             keeps_rows=span.end < self.args.n_layers,
         )
-        session = StageSession(key, epoch, span, model, cache, max_positions, n_top, reserved_bytes, n_hops)
+        session = StageSession(key, epoch, span, model, cache, max_positions, n_top, known_positions, n_hops)
         if prefix is not None:
             session.scope = prefix.scope
             self._find_pages(session, prefix)
-        self._sessions[key] = session
-        self._reserved_bytes += reserved_bytes
+        try:
+            self._admission.admit(session)
+        except StageFull:
+            session.close()
+            raise
         return session
 
     def kept(self, session: StageSession, start: int, *, in_same_steps: bool) -> Iterator[Step]:
@@ -212,25 +182,28 @@ class Stage:
             yield Step(epoch, position, rows_of(rows), 0, page_hashes=page_hashes)
 
     def close(self, session: StageSession) -> None:
-        """Forget a session and what it reserved. Closing twice is closing once."""
+        """Forget a session and what it cached. Closing twice is closing once."""
+        self._admission.leave(session)
         session.close()
-        if self._sessions.get(session.key) is session:
-            del self._sessions[session.key]
-            self._orphans.pop(session.key, None)
-            self._reserved_bytes -= session.reserved_bytes
+
+    def hand_over(self, why: SwarmError, sessions: Sequence[StageSession] | None = None) -> None:
+        """Tell the clients of these sessions, by default of all, to go on elsewhere, for this reason."""
+        for session in self._admission.sessions() if sessions is None else sessions:
+            session.evict(why)
+            self._admission.leave(session)
 
     def abandon(self, session: StageSession, epoch: int) -> bool:
         """Nobody steps this epoch any more, but a later one may go on with what is cached. -> whether anything is.
 
         Does nothing to a session that a later epoch has taken over already.
         """
-        if session.epoch != epoch or self._sessions.get(session.key) is not session:
+        if session.epoch != epoch or self._admission.get(session.key) is not session:
             return False
         if not session.length:
             self.close(session)
             return False
         session.orphaned = True
-        self._orphans[session.key] = session
+        self._admission.touch(session, 0)
         return True
 
     def close_epoch(self, session: StageSession, epoch: int) -> None:
@@ -242,35 +215,38 @@ class Stage:
         """Run the session's layers over one chunk and extend its cache.
 
         A step at a smaller position than the cache's truncates it first; that is how speculation rolls back.
-        Raises: SessionLost, StaleEpoch, PositionMismatch, RemoteProtocolError. A refused step changes nothing.
+        Raises: SessionLost, StaleEpoch, PositionMismatch, StageFull, RemoteProtocolError. A refused step changes
+        nothing; but StageFull may end the session, to make room for others.
         """
         self._check(session, step)
+        end = step.position + step.n_rows
+        if step.n_rows > DECODE_ROWS and end > session.known_positions:
+            self._admission.promise(session, end)
+        self._admission.touch(session, 1)
         # While one half of the sessions waits for experts elsewhere, the other half is computed.
         n_batches = max(session.n_hops, 2) if session.model.trunks else session.n_hops
-        group = (id(session.model), session.span)
+        group = id(session.model), session.span
         try:
-            job = await self._compute.run(session, group, step.n_rows, (session, step), session.n_hops, n_batches)
-        except torch.OutOfMemoryError:
-            self.close(session)
-            raise StageFull("the device ran out of memory in this step; try another node", retry_after_s=10.0) from None
+            job = await self._compute.run(
+                session, group, step.n_rows, (session, step), session.n_hops, n_batches, session.client
+            )
+        finally:
+            self._admission.touch(session, -1)
         if step.n_rows == 1:
             layer_time_s = job.compute_s / len(session.span)
             self.layer_time_s += (layer_time_s - self.layer_time_s) * (0.1 if self.layer_time_s else 1.0)
         queue_s = job.started_s - job.queued_s
         self.queue.add(queue_s)
-        return StepOutput(job.answer, step.position + step.n_rows, queue_s, job.compute_s)
+        return StepOutput(job.answer, end, queue_s, job.compute_s)
 
     def shut_down(self) -> None:
         """Close every session and end the compute thread once the running step is done."""
-        for session in list(self._sessions.values()):
+        for session in self._admission.sessions():
             self.close(session)
         self._compute.close()
 
     def _check(self, session: StageSession, step: Step) -> None:
-        if session.closed or session.orphaned:
-            raise SessionLost("the session was closed on this stage; open a new epoch and replay")
-        if step.epoch != session.epoch:
-            raise StaleEpoch(f"a step of epoch {step.epoch} came into epoch {session.epoch}")
+        session.check_open(step.epoch)
         if step.position + step.n_rows > session.max_positions:
             raise RemoteProtocolError(
                 f"{step.n_rows} rows from position {step.position} on exceed the session's {session.max_positions}"

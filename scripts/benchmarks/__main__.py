@@ -25,6 +25,8 @@ BENCHES = (
     "distribute",
     "gateway",
     "quality",
+    "overload",
+    "soak",
     "failover",
     "experts",
     "heat",
@@ -33,7 +35,7 @@ BENCHES = (
 
 @click.command()
 @click.argument("name", type=click.Choice(BENCHES))
-@click.option("--rounds", "n_rounds", type=click.IntRange(1), help="More take longer and are steadier.")
+@click.option("--rounds", "--minutes", "n_rounds", type=click.IntRange(1), help="More take longer and are steadier.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line: bench, case, value, unit, peer, ratio, …")
 @click.option("--llama-cpp", is_flag=True, help="First build llama.cpp as a peer (once, about 5 minutes).")
 def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> None:
@@ -51,6 +53,8 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     parity    decode, prefill and logits of the same weights in one process, against transformers
     gateway   1, 8 and 32 streams through the HTTP gateway, against the Python client without it
     distribute  one seed of 20 MB/s and up to eight nodes; time to the first layer; what hashing and seeding cost
+    overload  four and ten times what a node can do at once: goodput, refusals, memory, a light client beside a flood
+    soak      nodes join, drain and are killed under eight streams for --minutes (10): exact answers, nothing leaks
     quality   perplexity and right answers of the embedded release in fp32, bf16, int8 and int4
     failover  generations whose nodes are killed under them: speed by failure probability, the pause after a loss
     experts   single experts in other processes at RTT 0 to 20 ms, against all here and against a split by layers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import queue
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -21,20 +22,37 @@ from swarm.terms import Address
 CHUNK_BYTES = 1 << 18
 
 
+N_ECHOES = 30
+
+
 class Delay:
     """A context manager: the proxy's process. addresses: where the targets are reached through it."""
 
     def __init__(self, targets: Sequence[Address]) -> None:
+        self._echo = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=_echo, args=(self._echo,), daemon=True).start()
+        targets = [*targets, Address("127.0.0.1", self._echo.getsockname()[1])]
         command = [sys.executable, "-m", "benchmarks.delay", *map(str, targets)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         ports = json.loads(self._process.stdout.readline())
-        self.addresses = [Address("127.0.0.1", port) for port in ports]
+        self.addresses = [Address("127.0.0.1", port) for port in ports[:-1]]
+        self._way_to_echo = socket.create_connection(("127.0.0.1", ports[-1]))
 
     def set_rtt(self, rtt_s: float) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{rtt_s / 2}\n")
         self._process.stdin.flush()
+
+    def measure_rtt(self) -> float:
+        """Seconds that a small message takes there and back: what was set, and what the proxy itself adds."""
+        taken_s = []
+        for _ in range(N_ECHOES):
+            started_s = time.perf_counter()
+            self._way_to_echo.sendall(b"?")
+            self._way_to_echo.recv(1)
+            taken_s.append(time.perf_counter() - started_s)
+        return statistics.median(taken_s)
 
     def __enter__(self) -> Delay:
         return self
@@ -42,8 +60,18 @@ class Delay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._way_to_echo.close()
+        self._echo.close()
         self._process.terminate()
         self._process.wait()
+
+
+def _echo(listening: socket.socket) -> None:
+    caller, _ = listening.accept()
+    with caller:
+        caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := caller.recv(1):
+            caller.sendall(data)
 
 
 class _Way:

@@ -15,7 +15,7 @@ from swarm.cli.options import Reach, client_options, json_option, node_options, 
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
 from swarm.routing import describe_missing, layer_ranges
-from swarm.terms import Span, merge_experts, merge_spans, short_id
+from swarm.terms import short_id
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -111,7 +111,7 @@ def print_status(seen: SwarmStatus) -> None:
         click.echo(f"nobody serves layers {layer_ranges(seen.missing_layers)}")
         if seen.missing_experts:
             click.echo(describe_missing(seen.missing_experts))
-        note(f"mend it with: swarm node start MAGNET {mending_options(seen)}")
+        note(f"mend it with: swarm node start MAGNET {seen.mending_options}")
     else:
         fewest = min(seen.hosts_per_layer)
         click.echo(f"every layer is served, by {fewest} node{'s' if fewest > 1 else ''} at least")
@@ -121,17 +121,6 @@ def expert_lines(seen: SwarmStatus) -> Iterator[str]:
     """How many nodes answer for each expert, a column a layer: `expert 3  11211.`"""
     for expert_idx, counts in enumerate(zip(*seen.hosts_per_expert, strict=True)):
         yield f"expert {expert_idx}  {coverage_strip(counts)}"
-
-
-def mending_options(seen: SwarmStatus) -> str:
-    """What to start a node with that fills the holes: experts where only they are missing, else layers."""
-    lacking = seen.missing_experts
-    of_experts = {expert.layer_idx for expert in lacking}
-    has_trunk = {idx for fact in seen.nodes for span in fact.served_trunks for idx in span}
-    options = [f"--experts {experts}" for experts in merge_experts(e for e in lacking if e.layer_idx in has_trunk)]
-    layers = [idx for idx in seen.missing_layers if idx not in of_experts & has_trunk]
-    spans = merge_spans([Span(layer_idx, layer_idx + 1) for layer_idx in layers])
-    return " ".join([*(f"--layers {span}" for span in spans), *options])
 
 
 def node_table(nodes: tuple[NodeFact, ...]) -> Table:

@@ -126,6 +126,7 @@ class TokenLoop:
             n_top=journal.params.n_top(self._release.args.vocab_size),
             page_hashes=self._pages.offered(route.profile),
             fed_positions=self._fed_positions(route) if self._has_fed else 0,
+            known_positions=len(journal.ids),
         )
         name_pages = functools.partial(self._pages.completed, profile=route.profile)
         async with RouteSession(self._dialer, opening, name_pages) as session:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from swarm.facts import NodeFact, Route
 from swarm.messages import HopTime
 from swarm.release import ModelArgs
-from swarm.terms import ExpertId, Infohash
+from swarm.terms import ExpertId, Infohash, Span, merge_experts, merge_spans
 from swarm.tokenizer import Tokenizer
 
 
@@ -122,3 +122,13 @@ class SwarmStatus:
             for expert_idx, n_hosts in enumerate(counts)
             if n_hosts == 0
         )
+
+    @property
+    def mending_options(self) -> str:
+        """What to start a node with that fills the holes: experts where only they are missing, else layers."""
+        has_trunk = {layer_idx for fact in self.nodes for span in fact.served_trunks for layer_idx in span}
+        lacking = [expert for expert in self.missing_experts if expert.layer_idx in has_trunk]
+        of_experts = {expert.layer_idx for expert in lacking}
+        layers = [Span(idx, idx + 1) for idx in self.missing_layers if idx not in of_experts]
+        experts = (f"--experts {experts}" for experts in merge_experts(lacking))
+        return " ".join([*(f"--layers {span}" for span in merge_spans(layers)), *experts])

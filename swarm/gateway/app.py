@@ -23,6 +23,7 @@ from swarm.gateway.dialects import OPENAI, dialect_of_head
 from swarm.gateway.endpoint import GenerateEndpoint, answer_fault, authenticated
 from swarm.gateway.faults import RETRY_AFTER_S, Fault
 from swarm.gateway.model_list import list_fields, model_fields
+from swarm.gateway.models import expert_words
 from swarm.gateway.operations.asgi import ASGIApp
 from swarm.gateway.operations.drain import Drain
 from swarm.gateway.operations.fences import Fence, FenceConfig
@@ -110,6 +111,7 @@ class Operations:
                     "problem": one.problem,
                     "n_layers": None if one.status is None else one.status.n_layers,
                     "missing_layers": [] if one.status is None else list(one.status.missing_layers),
+                    "missing_experts": [] if one.status is None else expert_words(one.status.missing_experts),
                 }
                 for one in seen
             ]

@@ -13,7 +13,8 @@ from types import TracebackType
 from swarm.client import AsyncClient, SwarmStatus, connect_async
 from swarm.errors import BadArgument, SwarmError
 from swarm.gateway.config import GatewayConfig
-from swarm.terms import Infohash
+from swarm.routing import describe_missing
+from swarm.terms import ExpertId, Infohash, merge_experts
 from swarm.torrent import Magnet
 
 log = logging.getLogger("swarm.gateway")
@@ -171,6 +172,8 @@ class ModelRegistry:
             return ModelReadiness(slot.name, False, error.message)
         missing = status.missing_layers
         problem = f"{len(missing)} of {status.n_layers} layers have no host" if missing else ""
+        if status.missing_experts:
+            problem += f": {describe_missing(status.missing_experts)}"
         return ModelReadiness(slot.name, not missing, problem, status)
 
     async def _status(self, slot: _Slot, model: ServedModel) -> SwarmStatus:
@@ -221,3 +224,8 @@ def capabilities_of(client: AsyncClient) -> Capabilities:
 def _distinct(name: str, infohash: Infohash, taken: Sequence[str]) -> str:
     """Two releases may bear one name: the later one gets the beginning of its infohash with it."""
     return name if name not in taken else f"{name}-{infohash[:8]}"
+
+
+def expert_words(experts: Sequence[ExpertId]) -> list[str]:
+    """As `--experts` takes them."""
+    return [str(one) for one in merge_experts(experts)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from swarm.client import SwarmStatus
 from swarm.facts import NodeFact, NodeState
-from swarm.gateway.models import ModelReadiness, ModelRegistry, ServedModel
+from swarm.gateway.models import ModelReadiness, ModelRegistry, ServedModel, expert_words
 from swarm.gateway.reachability import Reachability
 from swarm.gateway.route_book import RouteBook, RouteTaken
 from swarm.terms import NodeId, Span, merge_spans
@@ -100,7 +100,7 @@ class SwarmState:
         args, status = model.client.release.args, seen.status
         routes = self._book.running(model.name)
         missing = merge_spans([Span(layer_idx, layer_idx + 1) for layer_idx in status.missing_layers])
-        layers = "".join(f" --layers {span}" for span in missing)
+        options = status.mending_options and f" {status.mending_options}"
         return fields | {
             "infohash": status.infohash,
             "n_layers": status.n_layers,
@@ -110,8 +110,10 @@ class SwarmState:
             "n_active_params": args.n_active_params,
             "max_positions": args.max_positions,
             "hosts_per_layer": list(status.hosts_per_layer),
+            "hosts_per_expert": [list(counts) for counts in status.hosts_per_expert],
             "missing": [[span.start, span.end] for span in missing],
-            "join_command": f"swarm node start {shlex.quote(model.magnet)}{layers}",
+            "missing_experts": expert_words(status.missing_experts),
+            "join_command": f"swarm node start {shlex.quote(model.magnet)}{options}",
             "nodes": self._nodes_fields(seen.name, status, routes),
             "routes": [taken.fields() for taken in routes],
         }
@@ -136,6 +138,8 @@ class SwarmState:
             "state": fact.state.value,
             "spans": [[span.start, span.end] for span in fact.spans],
             "loaded_spans": [[span.start, span.end] for span in fact.loaded_spans],
+            "trunks": [[span.start, span.end] for span in fact.trunks],
+            "experts": [str(experts) for experts in fact.experts],
             "address": fact.address.short,
             "profile": str(fact.profile),
             "version": fact.version,
@@ -151,9 +155,9 @@ class SwarmState:
 
 def _tokens_per_s(fact: NodeFact) -> float:
     """What the node could pass through all of its layers, one token after another; 0.0 while it has not measured."""
-    n_layers = sum(len(span) for span in fact.spans)
+    n_layers = sum(len(span) for span in (*fact.spans, *fact.trunks))
     return 1 / (fact.layer_time_s * n_layers) if fact.layer_time_s > 0 and n_layers else 0.0
 
 
 def _by_layers(fact: NodeFact) -> tuple[tuple[Span, ...], NodeId]:
-    return fact.spans, fact.node_id
+    return tuple(sorted((*fact.spans, *fact.trunks, *(one.layers for one in fact.experts)))), fact.node_id

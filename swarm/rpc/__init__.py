@@ -11,8 +11,9 @@ from swarm.rpc.config import RpcConfig
 from swarm.rpc.connection import Connection
 from swarm.rpc.dialer import Dialer
 from swarm.rpc.experts_call import ExpertsCall
+from swarm.rpc.handlers import ExpertsHandler, NodeHandler, RelayHandler, StageHandler
 from swarm.rpc.run_call import RunCall
-from swarm.rpc.server import ExpertsHandler, NodeHandler, RelayHandler, RpcServer, StageHandler
+from swarm.rpc.server import RpcServer
 from swarm.rpc.status import error_to_failure, failure_to_error, http_status
 from swarm.rpc.tunnel import let_in
 

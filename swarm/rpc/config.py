@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from swarm.errors import BadArgument
@@ -10,6 +10,10 @@ from swarm.errors import BadArgument
 ChannelOptions = list[tuple[str, Any]]
 
 _METADATA_BYTES = 16 * 1024
+
+RELAYED_KEEPALIVE_S = 15.0
+RELAYED_PING_TIMEOUT_S = 60.0
+"""Longer than a few large steps of a prompt take through a relay that gives little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class RpcConfig:
     open_timeout_s: how long a Run stream may stay without its Open.
     unary_timeout_s: the longest that a handler of a single request may take, whatever deadline its caller set.
     max_concurrent_rpcs: calls that a server works on at once; more are refused, not queued.
+    max_calls_per_caller: of those, from one node id: the others are for everybody else.
     max_connections: that a Dialer keeps open; the longest unused idle one goes first.
     """
 
@@ -37,6 +42,7 @@ class RpcConfig:
     open_timeout_s: float = 5.0
     unary_timeout_s: float = 10.0
     max_concurrent_rpcs: int = 256
+    max_calls_per_caller: int = 192
     max_connections: int = 256
 
     def __post_init__(self) -> None:
@@ -47,6 +53,12 @@ class RpcConfig:
             raise BadArgument(
                 f"keepalive_s is {self.keepalive_s}; gRPC pings at most once a second, so give it 1 or more"
             )
+
+    def through_relay(self) -> RpcConfig:
+        """The same for a connection that a relay carries: there pings wait behind data for as long as its rate takes to
+        pass that. A dead end is noticed all the same: by the relay, which tells the other end.
+        """
+        return replace(self, keepalive_s=RELAYED_KEEPALIVE_S, ping_timeout_s=RELAYED_PING_TIMEOUT_S)
 
     @classmethod
     def loopback(cls) -> RpcConfig:

@@ -127,7 +127,8 @@ class Dialer:
             private_key=self._tls.private_key_pem,
             certificate_chain=self._tls.certificate_pem,
         )
-        options = channel_options(self._config, tls_host_name(node_id))
+        config = self._config.through_relay() if address.target else self._config
+        options = channel_options(config, tls_host_name(node_id))
         channel = grpc.aio.secure_channel(target, credentials, options=options)
         try:
             await _until_ready(channel, address)

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from urllib.parse import unquote
 
 import grpc
@@ -20,26 +20,21 @@ from swarm.errors import (
     RemoteProtocolError,
     SwarmError,
 )
-from swarm.facts import Known, SignedFact
 from swarm.identity import TlsIdentity
 from swarm.messages import (
-    ExpertAnswer,
     ExpertCall,
     ExpertOpen,
-    ExpertRefusal,
-    Failure,
     Leave,
     Open,
-    Opened,
-    Result,
     Step,
 )
 from swarm.rpc import paths
 from swarm.rpc.callers import Callers
 from swarm.rpc.config import RpcConfig, server_options
+from swarm.rpc.handlers import ExpertsHandler, NodeHandler, RelayHandler, StageHandler
 from swarm.rpc.health import Health
 from swarm.rpc.status import abort_arguments
-from swarm.terms import Address, Infohash, NodeId, SessionId
+from swarm.terms import Address, NodeId
 from swarm.wire import (
     decode_accept_opening,
     decode_connect_opening,
@@ -64,58 +59,6 @@ _log = logging.getLogger(__name__)
 Behaviour = Callable[[Any, grpc.aio.ServicerContext, NodeId], Awaitable[Any]]
 
 
-class StageHandler(Protocol):
-    """Both are cancelled when the caller cancels, disconnects or passes its deadline: clean up in `finally`."""
-
-    def run(self, opening: Open, steps: AsyncIterator[Step], caller: NodeId, /) -> AsyncIterator[Opened | Failure]:
-        """Serve one session until `steps` ends, which is when its caller leaves it. `steps` raises NodeUnreachable when
-        the caller is gone without leaving, and RemoteProtocolError for a frame that is no Step.
-        """
-        ...
-
-    def results(self, session_id: SessionId, epoch: int, caller: NodeId, /) -> AsyncIterator[Result]: ...
-
-
-class ExpertsHandler(Protocol):
-    """Cancelled when the caller cancels or disconnects: clean up in `finally`."""
-
-    def apply(
-        self, opening: ExpertOpen, calls: AsyncIterator[ExpertCall], caller: NodeId, /
-    ) -> AsyncIterator[ExpertAnswer | ExpertRefusal]:
-        """Answer each call, in any order, until `calls` ends. `calls` raises RemoteProtocolError for other frames."""
-        ...
-
-
-class NodeHandler(Protocol):
-    """Signatures of the facts handed over are not checked yet."""
-
-    async def describe(self, caller: NodeId, /) -> SignedFact: ...
-
-    async def exchange(
-        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, /
-    ) -> tuple[Sequence[SignedFact], bool]:
-        """(what is known here beyond `known`, whether there is more for who asks again)"""
-        ...
-
-    async def dial_back(self, address: Address, caller: NodeId, /) -> str:
-        """Dial the caller at the host that it calls from; why that failed, or ''."""
-        ...
-
-
-class RelayHandler(Protocol):
-    """All three are cancelled when the caller cancels or disconnects."""
-
-    def reserve(self, caller: NodeId, /) -> AsyncIterator[bytes]:
-        """Keep a place for the caller: first b"", then the tunnels that it is to accept."""
-        ...
-
-    def connect(self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId, /) -> AsyncIterator[bytes]:
-        """Join the caller to the node of that id: what it sends -> what the node answers."""
-        ...
-
-    def accept(self, tunnel: bytes, data: AsyncIterator[bytes], caller: NodeId, /) -> AsyncIterator[bytes]: ...
-
-
 class RpcServer:
     """One port that serves a node's Stage, Experts, Node, Relay and health services to callers who prove a node id."""
 
@@ -129,26 +72,36 @@ class RpcServer:
         self._node = node
         self._experts = experts
         self._relay = relay
-        self._callers = Callers(tls.authority_pem)
+        self._callers = Callers(tls.authority_pem, config.max_calls_per_caller)
         self._health = Health()
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
+        self._back_door: Address | None = None
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def start(self, listen: Address) -> Address:
         """Listen and serve; port 0 takes a free one. -> the address bound. Raises: ListenError."""
-        if self._server is not None:
+        if self._servers:
             raise LocalProtocolError("this server was started before; make a new one to listen again")
+        return await self._listen(listen, self._config)
+
+    async def back_door(self) -> Address:
+        """A second port, on loopback, for what a relay brings: the same services, patient with pings that wait behind
+        bytes in a narrow place.
+        """
+        if self._back_door is None:
+            self._back_door = await self._listen(Address("127.0.0.1", 0), self._config.through_relay())
+        return self._back_door
+
+    async def _listen(self, listen: Address, config: RpcConfig) -> Address:
         await _check_free(listen)
-        server = grpc.aio.server(
-            options=server_options(self._config), maximum_concurrent_rpcs=self._config.max_concurrent_rpcs
-        )
+        server = grpc.aio.server(options=server_options(config), maximum_concurrent_rpcs=config.max_concurrent_rpcs)
         credentials = grpc.ssl_server_credentials(
             [(self._tls.private_key_pem, self._tls.certificate_pem)],
             root_certificates=self._tls.authority_pem,
             require_client_auth=True,
         )
         server.add_generic_rpc_handlers((self._methods(),))
-        self._server = server
+        self._servers.append(server)
         try:
             port = server.add_secure_port(str(listen), credentials)
         except RuntimeError:
@@ -163,9 +116,9 @@ class RpcServer:
     async def stop(self, grace_s: float = 0.0) -> None:
         """Refuse new calls at once, let those in flight go on for grace_s, cancel the rest, await their cleanup."""
         self._health.stop()
-        if self._server is None:
+        if not self._servers:
             return
-        await self._server.stop(grace_s)
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
         running = self._calls - {asyncio.current_task()}
         for call in running:
             call.cancel()
@@ -204,7 +157,8 @@ class RpcServer:
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
             try:
-                return await behaviour(request, context, self._callers.node_id(context))
+                with self._callers.one_more(context) as caller:
+                    return await behaviour(request, context, caller)
             except SwarmError as error:
                 await _abort(context, error)
             except grpc.aio.AbortError:

@@ -59,6 +59,7 @@ def to_wire_open(opening: Open) -> pb.Open:
         n_top=opening.n_top,
         page_hashes=opening.page_hashes,
         fed_positions=opening.fed_positions,
+        known_positions=opening.known_positions,
     )
 
 
@@ -83,6 +84,7 @@ def from_wire_open(wire: pb.Open) -> Open:
         n_top=check_number(wire.n_top, 1, MAX_TOP, "n_top"),
         page_hashes=check_page_hashes(wire.page_hashes),
         fed_positions=check_number(wire.fed_positions, 0, max_positions - 1, "fed_positions"),
+        known_positions=check_number(wire.known_positions, 0, max_positions, "known_positions"),
     )
 
 

@@ -33,8 +33,8 @@ from swarm.wire.v1 import stage_pb2 as stage_pb
 FACT_DOMAIN = b"swarm-fact-v1\0"
 """What precedes a fact's payload in the bytes that its issuer signs."""
 
-MAX_FACT_BYTES = 2048
-"""The heat of 64 layers of 8 experts takes 900 of them."""
+MAX_FACT_BYTES = 4096
+"""Room for 64 layers of 8 experts, other ones of each hosted, and the heat of all."""
 MAX_SPANS = 64
 MAX_RTTS = 16
 """Of the nodes nearest to one: what tells of a thousand nodes weighs a thousand times as much."""

@@ -23,7 +23,15 @@ FLOORS = (
     ("swarm.facts",),
     ("swarm.messages",),
     # floor 1
-    ("swarm.release", "swarm.routing", "swarm.sampling", "swarm.wire", "swarm.identity", "swarm.embedded"),
+    (
+        "swarm.release",
+        "swarm.routing",
+        "swarm.sampling",
+        "swarm.wire",
+        "swarm.identity",
+        "swarm.embedded",
+        "node.notes",
+    ),
     # floor 2
     ("swarm.torrent", "swarm.discovery", "swarm.rpc", "swarm.tokenizer", "swarm.grammar", "node.weights", "node.model"),
     # floor 3
@@ -38,7 +46,7 @@ FLOORS = (
     ("swarm.gateway",),
     # floor 5, and the composition root in its own order
     ("swarm.cli", "node.config"),
-    ("node.app",),
+    ("node.app", "node.cli_events", "node.cli_running"),
     ("node.cli", "swarm.__main__"),
     ("node",),
 )

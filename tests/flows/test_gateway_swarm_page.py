@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from playwright.async_api import expect
 
+from swarm.cli.release_plan import parse_experts
+from swarm.terms import Span
+
 if TYPE_CHECKING:
     from playwright.async_api import Page, Route
 
@@ -132,3 +135,20 @@ async def test_the_page_fits_a_phone_and_survives_a_gateway_that_goes(serve_page
     await expect(page.locator(".node")).to_have_count(1)
     await page.unroute("**/swarm/state.json")
     await expect(page.locator("#notice")).to_be_hidden()
+
+
+async def test_experts_apart_show_with_the_one_that_is_missing(serve_pages: Serve, new_page: NewPage) -> None:
+    served = await serve_pages("0:6")
+    await served.swarm.start(trunks=(Span(6, 12),), experts=tuple(parse_experts("6-11:0-6")))
+    page = await open_swarm(new_page, served.url)
+    verdict = page.locator(".verdict")
+    await expect(verdict).to_have_text("Nobody serves layers 6:12: no host for experts 6-11:7")
+    await expect(page.locator(".node .lane").last).to_contain_text("trunk 6:12, experts 6-11:0,1,2,3,4,5,6")
+    await expect(page.locator(".lend code")).to_contain_text("--experts 6-11:7")
+    (model,) = (await page.evaluate("fetch('/ready').then((answer) => answer.json())"))["models"]
+    assert model["missing_experts"] == ["6-11:7"]
+    assert model["problem"].startswith("6 of 12 layers have no host: layer 6 expert 7 has no host")
+    await served.swarm.start(experts=tuple(parse_experts("6-11:7")))
+    await until_hosts(page, [1] * 12)
+    await expect(verdict).to_have_text("Every layer is served")
+    assert "1 host of each of the 8 experts" in str(await page.locator(".layer[data-layer='7']").get_attribute("title"))

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from node.hosting.budget import RESERVED_SHARE
 from swarm.facts import NodeFact, NodeState
+from swarm.release import read_folder_layout
 from swarm.routing import coverage
 from swarm.sampling import SamplingParams
 from swarm.terms import Address, Span
@@ -25,9 +27,6 @@ BUDGETS = (2, 3, 1, 4, 2, 5, 3, 1, 2, 6)
 
 def memory_for(n_layers: int, folder: Path) -> int:
     """What --memory says for so many layers and the two ends, in fp32."""
-    from node.hosting.budget import RESERVED_SHARE
-    from swarm.release import read_folder_layout
-
     args = read_folder_layout(folder).args
     size = (2 * args.vocab_size * args.dim + n_layers * args.n_layer_params) * 4
     return int(size / (1 - RESERVED_SHARE)) + 1024
@@ -125,3 +124,22 @@ async def test_two_nodes_started_at_once_do_not_take_the_same_hole(
     both = await asyncio.gather(*(swarm.start(memory_bytes=half) for _ in range(2)))
     spans = sorted(str(node.events["ready"][-1]["spans"]) for node in both)
     assert spans == ["['0:6']", "['6:12']"]
+
+
+async def test_machines_too_small_for_a_layer_make_the_model_up_of_trunks_and_experts(
+    speaking_release: Path, local_swarm: Callable[[Path], Any]
+) -> None:
+    swarm = local_swarm(speaking_release)
+    await swarm.publish()
+    args = read_folder_layout(speaking_release).args
+    ends = 2 * args.vocab_size * args.dim
+    room = (ends + args.n_trunk_params + args.n_expert_params) * 4  # a trunk and one of its two experts, in fp32
+    memory_bytes = int(room / (1 - RESERVED_SHARE)) + 1024
+    nodes = [await swarm.start(wait=False, memory_bytes=memory_bytes) for _ in range(7)]
+    await asyncio.gather(*(node.event("ready") for node in nodes))
+    assert all(not node.events["layout"][-1]["spans"] for node in nodes)
+    async with swarm.client() as client:
+        async with asyncio.timeout(30.0):
+            while not all((await client.status()).hosts_per_layer):
+                await asyncio.sleep(0.1)
+        assert len((await client.generate([5, 6, 7], GREEDY)).ids) == 8

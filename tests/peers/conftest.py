@@ -126,12 +126,13 @@ class World:
         stage: FunctionStage | None = None,
         node: EchoNode | None = None,
         relay: Any = None,
+        experts: Any = None,
         authority: Authority = OPEN_AUTHORITY,
         listen: Address = ANYWHERE,
         config: RpcConfig | None = None,
     ) -> tuple[RpcServer, Address]:
         tls = issue(key or NodeKey.generate(), authority)
-        server = RpcServer(tls, config or self.config, stage=stage, node=node, relay=relay)
+        server = RpcServer(tls, config or self.config, stage=stage, node=node, experts=experts, relay=relay)
         self._servers.append(server)
         return server, await server.start(listen)
 

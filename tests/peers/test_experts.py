@@ -191,15 +191,26 @@ async def test_a_full_host_refuses_and_the_others_are_asked(experts_world: World
     assert dispatcher.asked[free.node_id] > 0
 
 
+async def test_a_host_that_has_lost_an_expert_is_not_asked_for_ever(experts_world: World) -> None:
+    host = await experts_world.host(0)
+    experts_world.facts[0] = replace(host.fact, experts=merge_experts([ExpertId(1, 0), ExpertId(1, 5)]))
+    dispatcher = await experts_world.dispatcher()
+    started_s = time.monotonic()
+    with pytest.raises(ExpertUnavailable, match=r"layer 1 expert 5 has no host.*is not loaded here"):
+        await ask(dispatcher, {0: [0], 5: [0]})
+    assert time.monotonic() - started_s < 2.0
+    await ask(dispatcher, {0: [0]})
+
+
 async def test_another_profile_or_release_is_refused(experts_world: World) -> None:
     host = await experts_world.host(0)
     async with Dialer(issue(NodeKey.generate()), RpcConfig.loopback()) as dialer:
         connection = await dialer.connect(host.fact.address, host.node_id)
         for opening in (replace(OPENING, profile=Profile("fp32")), replace(OPENING, release=Infohash("cd" * 20))):
             stream = connection.apply_experts(opening)
-            await stream.send(ExpertCall(1, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim))))
+            call = ExpertCall(1, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim)))
             with pytest.raises(RemoteProtocolError, match="this node"):
-                await anext(stream.replies())
+                await asyncio.gather(stream.send(call), anext(stream.replies()))
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,12 @@ async def test_a_place_at_a_relay_is_kept_for_as_long_as_nobody_can_dial_and_no_
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         mine = Address("127.0.0.1", taken.getsockname()[1])
+    served, _ = await world.serve(key=me)
     told: list[tuple[Reach, Verdict]] = []
     keeping = ReachKeeper(
-        me.node_id, dialer, discovery, mine, lambda reach, verdict: told.append((reach, verdict)), network="loopback"
-    )
+        me.node_id, dialer, discovery, mine, lambda reach, verdict: told.append((reach, verdict)),
+        back_door=served.back_door, network="loopback",
+    )  # fmt: skip
     running = asyncio.create_task(keeping.run())
     try:
         neighbour = Neighbour(world.dialer())

@@ -13,7 +13,7 @@ import pytest
 from node.server import RelayConfig, RelayHandler
 from swarm.errors import NodeUnreachable, StageFull, SwarmError, Unauthenticated
 from swarm.identity import NodeKey
-from swarm.rpc import Dialer, RpcServer, let_in
+from swarm.rpc import Dialer, RpcConfig, RpcServer, let_in
 from swarm.terms import Address, Infohash
 
 WAIT_S = 5.0
@@ -83,8 +83,8 @@ async def start(world: Any, config: RelayConfig | None = None) -> Relayed:
     handler = TappedRelay(config or RelayConfig(), tapped)
     server, relay = await world.serve(relay=handler)
     key = NodeKey.generate()
-    _, own_port = await world.serve(key=key, node=world.node(key))
-    made = Relayed(handler, server, relay, key, own_port, world.dialer(key), tapped)
+    own, _ = await world.serve(key=key, node=world.node(key))
+    made = Relayed(handler, server, relay, key, await own.back_door(), world.dialer(key), tapped)
     await made.keep_place()
     return made
 
@@ -180,7 +180,7 @@ async def test_a_node_that_comes_back_has_its_place_again(relayed: Relayed, worl
 
 
 async def test_places_and_tunnels_are_bounded_and_one_caller_cannot_take_them_all(world: Any) -> None:
-    relayed = await start(world, RelayConfig(n_places=1, n_tunnels=3, n_tunnels_per_caller=2))
+    relayed = await start(world, RelayConfig(n_places=1, n_tunnels=4, n_tunnels_per_caller=2))
     try:
         other = await world.dialer().connect(relayed.relay)
         with pytest.raises(StageFull):
@@ -220,5 +220,19 @@ async def test_what_a_relay_carries_is_held_to_its_rate(world: Any) -> None:
         took_s = loop.time() - began_s
         assert sum(map(len, relayed.tapped)) - before <= rate * (took_s + 1.0)
         assert took_s > 0.5
+    finally:
+        await relayed.leave()
+
+
+async def test_a_relay_that_is_slower_than_what_is_sent_ends_no_call(world: Any) -> None:
+    """Pings of the two ends wait behind their data, for longer than a direct connection would be given."""
+    relayed = await start(world, RelayConfig(rate=120_000))
+    try:
+        connection = await world.dialer().connect(relayed.address)
+        fact = world.signed_fact(NodeKey.generate())
+        began_s = asyncio.get_running_loop().time()
+        answer = await connection.exchange(RELEASE, [fact] * 1000, 60.0)
+        assert len(answer.facts) == 1000
+        assert asyncio.get_running_loop().time() - began_s > RpcConfig.loopback().ping_timeout_s + 1.0
     finally:
         await relayed.leave()

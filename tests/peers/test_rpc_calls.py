@@ -402,6 +402,24 @@ async def test_calls_over_the_limit_are_refused_not_queued(world: Any) -> None:
         assert type(await the_error_of(connections[2].check_health(WAIT_S))) is StageFull
 
 
+async def test_one_caller_leaves_calls_to_others(world: Any) -> None:
+    _, address = await world.serve(stage=HangingStage(), config=RpcConfig(max_calls_per_caller=2))
+    key = NodeKey.generate()
+    greedy, other = [await world.dialer(one).connect(address) for one in (key, NodeKey.generate())]
+    async with contextlib.AsyncExitStack() as stack:
+        calls = [await stack.enter_async_context(greedy.run(world.opening())) for _ in range(2)]
+        for call in calls:
+            assert await anext(call.replies()) == Opened(1)
+        assert type(await the_error_of(greedy.check_health(WAIT_S))) is StageFull
+        assert not await other.check_health(WAIT_S), "an answer, which is that it does not serve yet"
+        calls[0].cancel()
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with contextlib.suppress(StageFull):
+                    await greedy.check_health(WAIT_S)
+                    break
+
+
 async def test_methods_that_a_server_does_not_offer(world: Any) -> None:
     _, address = await world.serve()
     connection = await world.connect(address)

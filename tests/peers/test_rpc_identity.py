@@ -88,7 +88,7 @@ async def every_method(channel: grpc.aio.Channel) -> dict[str, grpc.StatusCode]:
     }
     calls[paths.RESULTS] = channel.unary_stream(paths.RESULTS)(b"", timeout=WAIT_S)
     calls[paths.RESERVE] = channel.unary_stream(paths.RESERVE)(b"", timeout=WAIT_S)
-    for path in (paths.RUN, paths.CONNECT, paths.ACCEPT):
+    for path in (paths.RUN, paths.APPLY, paths.CONNECT, paths.ACCEPT):
         calls[path] = channel.stream_stream(path)(timeout=WAIT_S)
     return {path: await code_of(call) for path, call in calls.items()}
 
@@ -98,12 +98,17 @@ async def refuse(opening: Open, steps: AsyncIterator[Step], caller: NodeId) -> A
     yield
 
 
+class NoExperts:
+    def apply(self, *call: object) -> AsyncIterator[Opened]:
+        raise AssertionError("a stranger got in")
+
+
 async def test_every_method_refuses_a_member_without_a_node_id(world: Any) -> None:
     """TLS lets it in, since the open authority's key is public: the check on each call is what keeps it out."""
     key = NodeKey.generate()
     node = world.node(key)
-    relay = RelayHandler(RelayConfig())
-    _, address = await world.serve(key=key, node=node, stage=world.stage(running=refuse), relay=relay)
+    handlers = {"relay": RelayHandler(RelayConfig()), "experts": NoExperts()}
+    _, address = await world.serve(key=key, node=node, stage=world.stage(running=refuse), **handlers)
     async with raw_channel(address, key, impostor_identity(NodeKey.generate())) as channel:
         codes = await every_method(channel)
     assert set(codes) == {value for name, value in vars(paths).items() if name.isupper() and value.startswith("/")}

@@ -36,12 +36,13 @@ class HeldPages:
     n_open: int = 0
 
     def open(
-        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, n_hops: int, fed: int
+        self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, *_: int
     ) -> SimpleNamespace:
         self.asked.append(prefix)
         self.n_open += 1
         found = PAGE * min(self.n_pages, len(prefix.page_hashes))
-        return SimpleNamespace(span=span, cached_positions=found, scope=prefix.scope, epoch=epoch, is_open=True)
+        told = {"scope": prefix.scope, "epoch": epoch, "is_open": True, "on_evicted": lambda tell: None}
+        return SimpleNamespace(span=span, cached_positions=found, **told)
 
     def kept(self, session: SimpleNamespace, start: int, *, in_same_steps: bool) -> Iterator[Step]:
         assert not in_same_steps

@@ -62,10 +62,10 @@ class Gate:
         return self._product(x)
 
 
-def kernels() -> str:
-    """What multiplies bf16 and int8 matrices on this machine's CPU, in words."""
-    absent = native.why_absent()
-    return "own, AMX" if absent is None else f"torch's own: {absent}"
+def kernels(device: torch.device) -> str:
+    """What multiplies bf16 and int8 matrices on this device, in words."""
+    absent = native.why_absent() if device.type == "cpu" else f"the device is {device.type}"
+    return "this project's own, for AMX" if absent is None else f"torch's, because {absent}"
 
 
 _OWN: Mapping[str, type[native.Bf16] | type[native.Int8]] = {"": native.Bf16, "int8": native.Int8}

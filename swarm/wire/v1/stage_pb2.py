@@ -24,45 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19swarm/wire/v1/stage.proto\x12\rswarm.wire.v1\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"J\n\x03Hop\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12!\n\x04span\x18\x03 \x01(\x0b\x32\x13.swarm.wire.v1.Span\"\xe3\x01\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07release\x18\x03 \x01(\x0c\x12\x11\n\tclient_id\x18\x04 \x01(\t\x12 \n\x04hops\x18\x05 \x03(\x0b\x32\x12.swarm.wire.v1.Hop\x12\x0f\n\x07hop_idx\x18\x06 \x01(\r\x12\x0f\n\x07profile\x18\x07 \x01(\t\x12\x15\n\rmax_positions\x18\x08 \x01(\r\x12\r\n\x05n_top\x18\t \x01(\r\x12\x13\n\x0bpage_hashes\x18\n \x03(\x0c\x12\x15\n\rfed_positions\x18\x0b \x01(\r\">\n\x07HopTime\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07queue_s\x18\x02 \x01(\x02\x12\x11\n\tcompute_s\x18\x03 \x01(\x02\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"I\n\x04Rows\x12\x0e\n\x06n_rows\x18\x01 \x01(\r\x12#\n\x05\x64type\x18\x02 \x01(\x0e\x32\x14.swarm.wire.v1.Dtype\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xec\x01\n\x04Step\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08position\x18\x02 \x01(\r\x12,\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x17.swarm.wire.v1.TokenIdsH\x00\x12#\n\x04rows\x18\x04 \x01(\x0b\x32\x13.swarm.wire.v1.RowsH\x00\x12\x14\n\x0cn_logit_rows\x18\x05 \x01(\r\x12)\n\thop_times\x18\x06 \x03(\x0b\x32\x16.swarm.wire.v1.HopTime\x12\x0f\n\x07\x61llowed\x18\x07 \x01(\x0c\x12\x13\n\x0bpage_hashes\x18\x08 \x03(\x0c\x42\t\n\x07payload\"\x07\n\x05Leave\"\x88\x01\n\nRunRequest\x12#\n\x04open\x18\x01 \x01(\x0b\x32\x13.swarm.wire.v1.OpenH\x00\x12#\n\x04step\x18\x02 \x01(\x0b\x32\x13.swarm.wire.v1.StepH\x00\x12%\n\x05leave\x18\x03 \x01(\x0b\x32\x14.swarm.wire.v1.LeaveH\x00\x42\t\n\x07request\"9\n\x06Opened\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\r\x12\x10\n\x08\x61nswered\x18\x03 \x01(\r\"a\n\x07\x46\x61ilure\x12\x0f\n\x07hop_idx\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x15\n\rretry_after_s\x18\x05 \x01(\x02\"g\n\x08RunReply\x12\'\n\x06opened\x18\x01 \x01(\x0b\x32\x15.swarm.wire.v1.OpenedH\x00\x12)\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x16.swarm.wire.v1.FailureH\x00\x42\x07\n\x05reply\"3\n\x0eResultsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"=\n\tTopLogits\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x0e\n\x06logits\x18\x02 \x03(\x02\x12\x13\n\x0blog_sum_exp\x18\x03 \x01(\x02\"|\n\x06Result\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08position\x18\x02 \x01(\r\x12&\n\x04rows\x18\x03 \x03(\x0b\x32\x18.swarm.wire.v1.TopLogits\x12)\n\thop_times\x18\x04 \x03(\x0b\x32\x16.swarm.wire.v1.HopTime*>\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_FP32\x10\x01\x12\x0e\n\nDTYPE_BF16\x10\x02\x32\x89\x01\n\x05Stage\x12=\n\x03Run\x12\x19.swarm.wire.v1.RunRequest\x1a\x17.swarm.wire.v1.RunReply(\x01\x30\x01\x12\x41\n\x07Results\x12\x1d.swarm.wire.v1.ResultsRequest\x1a\x15.swarm.wire.v1.Result0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19swarm/wire/v1/stage.proto\x12\rswarm.wire.v1\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"J\n\x03Hop\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12!\n\x04span\x18\x03 \x01(\x0b\x32\x13.swarm.wire.v1.Span\"\xfc\x01\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07release\x18\x03 \x01(\x0c\x12\x11\n\tclient_id\x18\x04 \x01(\t\x12 \n\x04hops\x18\x05 \x03(\x0b\x32\x12.swarm.wire.v1.Hop\x12\x0f\n\x07hop_idx\x18\x06 \x01(\r\x12\x0f\n\x07profile\x18\x07 \x01(\t\x12\x15\n\rmax_positions\x18\x08 \x01(\r\x12\r\n\x05n_top\x18\t \x01(\r\x12\x13\n\x0bpage_hashes\x18\n \x03(\x0c\x12\x15\n\rfed_positions\x18\x0b \x01(\r\x12\x17\n\x0fknown_positions\x18\x0c \x01(\r\">\n\x07HopTime\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07queue_s\x18\x02 \x01(\x02\x12\x11\n\tcompute_s\x18\x03 \x01(\x02\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"I\n\x04Rows\x12\x0e\n\x06n_rows\x18\x01 \x01(\r\x12#\n\x05\x64type\x18\x02 \x01(\x0e\x32\x14.swarm.wire.v1.Dtype\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xec\x01\n\x04Step\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08position\x18\x02 \x01(\r\x12,\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x17.swarm.wire.v1.TokenIdsH\x00\x12#\n\x04rows\x18\x04 \x01(\x0b\x32\x13.swarm.wire.v1.RowsH\x00\x12\x14\n\x0cn_logit_rows\x18\x05 \x01(\r\x12)\n\thop_times\x18\x06 \x03(\x0b\x32\x16.swarm.wire.v1.HopTime\x12\x0f\n\x07\x61llowed\x18\x07 \x01(\x0c\x12\x13\n\x0bpage_hashes\x18\x08 \x03(\x0c\x42\t\n\x07payload\"\x07\n\x05Leave\"\x88\x01\n\nRunRequest\x12#\n\x04open\x18\x01 \x01(\x0b\x32\x13.swarm.wire.v1.OpenH\x00\x12#\n\x04step\x18\x02 \x01(\x0b\x32\x13.swarm.wire.v1.StepH\x00\x12%\n\x05leave\x18\x03 \x01(\x0b\x32\x14.swarm.wire.v1.LeaveH\x00\x42\t\n\x07request\"9\n\x06Opened\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\r\x12\x10\n\x08\x61nswered\x18\x03 \x01(\r\"a\n\x07\x46\x61ilure\x12\x0f\n\x07hop_idx\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x15\n\rretry_after_s\x18\x05 \x01(\x02\"g\n\x08RunReply\x12\'\n\x06opened\x18\x01 \x01(\x0b\x32\x15.swarm.wire.v1.OpenedH\x00\x12)\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x16.swarm.wire.v1.FailureH\x00\x42\x07\n\x05reply\"3\n\x0eResultsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"=\n\tTopLogits\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x0e\n\x06logits\x18\x02 \x03(\x02\x12\x13\n\x0blog_sum_exp\x18\x03 \x01(\x02\"|\n\x06Result\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08position\x18\x02 \x01(\r\x12&\n\x04rows\x18\x03 \x03(\x0b\x32\x18.swarm.wire.v1.TopLogits\x12)\n\thop_times\x18\x04 \x03(\x0b\x32\x16.swarm.wire.v1.HopTime*>\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_FP32\x10\x01\x12\x0e\n\nDTYPE_BF16\x10\x02\x32\x89\x01\n\x05Stage\x12=\n\x03Run\x12\x19.swarm.wire.v1.RunRequest\x1a\x17.swarm.wire.v1.RunReply(\x01\x30\x01\x12\x41\n\x07Results\x12\x1d.swarm.wire.v1.ResultsRequest\x1a\x15.swarm.wire.v1.Result0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarm.wire.v1.stage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=1442
-  _globals['_DTYPE']._serialized_end=1504
+  _globals['_DTYPE']._serialized_start=1467
+  _globals['_DTYPE']._serialized_end=1529
   _globals['_SPAN']._serialized_start=44
   _globals['_SPAN']._serialized_end=78
   _globals['_HOP']._serialized_start=80
   _globals['_HOP']._serialized_end=154
   _globals['_OPEN']._serialized_start=157
-  _globals['_OPEN']._serialized_end=384
-  _globals['_HOPTIME']._serialized_start=386
-  _globals['_HOPTIME']._serialized_end=448
-  _globals['_TOKENIDS']._serialized_start=450
-  _globals['_TOKENIDS']._serialized_end=473
-  _globals['_ROWS']._serialized_start=475
-  _globals['_ROWS']._serialized_end=548
-  _globals['_STEP']._serialized_start=551
-  _globals['_STEP']._serialized_end=787
-  _globals['_LEAVE']._serialized_start=789
-  _globals['_LEAVE']._serialized_end=796
-  _globals['_RUNREQUEST']._serialized_start=799
-  _globals['_RUNREQUEST']._serialized_end=935
-  _globals['_OPENED']._serialized_start=937
-  _globals['_OPENED']._serialized_end=994
-  _globals['_FAILURE']._serialized_start=996
-  _globals['_FAILURE']._serialized_end=1093
-  _globals['_RUNREPLY']._serialized_start=1095
-  _globals['_RUNREPLY']._serialized_end=1198
-  _globals['_RESULTSREQUEST']._serialized_start=1200
-  _globals['_RESULTSREQUEST']._serialized_end=1251
-  _globals['_TOPLOGITS']._serialized_start=1253
-  _globals['_TOPLOGITS']._serialized_end=1314
-  _globals['_RESULT']._serialized_start=1316
-  _globals['_RESULT']._serialized_end=1440
-  _globals['_STAGE']._serialized_start=1507
-  _globals['_STAGE']._serialized_end=1644
+  _globals['_OPEN']._serialized_end=409
+  _globals['_HOPTIME']._serialized_start=411
+  _globals['_HOPTIME']._serialized_end=473
+  _globals['_TOKENIDS']._serialized_start=475
+  _globals['_TOKENIDS']._serialized_end=498
+  _globals['_ROWS']._serialized_start=500
+  _globals['_ROWS']._serialized_end=573
+  _globals['_STEP']._serialized_start=576
+  _globals['_STEP']._serialized_end=812
+  _globals['_LEAVE']._serialized_start=814
+  _globals['_LEAVE']._serialized_end=821
+  _globals['_RUNREQUEST']._serialized_start=824
+  _globals['_RUNREQUEST']._serialized_end=960
+  _globals['_OPENED']._serialized_start=962
+  _globals['_OPENED']._serialized_end=1019
+  _globals['_FAILURE']._serialized_start=1021
+  _globals['_FAILURE']._serialized_end=1118
+  _globals['_RUNREPLY']._serialized_start=1120
+  _globals['_RUNREPLY']._serialized_end=1223
+  _globals['_RESULTSREQUEST']._serialized_start=1225
+  _globals['_RESULTSREQUEST']._serialized_end=1276
+  _globals['_TOPLOGITS']._serialized_start=1278
+  _globals['_TOPLOGITS']._serialized_end=1339
+  _globals['_RESULT']._serialized_start=1341
+  _globals['_RESULT']._serialized_end=1465
+  _globals['_STAGE']._serialized_start=1532
+  _globals['_STAGE']._serialized_end=1669
 # @@protoc_insertion_point(module_scope)

@@ -35,7 +35,7 @@ class Hop(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., span: _Optional[_Union[Span, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "epoch", "release", "client_id", "hops", "hop_idx", "profile", "max_positions", "n_top", "page_hashes", "fed_positions")
+    __slots__ = ("session_id", "epoch", "release", "client_id", "hops", "hop_idx", "profile", "max_positions", "n_top", "page_hashes", "fed_positions", "known_positions")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class Open(_message.Message):
     N_TOP_FIELD_NUMBER: _ClassVar[int]
     PAGE_HASHES_FIELD_NUMBER: _ClassVar[int]
     FED_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     epoch: int
     release: bytes
@@ -58,7 +59,8 @@ class Open(_message.Message):
     n_top: int
     page_hashes: _containers.RepeatedScalarFieldContainer[bytes]
     fed_positions: int
-    def __init__(self, session_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., release: _Optional[bytes] = ..., client_id: _Optional[str] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., hop_idx: _Optional[int] = ..., profile: _Optional[str] = ..., max_positions: _Optional[int] = ..., n_top: _Optional[int] = ..., page_hashes: _Optional[_Iterable[bytes]] = ..., fed_positions: _Optional[int] = ...) -> None: ...
+    known_positions: int
+    def __init__(self, session_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., release: _Optional[bytes] = ..., client_id: _Optional[str] = ..., hops: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., hop_idx: _Optional[int] = ..., profile: _Optional[str] = ..., max_positions: _Optional[int] = ..., n_top: _Optional[int] = ..., page_hashes: _Optional[_Iterable[bytes]] = ..., fed_positions: _Optional[int] = ..., known_positions: _Optional[int] = ...) -> None: ...
 
 class HopTime(_message.Message):
     __slots__ = ("node_id", "queue_s", "compute_s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from swarm.facts import Hop, NodeFact, NodeState, Route
 from swarm.grammar import Grammar
 from swarm.messages import HopTime
 from swarm.sampling import SamplingParams
-from swarm.terms import Address, Infohash, NodeId, Profile, Span
+from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, Span
 
 MAGNET = "magnet:?xt=urn:btih:" + "a" * 40
 NODES = (NodeId("a" * 52), NodeId("b" * 52))
@@ -355,6 +356,24 @@ def test_status_names_nodes_and_missing_layers(monkeypatch: pytest.MonkeyPatch) 
     assert lines[4] == "layers  11..  4"
     assert lines[5] == "nobody serves layers 2:4"
     assert "--layers 2:4" in result.stderr
+
+
+def test_status_shows_experts_and_names_the_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    experts = (ExpertRange(Span(2, 4), (0,)),)
+    whole = node_fact(NODES[0], Span(0, 2), n_experts=2)
+    trunk = dataclasses.replace(whole, node_id=NODES[1], spans=(), trunks=(Span(2, 4),), experts=experts)
+    counts = ((1, 1), (1, 1), (1, 0), (1, 0))
+    status = dataclasses.replace(seen((1, 1, 0, 0), whole, trunk), hosts_per_expert=counts)
+    result = run(monkeypatch, FakeClient(seen=status), "status", MAGNET)
+    lines = result.stdout.splitlines()
+    assert "trunk 2:4 experts 2-3:0" in result.stdout
+    assert lines[4:7] == ["layers  11..  4", "expert 0  1111", "expert 1  11.."]
+    assert "layer 2 expert 1 has no host, layer 3 expert 1 has no host" in lines
+    assert "--experts 2-3:1" in result.stderr and "--layers" not in result.stderr
+    fields = json.loads(run(monkeypatch, FakeClient(seen=status), "status", MAGNET, "--json").stdout)
+    assert fields["hosts_per_expert"] == [[1, 1], [1, 1], [1, 0], [1, 0]]
+    assert fields["missing_experts"] == ["2:1", "3:1"]
+    assert [(node["trunks"], node["experts"]) for node in fields["nodes"]] == [([], []), (["2:4"], ["2-3:0"])]
 
 
 def test_status_of_a_whole_swarm_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from node.cli import progress_words
+from node.cli_events import progress_words
 from node.hosting import FetchProgress
 
 PROGRESS = FetchProgress(

@@ -116,13 +116,10 @@ def test_what_kept_an_expert_from_answering_ends_the_pass_and_counts_nothing() -
 
 
 def test_an_expert_that_is_nowhere_is_never_left_out() -> None:
-    def linear(out: int, into: int) -> Linear:
-        return Linear(torch.randn(out, into), Numerics(torch.float32))
-
-    gate = Gate(torch.randn(2, 24, 16), Numerics(torch.float32))
-    one = FeedForward(gate, linear(16, 24))
+    fp32 = Numerics(torch.float32)
+    one = FeedForward(Gate(torch.randn(2, 24, 16), fp32), Linear(torch.randn(16, 24), fp32))
     with pytest.raises(LocalProtocolError, match="of layer 0 is not loaded"):
-        MoE(linear(4, 16), {0: one}, 2)(torch.randn(3, 16))
+        MoE(Linear(torch.randn(4, 16), fp32), {0: one}, 2)(torch.randn(3, 16))
 
 
 def test_experts_of_a_layer_go_with_it_and_single_ones_stay() -> None:

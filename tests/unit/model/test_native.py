@@ -71,7 +71,7 @@ def test_a_row_has_the_same_bits_whatever_stands_beside_it(kind: type[native.Bf1
     weight, x = random(*shape, 1), random(1100, shape[1], 2)
     for product in (packed(kind, weight), packed(kind, weight, random(*shape, 3))):
         together = product(x)
-        for n_threads in (1, 2, 3):
+        for n_threads in (1, 3):
             torch.set_num_threads(n_threads)
             try:
                 for n_rows in N_ROWS:
@@ -135,6 +135,21 @@ def test_a_row_that_is_not_finite_stays_so_and_harms_no_other(kind: type[native.
 
 
 @needs_kernels
+@pytest.mark.parametrize("n_in", [64, 1023, 4096])
+def test_a_norm_is_rounded_once_and_a_rows_own(n_in: int) -> None:
+    x, weight = random(300, n_in, 1) * 3, random(1, n_in, 2)[0]
+    exact = x.double() / (x.double().square().mean(1, keepdim=True) + 1e-5).sqrt() * weight.double()
+    together = native.normalise(x, weight, 1e-5)
+    torch.testing.assert_close(together.double(), exact, rtol=2**-8, atol=1e-6)
+    torch.set_num_threads(2)
+    try:
+        for rows in (slice(0, 1), slice(7, 40), slice(0, 300)):
+            assert torch.equal(native.normalise(x[rows], weight, 1e-5), together[rows])
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_kernels
 def test_a_weight_takes_the_memory_of_its_values() -> None:
     weight = random(1024, 512)
     assert packed(native.Bf16, weight)._packed.nbytes == weight.nbytes
@@ -154,17 +169,20 @@ from node.model.ops import Linear
 weight, x = torch.randn(64, 96).bfloat16(), torch.randn(3, 96).bfloat16()
 for numerics in (Numerics(), Numerics(is_exact=True), Numerics(quantisation="int8")):
     torch.testing.assert_close(Linear(weight, numerics)(x).float(), x.float() @ weight.float().T, atol=0.5, rtol=0.1)
-print(kernels())
+print(kernels(torch.device("cpu")))
 """
 
 
 def test_without_a_compiler_everything_runs_on_torch_s_own_kernels(no_compiler: dict[str, str]) -> None:
     ended = subprocess.run([sys.executable, "-c", _MODEL_RUNS], env=no_compiler, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("torch's own: ")
+    assert ended.stdout.startswith("torch's, because ")
     if native.why_absent() is None:
         assert "none of cc, gcc, clang is installed" in ended.stdout
 
 
 def test_it_is_said_which_kernels_run() -> None:
-    assert kernels() == ("own, AMX" if native.why_absent() is None else f"torch's own: {native.why_absent()}")
+    absent = native.why_absent()
+    here = "this project's own, for AMX" if absent is None else f"torch's, because {absent}"
+    assert kernels(torch.device("cpu")) == here
+    assert kernels(torch.device("cuda")) == "torch's, because the device is cuda"

@@ -20,9 +20,12 @@ needs_compiler = pytest.mark.skipif(REAL is None, reason="no C compiler is insta
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    path = tmp_path / "answer.c"
-    path.write_text("int answer(void) { return ANSWER; }")
-    return path
+    """A folder with a function and the header that it needs."""
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    (folder / "answer.h").write_text("enum { MORE = 0 };")
+    (folder / "answer.c").write_text('#include "answer.h"\nint answer(void) { return ANSWER + MORE; }')
+    return folder
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_it_is_built_once_for_a_source_and_its_flags(source: Path, calls: Path, 
     assert [answer(source, cache), answer(source, cache), answer(source, cache, 7)] == [42, 42, 7]
     assert n_calls(calls) == 2
     assert cache.stat().st_mode & 0o777 == 0o700
-    source.write_text("int answer(void) { return ANSWER + 1; }")
+    (source / "answer.h").write_text("enum { MORE = 1 };")
     assert answer(source, cache) == 43
     assert len(list(cache.iterdir())) == 3
 
@@ -82,7 +85,7 @@ def test_where_no_cache_can_be_trusted_the_library_leaves_nothing(
 ) -> None:
     cache = tmp_path / "cache"
     if reason == "it cannot be made":
-        cache = source / "cache"
+        cache = source / "answer.c" / "cache"
     else:
         cache.mkdir()
         cache.chmod(0o777)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.stage.scheduler import DECODE_ROWS, BatchConfig, ComputeThread, Job, Slice, next_batch
+from node.stage.batch import DECODE_ROWS, BatchConfig, Job, Slice, next_batch
+from node.stage.scheduler import ComputeThread
 from swarm.errors import BadArgument, SessionLost
 
 CONFIG = BatchConfig(max_rows=64, prompt_rows=16)
@@ -118,6 +119,34 @@ async def test_what_arrives_while_a_batch_runs_goes_into_the_next_one() -> None:
     await asyncio.gather(first, *others)
     thread.close()
     assert batches == [["a"], ["b", "c", "d"]]
+
+
+async def test_a_light_clients_prompt_is_in_the_next_batch_however_much_of_a_flood_waits() -> None:
+    batches: list[list[tuple[object, int]]] = []
+    go_on = threading.Semaphore(0)
+
+    def compute(slices: list[Slice]) -> None:
+        batches.append(names(slices))
+        go_on.acquire(timeout=30)
+
+    thread = ComputeThread(compute, CONFIG)
+    flood = [asyncio.create_task(thread.run(f"f{nth}", "g", 40, None, client="flood")) for nth in range(40)]
+    await asyncio.sleep(0)
+    go_on.release(8)
+    async with asyncio.timeout(30):
+        while len(batches) < 9:
+            await asyncio.sleep(0)
+    light = asyncio.create_task(thread.run("light", "g", 50, None, client="light"))
+    await asyncio.sleep(0)
+    go_on.release()
+    async with asyncio.timeout(30):
+        while len(batches) < 10:
+            await asyncio.sleep(0)
+    assert batches[9] == [("light", 50)], "it waits for the batch that ran, and then has one to itself"
+    go_on.release(100)
+    await asyncio.gather(light, *flood)
+    thread.close()
+    assert thread.seconds_per_row > 0
 
 
 async def test_a_prompt_does_not_hold_up_the_tokens_of_others() -> None:

@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from node.model import Numerics, SpanModel
+from node.model import Numerics
 from node.stage import Stage, StageConfig, rows_of, tensor_of
-from node.weights import load_tensors
 from swarm.errors import PositionMismatch, RemoteProtocolError, SessionLost, StageFull, StaleEpoch
 from swarm.messages import Rows, Step, TopLogits
-from swarm.release import read_folder_layout
 from swarm.terms import NodeId, SessionId, Span
 
 CPU = torch.device("cpu")
@@ -28,24 +26,8 @@ IDS = tuple(int(i) for i in torch.randint(0, 300, (40,), generator=torch.Generat
 EXACT = Numerics(is_exact=True)
 
 
-def load(folder: Path, span: Span, numerics: Numerics = Numerics(torch.float32)) -> SpanModel:  # noqa: B008  frozen
-    layout = read_folder_layout(folder)
-    model = SpanModel(layout.args, span, numerics, device=CPU)
-    for layer_idx in span:
-        tensors = load_tensors(layout.layer_tensors(layer_idx), folder, dtype=torch.float32, device=CPU)
-        model.load_layer(layer_idx, {n.removeprefix(f"layers.{layer_idx}."): t for n, t in tensors.items()})
-    if span.start == 0:
-        model.load_embeddings(
-            next(iter(load_tensors(layout.embedding_tensors(), folder, dtype=torch.float32).values()))
-        )
-    if span.end == layout.args.n_layers:
-        head = load_tensors(layout.head_tensors(), folder, dtype=torch.float32)
-        model.load_head(head.pop("norm.weight"), next(iter(head.values())))
-    return model
-
-
 @pytest.fixture
-def stage_of(release: Callable[..., Path]) -> Iterator[Callable[..., Stage]]:
+def stage_of(release: Callable[..., Path], load_span: Callable[..., Any]) -> Iterator[Callable[..., Stage]]:
     stages: list[Stage] = []
 
     def make(
@@ -54,7 +36,7 @@ def stage_of(release: Callable[..., Path]) -> Iterator[Callable[..., Stage]]:
         numerics: Numerics = Numerics(torch.float32),  # noqa: B008  frozen
         **config: Any,
     ) -> Stage:
-        models = {span: load(release(preset), span, numerics) for span in spans}
+        models = {span: load_span(release(preset), span, numerics) for span in spans}
         stages.append(Stage(next(iter(models.values())).args, models, StageConfig(**config), CPU))
         return stages[-1]
 
@@ -156,21 +138,6 @@ async def test_epochs_fence_the_past(stage_of: Callable[..., Stage]) -> None:
         stage.open((CLIENT, A, 0), 2, Span(0, 6), 64, 4)
     stage.close(old)
     assert stage.n_sessions == 1
-
-
-async def test_the_cache_budget_admits_and_refuses_and_gives_back(stage_of: Callable[..., Stage]) -> None:
-    session_bytes = 6 * 256 * 2 * 2 * 16 * 4  # layers x a page of positions x (k, v) x kv heads x head_dim x fp32
-    stage = stage_of(cache_budget_bytes=2 * session_bytes)
-    first = stage.open((CLIENT, A, 0), 1, Span(0, 6), 64, 4)
-    stage.open((CLIENT, B, 0), 1, Span(0, 6), 64, 4)
-    with pytest.raises(StageFull, match="cache") as full:
-        stage.open((CLIENT, SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
-    assert full.value.retry_after_s > 0
-    await stage.step(first, ids_step(IDS, 0, 0))
-    assert first.cache.size_bytes == first.reserved_bytes == session_bytes
-    stage.close(first)
-    stage.close(first)
-    stage.open((CLIENT, SessionId("cc" * 16), 0), 1, Span(0, 6), 64, 4)
 
 
 async def test_what_a_remote_may_get_wrong_is_refused_and_changes_nothing(stage_of: Callable[..., Stage]) -> None:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.errors import RemoteProtocolError
-from swarm.facts import MAX_TAG, Hop, Known, NodeFact, NodeState, Reachability, SignedFact
+from swarm.facts import MAX_TAG, Hop, Known, LayerHeat, NodeFact, NodeState, Reachability, SignedFact
 from swarm.identity import NodeKey
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step, TopLogits
 from swarm.pages import MAX_PAGES_OFFERED, PAGE, n_pages_completed
-from swarm.terms import Address, Infohash, NodeId, Profile, SessionId, Span
+from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, SessionId, Span
 from swarm.wire import (
     MAX_RTTS,
     decode_exchange_reply,
@@ -471,6 +471,19 @@ def top(ids: list[int], logits: list[float], log_sum_exp: float = 1.0) -> bytes:
 def test_results_out_of_bounds_are_refused(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         decode_result(data)
+
+
+def test_a_fact_of_irregular_experts_and_their_heat_passes() -> None:
+    """64 layers of 8 experts, while it joins: about the most that one node has to tell."""
+    fact = NodeFact(
+        NODE_IDS[0], Infohash("ab" * 20), Address("127.0.0.1", 7), 1, 1.0, 60.0, NodeState.JOINING, (),
+        Profile("bf16"), 64,
+        trunks=(Span(0, 64),), n_experts=8,
+        experts=tuple(ExpertRange(Span(i, i + 1), (i % 3, 3 + i % 2, 6, 7)) for i in range(64)),
+        loaded_experts=tuple(ExpertRange(Span(i, i + 1), (i % 3, 7)) for i in range(64)),
+        heat=tuple(LayerHeat(i, bytes(range(i, i + 8))) for i in range(64)),
+    )  # fmt: skip
+    assert decode_fact(encode_fact(fact)) == fact
 
 
 def experts_range(start: int, end: int, *expert_idxs: int) -> node_pb2.ExpertRange:

@@ -1,4 +1,4 @@
-"""A C file -> a shared library in the user's cache, built by the machine's own compiler when it is first needed.
+"""A folder of C files -> a shared library in the user's cache, built by the machine's compiler when it is first needed.
 
 The cache is keyed by all that the library depends on: source, flags, compiler. Only a folder that is the user's own,
 and that nobody else may write to, is read from; where there is none, the library is built in a folder that is gone
@@ -30,25 +30,25 @@ class CannotCompile(Exception):
     """No compiler, or none that takes the source. The text says which, in words for a user."""
 
 
-def load_compiled(source: Path, flags: Sequence[str], cache_dir: Path | None = None) -> ctypes.CDLL:
-    """The library that `source` makes. Raises: CannotCompile.
+def load_compiled(folder: Path, flags: Sequence[str], cache_dir: Path | None = None) -> ctypes.CDLL:
+    """The library that the .c files of this folder make, with its .h files. Raises: CannotCompile.
 
     Two processes that build it at once each build a whole one, and the last to end names it.
     """
-    folder = _own_folder(cache_dir or Path(platformdirs.user_cache_dir("mistral-swarm")) / "kernels")
+    cache = _own_folder(cache_dir or Path(platformdirs.user_cache_dir("mistral-swarm")) / "kernels")
     reasons = []
     for compiler in dict.fromkeys(filter(None, map(shutil.which, COMPILERS))):
         for threads in ((_THREADS,), ()):
             command = [compiler, *_FLAGS, *flags, *threads]
             try:
-                return _cached(command, source, folder) if folder else _passing(command, source)
+                return _cached(command, folder, cache) if cache else _passing(command, folder)
             except CannotCompile as error:
                 reasons.append(f"{Path(compiler).name}: {error}")
     raise CannotCompile(reasons[0] if reasons else f"none of {', '.join(COMPILERS)} is installed")
 
 
-def _cached(command: list[str], source: Path, folder: Path) -> ctypes.CDLL:
-    library = folder / f"{source.stem}-{_key(command, source)}.so"
+def _cached(command: list[str], folder: Path, cache: Path) -> ctypes.CDLL:
+    library = cache / f"{folder.name}-{_key(command, folder)}.so"
     try:
         if _is_own(library.lstat()):
             return ctypes.CDLL(str(library))
@@ -56,29 +56,30 @@ def _cached(command: list[str], source: Path, folder: Path) -> ctypes.CDLL:
         pass  # not built yet, or cut short
     try:
         # A folder of its own: nobody sees the library before it is whole.
-        with tempfile.TemporaryDirectory(dir=folder) as workplace:
+        with tempfile.TemporaryDirectory(dir=cache) as workplace:
             built = Path(workplace) / library.name
-            _build(command, source, built)
+            _build(command, folder, built)
             os.replace(built, library)
         return ctypes.CDLL(str(library))
     except OSError:
-        return _passing(command, source)  # the cache's disk is full, or nothing on it may be run
+        return _passing(command, folder)  # the cache's disk is full, or nothing on it may be run
 
 
-def _passing(command: list[str], source: Path) -> ctypes.CDLL:
+def _passing(command: list[str], folder: Path) -> ctypes.CDLL:
     try:
-        with tempfile.TemporaryDirectory(prefix="swarm-kernels-") as folder:
-            library = Path(folder) / f"{source.stem}.so"
-            _build(command, source, library)
+        with tempfile.TemporaryDirectory(prefix="swarm-kernels-") as workplace:
+            library = Path(workplace) / f"{folder.name}.so"
+            _build(command, folder, library)
             return ctypes.CDLL(str(library))
     except OSError as error:
         raise CannotCompile(str(error)) from error
 
 
-def _build(command: list[str], source: Path, library: Path) -> None:
+def _build(command: list[str], folder: Path, library: Path) -> None:
+    sources = map(str, sorted(folder.glob("*.c")))
     try:
         ended = subprocess.run(
-            [*command, str(source), "-o", str(library)], capture_output=True, text=True, timeout=TIMEOUT_S
+            [*command, *sources, "-o", str(library)], capture_output=True, text=True, timeout=TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotCompile(str(error)) from error
@@ -101,9 +102,11 @@ def _is_own(state: os.stat_result) -> bool:
     return state.st_uid == os.geteuid() and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _key(command: list[str], source: Path) -> str:
-    """Of the source, the flags and the compiler, by its path, size and time."""
+def _key(command: list[str], folder: Path) -> str:
+    """Of the sources, the flags and the compiler, by its path, size and time."""
     state = os.stat(command[0])
-    digest = hashlib.blake2b(source.read_bytes(), digest_size=12)
+    digest = hashlib.blake2b(digest_size=12)
+    for source in sorted(folder.glob("*.[ch]")):
+        digest.update(repr((source.name, source.read_bytes())).encode())
     digest.update(repr((command, state.st_size, state.st_mtime_ns)).encode())
     return digest.hexdigest()

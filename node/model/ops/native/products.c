@@ -12,19 +12,14 @@
  * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, TDPBF16PS, TDPBSSD, LDTILECFG.
  */
 
+#include "tiles.h"
+
 #include <float.h>
-#include <immintrin.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
-    TILE_ROWS = 16,
-    LINE = 64,                 /* bytes in a row of a tile */
-    TILE = TILE_ROWS * LINE,
-    COLUMNS = 16,              /* of a tile of weights, and of one of sums */
     STRIP_STEP = 2 * TILE,
     STRIP_COLUMNS = 2 * COLUMNS,
     SUMS_STRIDE = STRIP_COLUMNS * 4,
@@ -48,14 +43,6 @@ typedef struct {
     int element, n_matrices, n_threads;
 } product;
 
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t line_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-
-static long least(long a, long b) { return a < b ? a : b; }
-static long ratio_up(long a, long b) { return (a + b - 1) / b; }
 static long row_bytes(const product *p) { return p->element == BF16 ? 2 * p->n_in : p->n_in; }
 
 /* Ask Linux for the tile registers, once a process. Returns 0 where it grants them. */
@@ -75,24 +62,11 @@ void pack(const char *weight, long n_out, long row_bytes, char *strips, long nth
     for (long t = 0; t < n_tiles; t++) {
         long place = nth + t * n_matrices;
         char *tile = strips + place / 2 * n_steps * STRIP_STEP + place % 2 * TILE;
-        for (long step = 0; step < n_steps; step++, tile += STRIP_STEP) {
-            for (long column = 0; column < COLUMNS; column++) {
-                uint32_t line[LINE / 4] = {0};
-                if (t * COLUMNS + column < n_out)
-                    memcpy(line, weight + (t * COLUMNS + column) * row_bytes + step * LINE,
-                           least(LINE, row_bytes - step * LINE));
-                for (long i = 0; i < LINE / 4; i++)
-                    ((uint32_t *)tile)[i * COLUMNS + column] = line[i];
-            }
-        }
+        long n_columns = least(COLUMNS, n_out - t * COLUMNS);
+        const char *rows = weight + t * COLUMNS * row_bytes;
+        for (long step = 0; step < n_steps; step++, tile += STRIP_STEP, rows += LINE)
+            transpose(rows, row_bytes, n_columns, least(LINE, row_bytes - step * LINE), tile);
     }
-}
-
-/* 16 values from `at` on as fp32, zeros behind the end of the row. */
-static __m512 values_at(const uint16_t *row, long at, long n_in)
-{
-    __mmask16 mask = n_in - at >= 16 ? 0xffff : n_in > at ? (1u << (n_in - at)) - 1 : 0;
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row + at)), 16));
 }
 
 /* The largest value of a row over 127. A row that is not finite has a scale that is not. */
@@ -135,28 +109,11 @@ static void pack_rows(const product *p, long first, long n, long height, char *t
     }
 }
 
-/* 0 to 3: sums, 4 and 5: rows, 6 and 7: weights. */
-static void set_tiles(long height)
-{
-    tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.line_bytes[i] = LINE;
-        config.rows[i] = i < 6 ? height : TILE_ROWS;
-    }
-    _tile_loadconfig(&config);
-}
-
 #define DOT(sums, rows, weight)                    \
     if (element == INT8)                           \
         _tile_dpbssd(sums, rows, weight);          \
     else                                           \
         _tile_dpbf16ps(sums, rows, weight)
-
-static inline __attribute__((always_inline)) void prefetch_tile(const char *tile)
-{
-    for (long line = 0; line < TILE; line += LINE)
-        _mm_prefetch(tile + line, _MM_HINT_T0);
-}
 
 /* One tile of rows: read from memory at the speed of memory. */
 static inline __attribute__((always_inline)) void
@@ -218,19 +175,6 @@ two_tiles(const char *rows, long next, const char *strip, long n_steps, char *su
     _tile_stored(3, below + LINE, SUMS_STRIDE);
 }
 
-/* e^x to two units in the last place, for x within +-200. */
-static inline __m512 exponential(__m512 x)
-{
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0); /* x = n ln 2 + r */
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 power = _mm512_set1_ps(1.0f / 5040);
-    static const float factors[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
-    for (int i = 0; i < 7; i++)
-        power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(factors[i]));
-    return _mm512_scalef_ps(power, n);
-}
-
 /* x / (1 + e^-x) */
 static inline __m512 silu(__m512 x)
 {
@@ -246,13 +190,6 @@ static inline __m512 numbers(const product *p, const char *sums, float row_scale
         return _mm512_loadu_ps(sums);
     __m512 of_columns = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums)), _mm512_loadu_ps(p->scales + column));
     return _mm512_mul_ps(of_columns, _mm512_set1_ps(row_scale));
-}
-
-/* The first n of 16 values, rounded to bf16. */
-static inline void put(uint16_t *out, __m512 values, long n)
-{
-    if (n > 0)
-        _mm256_mask_storeu_epi16(out, n < COLUMNS ? (1u << n) - 1 : 0xffff, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
 /* What the sums of a strip and n rows come to, in the output's columns. */

@@ -7,21 +7,14 @@ weight takes the memory of its values, rounded up to whole tiles.
 from __future__ import annotations
 
 import ctypes
-import platform
-from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from node.model.ops.int8 import quantise_channels
-from node.model.ops.native.compiling import CannotCompile, load_compiled
+from node.model.ops.native.library import Product, library
 
-_SOURCE = Path(__file__).with_name("products.c")
-_FLAGS = (
-    "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8",
-)  # fmt: skip
 _LINE_BYTES = 64
 _TILE_COLUMNS = 16
 _STEP_BYTES = 2048
@@ -29,22 +22,6 @@ _STEP_BYTES = 2048
 
 _BF16, _INT8 = 0, 1
 _ITEM_BYTES = (2, 1)
-
-
-class _Product(ctypes.Structure):
-    _fields_ = (
-        ("rows", ctypes.c_void_p),
-        ("strips", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("out", ctypes.c_void_p),
-        ("n_rows", ctypes.c_long),
-        ("row_stride", ctypes.c_long),
-        ("n_in", ctypes.c_long),
-        ("n_out", ctypes.c_long),
-        ("element", ctypes.c_int),
-        ("n_matrices", ctypes.c_int),
-        ("n_threads", ctypes.c_int),
-    )
 
 
 class _Strips:
@@ -66,13 +43,13 @@ class _Strips:
     def _pack(self, values: Tensor, nth: int) -> None:
         values = values.contiguous()
         row_bytes = self._n_in * values.itemsize
-        _library().pack(values.data_ptr(), self._n_out, row_bytes, self._packed.data_ptr(), nth, self._n_matrices)
+        library().pack(values.data_ptr(), self._n_out, row_bytes, self._packed.data_ptr(), nth, self._n_matrices)
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.stride(1) != 1:
             x = x.contiguous()
         out = torch.empty(x.shape[0], self._n_out, dtype=torch.bfloat16)
-        product = _Product(
+        product = Product(
             x.data_ptr(),
             self._packed.data_ptr(),
             None if self._scales is None else self._scales.data_ptr(),
@@ -85,7 +62,7 @@ class _Strips:
             self._n_matrices,
             torch.get_num_threads(),
         )
-        if _library().multiply(ctypes.byref(product)):
+        if library().multiply(ctypes.byref(product)):
             raise MemoryError("there is no memory for the rows of a product")
         return out
 
@@ -121,34 +98,7 @@ class Int8(_Strips):
         of_matrix[: len(padded)] = padded
 
 
-@cache
-def why_absent() -> str | None:
-    """None where this machine runs these kernels; else why not, in words. The first call may take a compiler's time."""
-    if platform.system() != "Linux" or not torch.cpu._is_amx_tile_supported():
-        return "this CPU has no AMX"
-    if not torch.cpu._is_avx512_bf16_supported():
-        return "this CPU has no AVX512-BF16"
-    try:
-        library = _library()
-    except CannotCompile as error:
-        return f"no C compiler built them ({error})"
-    if library.request_tiles():
-        return "the kernel of this machine's system does not grant AMX"
-    return None if _is_right() else "what the C compiler built computes something else"
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    library = load_compiled(_SOURCE, _FLAGS)
-    library.pack.restype = None
-    library.pack.argtypes = (
-        ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_long,
-    )  # fmt: skip
-    library.multiply.argtypes = (ctypes.POINTER(_Product),)
-    return library
-
-
-def _is_right() -> bool:
+def is_right() -> bool:
     """Whether small products of whole numbers come out as they must."""
     generator = torch.Generator().manual_seed(0)
     w1, w3, x = (torch.randint(-4, 5, (n, 72), generator=generator).bfloat16() for n in (40, 40, 33))

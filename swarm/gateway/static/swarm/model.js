@@ -31,10 +31,11 @@ export class ModelView {
       return;
     }
     const isBroken = model.missing.length > 0;
-    const layers = model.missing.map(spanText).join(", ");
+    const experts = model.missing_experts.length ? `: no host for experts ${model.missing_experts.join(" · ")}` : "";
+    const layers = model.missing.map(spanText).join(", ") + experts;
     this.say(isBroken ? "bad" : "good", isBroken ? `Nobody serves layers ${layers}` : "Every layer is served");
     this.about.textContent = aboutText(model);
-    const said = JSON.stringify([model.hosts_per_layer, model.n_experts]);
+    const said = JSON.stringify([model.hosts_per_layer, model.hosts_per_expert]);
     if (said !== this.saidStrip) {
       this.saidStrip = said;
       this.strip.replaceChildren(strip(model), axis(model.n_layers));

@@ -13,7 +13,11 @@ const STATES = {
 
 export function nodeRow(node) {
   const [kind, words] = STATES[node.state] ?? ["", node.state];
-  const spans = node.spans.map(spanText).join(", ");
+  const spans = [
+    ...node.spans.map(spanText),
+    ...node.trunks.map((span) => `trunk ${spanText(span)}`),
+    ...node.experts.map((one) => `experts ${one}`),
+  ].join(", ");
   const share = node.needed_bytes ? Math.min(1, node.fetched_bytes / node.needed_bytes) : 0;
   return h(`tr.node.is-${node.state}`,
     h("th", { scope: "row", title: `${node.node_id}\n${node.address}\n${node.profile}, version ${node.version}` },
@@ -23,6 +27,8 @@ export function nodeRow(node) {
       h("span.unseen", `layers ${spans || "none yet"}`),
       node.spans.map((span) => bar(span, node.n_layers, node.state, node.state === "joining"
         ? h("div.fetched", { style: { width: `${100 * share}%` } }) : null)),
+      node.trunks.map((span) => bar(span, node.n_layers, `${node.state}.trunk-alone`)),
+      node.experts.length > 0 && h("span.progress", { style: { left: "0%" } }, `experts ${node.experts.join(" · ")}`),
       node.state === "joining" && h("span.progress", { style: besideOf(node) }, progressText(node, share))),
     h("td.speed", { title: "Tokens per second through this node's layers alone" },
       node.state === "gone" ? "" : node.tokens_per_s ? rateText(node.tokens_per_s) : "–"),

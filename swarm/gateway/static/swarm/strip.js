@@ -6,10 +6,10 @@ import { plural } from "../shared/words.js";
 const DEEPEST = 4; // hosts from which on the colour deepens no more
 const MOST_CELLS = 16; // more experts than this are drawn as so many: finer cells could not be told apart
 
-export function strip({ hosts_per_layer: hosts, n_experts: nExperts }) {
+export function strip({ hosts_per_layer: hosts, hosts_per_expert: ofExperts, n_experts: nExperts }) {
   const cells = hosts.map((n, layerIdx) => {
     const cell = h("i.layer", { data: { hosts: String(Math.min(n, DEEPEST)), layer: String(layerIdx) } });
-    cell.title = `layer ${layerIdx}: ${n ? plural(n, "node") : "nobody serves it"}${nExperts && n ? `, each with all ${nExperts} experts` : ""}`;
+    cell.title = `layer ${layerIdx}: ${n ? plural(n, "node") : "nobody serves it"}${expertsText(ofExperts[layerIdx] ?? [])}`;
     if (nExperts) {
       cell.append(h("i.trunk"), h("i.experts", { style: { "--cells": String(Math.min(nExperts, MOST_CELLS)) } }));
     }
@@ -19,6 +19,14 @@ export function strip({ hosts_per_layer: hosts, n_experts: nExperts }) {
   const label = holes.length ? `Layers without a host: ${holes.join(", ")}` : "Every layer has a host";
   const classes = `strip${nExperts ? " has-experts" : ""}${hosts.length > 48 ? " is-dense" : ""}`;
   return h(`div.${classes.replaceAll(" ", ".")}`, { role: "img", aria: { label } }, cells);
+}
+
+// How many nodes answer for each expert of a layer, where any does.
+function expertsText(hosts) {
+  if (!hosts.some(Boolean)) return "";
+  const missing = hosts.flatMap((n, i) => (n ? [] : [i]));
+  if (missing.length) return `, no host for expert ${missing.join(", ")}`;
+  return `, ${plural(Math.min(...hosts), "host")} of each of the ${hosts.length} experts at least`;
 }
 
 // Layer numbers below the strip, at round steps.
