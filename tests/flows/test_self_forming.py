@@ -120,10 +120,12 @@ async def test_two_nodes_started_at_once_do_not_take_the_same_hole(
 ) -> None:
     swarm = local_swarm(small_release)
     await swarm.publish()
-    half = memory_for(6, small_release)
-    both = await asyncio.gather(*(swarm.start(memory_bytes=half) for _ in range(2)))
+    first = await swarm.start("0:2")
+    peers = (Address.parse(str(first.events["ready"][-1]["address"])),)
+    room = memory_for(5, small_release)
+    both = await asyncio.gather(*(swarm.start(memory_bytes=room, peers=peers) for _ in range(2)))
     spans = sorted(str(node.events["ready"][-1]["spans"]) for node in both)
-    assert spans == ["['0:6']", "['6:12']"]
+    assert spans == ["['2:7']", "['7:12']"]
 
 
 async def test_machines_too_small_for_a_layer_make_the_model_up_of_trunks_and_experts(
@@ -143,3 +145,25 @@ async def test_machines_too_small_for_a_layer_make_the_model_up_of_trunks_and_ex
             while not all((await client.status()).hosts_per_layer):
                 await asyncio.sleep(0.1)
         assert len((await client.generate([5, 6, 7], GREEDY)).ids) == 8
+
+
+async def test_a_generation_goes_on_over_a_node_that_moved_to_the_hole(
+    small_release: Path, local_swarm: Callable[[Path], Any]
+) -> None:
+    long_enough = SamplingParams(max_tokens=40, temperature=0.0)
+    swarm = local_swarm(small_release)
+    await swarm.publish()
+    first = await swarm.start("0:6")
+    peers = (Address.parse(str(first.events["ready"][-1]["address"])),)
+    mover = await swarm.start(memory_bytes=memory_for(6, small_release), peers=peers)
+    assert mover.events["ready"][-1]["spans"] == ["6:12"]
+    async with swarm.client(timeout_s=60.0) as client:
+        expected = (await client.generate([5, 6, 7], long_enough)).ids
+        await swarm.start("6:12", peers=peers)
+        stream = client.stream([5, 6, 7], long_enough)
+        async with stream:
+            async for token in stream:
+                if token.index == 8:
+                    await first.kill()
+        assert stream.result.ids == expected
+    assert (await mover.event("moved"))["spans"] == ["0:6"]

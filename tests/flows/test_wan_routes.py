@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -25,7 +24,6 @@ DELAYS_S = {
     "far last": ("6:12", 0.090),
 }
 LONG_S = 0.4
-AVOIDED_WITHIN_S = 10.0
 
 
 async def test_the_near_nodes_are_taken_and_one_that_became_far_is_left(
@@ -53,8 +51,6 @@ async def test_the_near_nodes_are_taken_and_one_that_became_far_is_left(
             while await taken() != ["near first", "near last"]:
                 pass
         doors["near first"].delay_s = LONG_S
-        started_s = time.monotonic()
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(30.0):  # `scripts/bench routes` says how long it takes
             while await taken() != ["far first", "near last"]:
                 pass
-        assert time.monotonic() - started_s < AVOIDED_WITHIN_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import sys
 
 import pytest
 from hypothesis import given
@@ -210,3 +211,28 @@ def test_having_moved_a_node_stays(facts: list[NodeFact], n_fitting: int) -> Non
     went = choose(facts, n_fitting)
     again = choose(facts, n_fitting, standing(spans=went.spans))
     assert not again.moves and again.spans == went.spans
+
+
+def lines_run(facts: list[NodeFact]) -> int:
+    """How many lines of Python a decision over these takes: work that no other process can lengthen."""
+    n_lines = 0
+
+    def trace(_frame: object, event: str, _argument: object) -> object:
+        nonlocal n_lines
+        n_lines += event == "line"
+        return trace
+
+    tracing_before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        choose(facts, 6)
+    finally:
+        sys.settrace(tracing_before)
+    return n_lines
+
+
+def test_the_work_grows_with_the_facts_and_not_faster() -> None:
+    """A decision over 10,000 facts is in the milliseconds that `scripts/simulate` tells."""
+    facts = [fact(n, Span(n % 10, n % 10 + 2)) for n in range(400)]
+    assert lines_run(facts) < 2.5 * lines_run(facts[:200])
+    assert lines_run(facts) < 60 * len(facts)
