@@ -214,6 +214,7 @@ class _Node:
 
     async def drain(self, hand_over: asyncio.Event) -> None:
         """Say that this node leaves, and see its sessions off."""
+        self.said.relay.close()
         if self._stage is None or self._server is None:
             self._change(NodeState.DRAINING)  # whoever asks for experts here asks others from now on
             return
@@ -223,7 +224,6 @@ class _Node:
         self._change(NodeState.DRAINING)
         if self._moving is not None:
             await _cancel(self._moving)
-        self.said.relay.close()
         event("draining", {"sessions": self._stage.n_sessions, "timeout_s": timeout_s})
         await drain(self._door, self._stage, timeout_s, hand_over, lambda n: event("handing_over", {"sessions": n}))
 

@@ -20,14 +20,15 @@ from swarm.messages import ExpertAnswer, ExpertCall
 @dataclass(frozen=True, slots=True)
 class ExpertHostConfig:
     """max_waiting_rows: that wait for an answer; more are refused, so that who asks goes elsewhere. Raising it raises
-    memory, by the rows' size, and how long the last one waits.
+    memory, by the rows' size, and how long the last one waits. max_call_rows: of one answer, which must fit a message.
     """
 
     max_waiting_rows: int = 8192
+    max_call_rows: int = 2048
 
     def __post_init__(self) -> None:
-        if self.max_waiting_rows < 1:
-            raise BadArgument("max_waiting_rows must be positive")
+        if self.max_waiting_rows < 1 or self.max_call_rows < 1:
+            raise BadArgument("max_waiting_rows and max_call_rows must be positive")
 
 
 class ExpertHost:
@@ -60,6 +61,8 @@ class ExpertHost:
         lacking = [expert_idx for expert_idx, _ in call.wanted if expert_idx not in experts]
         if lacking:
             raise ExpertUnavailable(f"layer {call.layer_idx} expert {lacking[0]} is not loaded here")
+        if call.n_answers > self.config.max_call_rows:
+            raise RemoteProtocolError(f"an answer of {call.n_answers} rows; {self.config.max_call_rows} are the most")
         if self._n_waiting and self._n_waiting + call.n_answers > self.config.max_waiting_rows:
             raise StageFull(f"{self._n_waiting} rows wait for experts here already; ask another host", 0.1)
         if DTYPES[call.rows.dtype] != store.numerics.dtype:

@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -41,6 +42,9 @@ class WaitingArgs:
 class WaitingSession:
     n_top: int
     cached_positions: int = 0
+
+    def on_evicted(self, tell: Callable[[], None]) -> None:
+        """It never is."""
 
 
 class WaitingStage:

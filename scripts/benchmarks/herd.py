@@ -20,6 +20,7 @@ from swarm.client.generation import TokenLoop
 from swarm.client.journal import Journal
 from swarm.client.routes import RouteFinder
 from swarm.client.values import ClientRelease
+from swarm.discovery import RttBook
 from swarm.errors import SwarmError
 from swarm.facts import NodeFact, NodeState
 from swarm.identity import NodeKey, issue
@@ -73,6 +74,7 @@ class Herd:
         self.profile = Profile(dtype)
         self.wait_s = wait_s
         self.noticed_s: list[float] = []
+        self.rtts = RttBook()
         self._command = [sys.executable, "-m", "benchmarks.nursery", str(folder), dtype, *(["exact"] if exact else [])]
         self._tls = issue(NodeKey.generate())
         self._dialer = Dialer(self._tls, RpcConfig.loopback())

@@ -101,6 +101,7 @@ class Overload:
             ),
             Figure(BENCH, "refusals then, median", statistics.median(refusals), "s"),
             Figure(BENCH, "refusals then, 95th percentile", statistics.quantiles(refusals, n=20)[-1], "s"),
+            Figure(BENCH, f"refusals then, slowest of {N_REFUSALS}", max(refusals), "s"),
         ]  # fmt: skip
 
     def _goodput(self, n_streams: int) -> tuple[float, int, int]:

@@ -130,7 +130,9 @@ class Parts:
 
     def __init__(self, model: str, wanted: Sequence[str]) -> None:
         commands = [[sys.executable, "-m", "benchmarks.parts", model, *words.split()] for words in wanted]
-        self._processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands
+        ]
         self._wanted = wanted
         self._args = MODELS[model]
 
@@ -178,7 +180,7 @@ async def _serve(model: str, words: str) -> None:
         server = RpcServer(tls, config, stage=door, experts=experts)
         address = await server.start(Address("127.0.0.1", 0))
         print(json.dumps({"node_id": tls.node_id, "address": str(address)}), flush=True)
-        await asyncio.Event().wait()
+        await asyncio.to_thread(sys.stdin.read)  # until whoever started it is gone
 
 
 if __name__ == "__main__":

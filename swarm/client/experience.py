@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from swarm.discovery import RttBook
 from swarm.facts import NodeFact, Route
-from swarm.routing import believe, links_of, plan_route, route_cost_s, steady
+from swarm.routing import believe, links_of, mend_route, plan_route, route_cost_s, steady
 from swarm.routing.costs import Links
 from swarm.terms import NodeId, Profile
 
@@ -66,6 +66,14 @@ class Experience:
         )  # fmt: skip
         self._last[profile] = route
         return route
+
+    def mend(self, broken: Route, stated: Sequence[NodeFact], exclude: frozenset[NodeId]) -> Route:
+        """The broken route with the best that there is, by what was met, in the place of what it lost.
+
+        Raises: LayersUncovered.
+        """
+        facts, rtt_s, _ = self._judged(stated)
+        return mend_route(broken, facts, now_s=time.time(), exclude=exclude, rtt_s=rtt_s)
 
     def note(self, route: Route, stated: Sequence[NodeFact], step_s: float) -> None:
         """A step of one token took step_s along this route.

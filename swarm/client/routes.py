@@ -13,7 +13,6 @@ from swarm.client.experience import Experience
 from swarm.discovery import Discovery
 from swarm.errors import LayersUncovered, NoNodesFound, StageFull, SwarmError
 from swarm.facts import NodeState, Route
-from swarm.routing import mend_route
 from swarm.terms import NodeId, Profile, Span, merge_spans
 
 log = logging.getLogger("swarm.client")
@@ -106,7 +105,7 @@ class RouteFinder:
         """Whether others, none of which failed lately, can do this node's work on the route."""
         exclude = frozenset((*self._avoided, node_id))
         try:
-            mend_route(route, self._discovery.nodes(), now_s=time.time(), exclude=exclude)
+            self._experience.mend(route, self._discovery.nodes(), exclude)
         except LayersUncovered:
             return False
         return True
@@ -127,7 +126,7 @@ class RouteFinder:
         facts = [fact for fact in self._discovery.nodes() if fact.n_layers == self._n_layers]
         if broken is not None and profile == broken.profile:
             with contextlib.suppress(LayersUncovered):
-                return mend_route(broken, facts, now_s=time.time(), exclude=exclude)
+                return self._experience.mend(broken, facts, exclude)
         return self._experience.plan(facts, profile, exclude)
 
     def _explained(self, error: LayersUncovered) -> SwarmError:

@@ -112,6 +112,7 @@ class Discovery:
         self._announces = announces
         self._own: OwnFact = own if own is not None else _nothing
         self._wake = asyncio.Event()
+        self._refreshing: asyncio.Task[None] | None = None
 
     def nodes(self) -> tuple[NodeFact, ...]:
         """The facts in force, this node's own included."""
@@ -157,7 +158,15 @@ class Discovery:
         self._wake.set()
 
     async def refresh(self) -> None:
-        """One thorough round: every rendezvous, the static peers and every node that these lead to, in parallel."""
+        """One thorough round: every rendezvous, the static peers and every node that these lead to, in parallel.
+
+        Those who want one while it runs share it: many who wait for a route ask no oftener than one.
+        """
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh())
+        await asyncio.shield(self._refreshing)
+
+    async def _refresh(self) -> None:
         asked: set[Address] = set()
         look_up = asyncio.create_task(self._look_up())
         try:
@@ -199,6 +208,9 @@ class Discovery:
 
     async def close(self) -> None:
         """Leave the meeting places."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
         await asyncio.gather(*(place.close() for place in self._rendezvous))
 
     def describe_attempts(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from swarm.facts import Hop, NodeFact, NodeState, Route
@@ -13,8 +13,9 @@ from swarm.terms import ExpertRange, NodeId, Span
 
 
 def mend_route(
-    broken: Route, facts: Sequence[NodeFact], *, now_s: float, exclude: frozenset[NodeId] = frozenset()
-) -> Route:
+    broken: Route, facts: Sequence[NodeFact], *, now_s: float, exclude: frozenset[NodeId] = frozenset(),
+    rtt_s: Mapping[NodeId, float] | None = None,
+) -> Route:  # fmt: skip
     """The broken route with its lost hops replaced by the best that fit into their gaps.
 
     A hop stays if its node is not excluded, is not draining, and says that it serves those layers there; full it may
@@ -31,7 +32,7 @@ def mend_route(
     hops: list[Hop] = list(kept)
     for gap in _gaps(kept, broken.n_layers):
         within = [clipped for fact in facts if (clipped := _clip(fact, gap)).hosts_anything]
-        found = plan_route(within, n_layers=len(gap), now_s=now_s, profile=broken.profile, exclude=exclude)
+        found = plan_route(within, n_layers=len(gap), now_s=now_s, profile=broken.profile, exclude=exclude, rtt_s=rtt_s)
         hops.extend(replace(hop, span=_shift(hop.span, gap.start)) for hop in found.hops)
     return Route(tuple(sorted(hops, key=lambda hop: hop.span)), broken.profile)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -30,7 +31,6 @@ def swarm(*words: object) -> tuple[int, dict[str, Any], str]:
 async def test_netcheck_asks_the_nodes_of_a_release(
     release: Callable[..., Path], local_swarm: Callable[[Path], Any]
 ) -> None:
-    import asyncio
 
     swarm_of_one = local_swarm(release("tiny-mixtral"))
     magnet = await swarm_of_one.publish()
@@ -41,6 +41,8 @@ async def test_netcheck_asks_the_nodes_of_a_release(
     assert {says[name]["state"] for name in ("address", "torrent", "nodes", "outward", "reach", "relay")} == {"ok"}
     assert "127.0.0.1" in says["outward"]["says"] and address in says["relay"]["says"]
     assert says["mapping"]["state"] == "note"
+    _, says, _ = await asyncio.to_thread(swarm, "doctor", "--peer", address)
+    assert says["clock"]["state"] == "ok" and "same time" in says["clock"]["says"]
 
 
 def test_netcheck_without_anybody_to_ask_says_whom_to_name() -> None:

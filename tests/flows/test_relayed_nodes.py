@@ -16,7 +16,7 @@ import pytest
 
 from swarm.facts import Reachability
 from swarm.sampling import SamplingParams
-from swarm.terms import Address
+from swarm.terms import Address, id_tag
 
 GREEDY = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
 
@@ -49,6 +49,10 @@ async def test_it_serves_within_thirty_seconds_and_moves_when_its_relay_is_lost(
         assert before.route.hops[1].address == address
         (fact,) = [fact for fact in (await client.status()).nodes if fact.address.target]
         assert fact.reachability is Reachability.UNREACHABLE and fact.relay is not None
+
+        async with asyncio.timeout(30):  # facts are signed anew every few seconds, and tell round trips then
+            while not any(tag == id_tag(fact.node_id) for n in (await client.status()).nodes for tag, _ in n.rtts):
+                await asyncio.sleep(0.05)
 
         await relays[at.index(address.relay)].kill()
         async with asyncio.timeout(30):

@@ -220,8 +220,12 @@ async def test_another_profile_or_release_is_refused(experts_world: World) -> No
         (ExpertCall(1, 99, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim))), ExpertUnavailable),
         (ExpertCall(1, 1, ((0, (0,)),), Rows(1, "fp32", bytes(4 * ARGS.dim))), RemoteProtocolError),
         (ExpertCall(1, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim - 2))), RemoteProtocolError),
+        (
+            ExpertCall(1, 1, ((0, tuple(range(2049))),), Rows(2049, "bf16", bytes(2049 * 2 * ARGS.dim))),
+            RemoteProtocolError,
+        ),
     ],
-    ids=["expert not here", "no such layer", "dtype", "length"],
+    ids=["expert not here", "no such layer", "dtype", "length", "rows"],
 )
 async def test_a_call_that_cannot_be_meant_is_refused_alone(call: ExpertCall, error: type[Exception]) -> None:
     host = ExpertHost(store_of(ExpertId(1, 0)))

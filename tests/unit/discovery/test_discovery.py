@@ -94,6 +94,16 @@ async def test_one_peer_leads_to_all_that_it_knows_and_these_are_asked_too() -> 
     assert found(d) == ["198.51.100.1:1", "198.51.100.2:1", "198.51.100.3:1"]
 
 
+async def test_many_who_want_a_round_at_once_share_one() -> None:
+    world = World()
+    world.add("198.51.100.1:1")
+    d = discovery(world, peers=["198.51.100.1:1"])
+    await asyncio.gather(*(d.refresh() for _ in range(50)))
+    assert len(world.asked) == 1
+    await d.refresh()
+    assert len(world.asked) == 2, "and the next one asks anew"
+
+
 async def test_a_loopback_address_from_another_machine_is_not_believed() -> None:
     world = World()
     local = world.add("127.0.0.1:5")

@@ -151,6 +151,21 @@ def test_orphans_keep_nobody_out_and_give_way_first() -> None:
     assert orphan.was_evicted and len(books.admission) == 1
 
 
+def test_one_that_another_batch_computes_keeps_its_pages() -> None:
+    books = Books(8)
+    old, other, young = (books.open(client, 10, 8 * PAGE) for client in "abc")
+    for session in (old, other, young):
+        books.grow(session, 2 * PAGE)
+    young.begin(1)
+    books.grow(old, 3 * PAGE)
+    assert other.was_evicted and not young.was_evicted
+    with pytest.raises(StageFull):
+        books.grow(old, 2 * PAGE)
+    young.end()
+    books.grow(old, 2 * PAGE)
+    assert young.was_evicted
+
+
 @settings(max_examples=60)
 @given(
     wishes=st.lists(
