@@ -110,6 +110,7 @@ async def test_a_node_that_nobody_dials_answers_through_a_relay_that_reads_nothi
     assert len(carried) > 2 * 500 * len(fact.payload)
     assert fact.payload not in carried and fact.signature not in carried
     assert await dialer.connect(relayed.address, relayed.key.node_id) is connection
+    assert connection._config == RpcConfig.loopback().through_relay(), "patient with the relay's other bytes"
 
 
 async def test_a_relay_that_joins_to_another_node_is_found_out(relayed: Relayed, world: Any) -> None:
