@@ -5,14 +5,14 @@ weights read once for all of it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from node.model import ExpertStore
-from node.stage import DTYPES, BatchConfig, ComputeThread, Slice, rows_of, tensor_of
+from node.stage import DTYPES, BatchConfig, ComputeThread, Slice, is_out_of_memory, rows_of, tensor_of
 from swarm.errors import BadArgument, ExpertUnavailable, RemoteProtocolError, StageFull
 from swarm.messages import ExpertAnswer, ExpertCall
 
@@ -58,9 +58,8 @@ class ExpertHost:
     def _check(self, call: ExpertCall) -> Tensor:
         store = self._store
         experts = store.of_layer(call.layer_idx) if call.layer_idx < store.args.n_layers else {}
-        lacking = [expert_idx for expert_idx, _ in call.wanted if expert_idx not in experts]
-        if lacking:
-            raise ExpertUnavailable(f"layer {call.layer_idx} expert {lacking[0]} is not loaded here")
+        if lacking := _lacking(call, experts):
+            raise lacking
         if call.n_answers > self.config.max_call_rows:
             raise RemoteProtocolError(f"an answer of {call.n_answers} rows; {self.config.max_call_rows} are the most")
         if self._n_waiting and self._n_waiting + call.n_answers > self.config.max_waiting_rows:
@@ -71,12 +70,23 @@ class ExpertHost:
             )
         return tensor_of(call.rows, store.args.dim, store.device)
 
-    @torch.inference_mode()
     def _compute_slices(self, slices: list[Slice]) -> None:
-        """All of one layer. A slice is a run of its call's answer rows."""
+        """All of one layer. A slice is a run of its call's answer rows. Without the memory for it all of them fail."""
         layer_idx = slices[0].job.group
         assert isinstance(layer_idx, int)
-        experts = self._store.of_layer(layer_idx)
+        experts = dict(self._store.of_layer(layer_idx))
+        for part in slices:
+            if lacking := _lacking(part.job.work[0], experts):
+                part.job.error = lacking  # it went while the call waited
+        try:
+            self._compute_answers([part for part in slices if part.job.error is None], experts)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise StageFull("the node ran out of memory in this call; ask another host", retry_after_s=10.0) from None
+
+    @torch.inference_mode()
+    def _compute_answers(self, slices: list[Slice], experts: Mapping[int, Callable[[Tensor], Tensor]]) -> None:
         rows: defaultdict[int, list[Tensor]] = defaultdict(list)
         for part in slices:
             for expert_idx, x in _rows_of_slice(part):
@@ -91,6 +101,14 @@ class ExpertHost:
             if part.n_rows == part.job.n_left:
                 outputs: Sequence[Tensor] = part.job.outputs
                 part.job.answer = rows_of(torch.cat(list(outputs)) if len(outputs) > 1 else outputs[0])
+
+
+def _lacking(call: ExpertCall, experts: Collection[int]) -> ExpertUnavailable | None:
+    """What is wrong if one of the call's experts is not among these."""
+    for expert_idx, _ in call.wanted:
+        if expert_idx not in experts:
+            return ExpertUnavailable(f"layer {call.layer_idx} expert {expert_idx} is not loaded here")
+    return None
 
 
 def _rows_of_slice(part: Slice) -> list[tuple[int, Tensor]]:

@@ -7,6 +7,7 @@ hidden state (or token ids) in, hidden state (or the largest logits) out.
 """
 
 from node.stage.batch import BatchConfig, Slice
+from node.stage.compute import is_out_of_memory
 from node.stage.config import StageConfig
 from node.stage.prefixes import Prefix
 from node.stage.rows import DTYPES, rows_of, tensor_of
@@ -25,6 +26,7 @@ __all__ = [
     "StageConfig",
     "StageSession",
     "StepOutput",
+    "is_out_of_memory",
     "rows_of",
     "tensor_of",
     "top_logits",
