@@ -41,7 +41,7 @@ class ExpertsHandler:
         answering: set[asyncio.Task[None]] = set()
 
         async def answer(call: ExpertCall) -> None:
-            replies.put_nowait(await self._answer(call))
+            replies.put_nowait(await self._answer(call, caller))
 
         async def read() -> None:
             try:
@@ -66,9 +66,9 @@ class ExpertsHandler:
                 task.cancel()
             await asyncio.gather(reading, *answering, return_exceptions=True)
 
-    async def _answer(self, call: ExpertCall) -> ExpertAnswer | ExpertRefusal:
+    async def _answer(self, call: ExpertCall, caller: NodeId) -> ExpertAnswer | ExpertRefusal:
         try:
-            return await self._host.answer(call)
+            return await self._host.answer(call, caller)
         except Exception as error:  # every call gets a reply, whatever became of it
             if not isinstance(error, SwarmError):
                 _log.error("a call of experts failed", exc_info=error)

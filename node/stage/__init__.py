@@ -13,6 +13,7 @@ from node.stage.prefixes import Prefix
 from node.stage.rows import DTYPES, rows_of, tensor_of
 from node.stage.scheduler import ComputeThread
 from node.stage.session import StageSession
+from node.stage.shares import may_have
 from node.stage.stage import Stage, StepOutput
 from node.stage.top_logits import top_logits
 
@@ -27,6 +28,7 @@ __all__ = [
     "StageSession",
     "StepOutput",
     "is_out_of_memory",
+    "may_have",
     "rows_of",
     "tensor_of",
     "top_logits",

@@ -27,6 +27,7 @@ from swarm.terms import Address, ExpertId, Infohash, NodeId, Profile, merge_expe
 ARGS = PRESETS["tiny-mixtral"].args
 RELEASE = Infohash("ab" * 20)
 PROFILE = Profile.parse("bf16-exact-amx-123abc")
+CALLER = NodeId("c" * 52)
 OPENING = ExpertOpen(RELEASE, PROFILE)
 X = torch.randn(5, ARGS.dim, generator=torch.Generator().manual_seed(1)).bfloat16()
 
@@ -48,9 +49,9 @@ class SlowHandler(ExpertsHandler):
     pause_s = 0.0
     lies = False
 
-    async def _answer(self, call: ExpertCall) -> ExpertAnswer | ExpertRefusal:
+    async def _answer(self, call: ExpertCall, caller: NodeId) -> ExpertAnswer | ExpertRefusal:
         await asyncio.sleep(self.pause_s)
-        answer = await super()._answer(call)
+        answer = await super()._answer(call, caller)
         if self.lies and isinstance(answer, ExpertAnswer):
             return replace(answer, rows=Rows(1, "bf16", bytes(2 * ARGS.dim)))
         return answer
@@ -230,17 +231,17 @@ async def test_another_profile_or_release_is_refused(experts_world: World) -> No
 async def test_a_call_that_cannot_be_meant_is_refused_alone(call: ExpertCall, error: type[Exception]) -> None:
     host = ExpertHost(store_of(ExpertId(1, 0)))
     with pytest.raises(error):
-        await host.answer(call)
+        await host.answer(call, CALLER)
     good = ExpertCall(2, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim)))
-    assert (await host.answer(good)).request_id == 2
+    assert (await host.answer(good, CALLER)).request_id == 2
     host.close()
     with pytest.raises(SessionLost):
-        await host.answer(good)
+        await host.answer(good, CALLER)
 
 
 async def test_what_waits_is_bounded() -> None:
     host = ExpertHost(store_of(ExpertId(1, 0)), ExpertHostConfig(max_waiting_rows=3))
     call = ExpertCall(1, 1, ((0, (0, 1)),), Rows(2, "bf16", bytes(4 * ARGS.dim)))
-    answers = await asyncio.gather(*(host.answer(call) for _ in range(3)), return_exceptions=True)
+    answers = await asyncio.gather(*(host.answer(call, CALLER) for _ in range(3)), return_exceptions=True)
     host.close()
     assert [isinstance(answer, StageFull) for answer in answers] == [False, True, True]

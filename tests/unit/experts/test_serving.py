@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 import pytest
 import torch
 
-from node.experts import ExpertHost
+from node.experts import ExpertHost, ExpertHostConfig
 from node.model import ExpertStore, Numerics
 from node.server import ExpertsHandler
 from node.server.experts import MAX_CALLS_AT_ONCE
 from node.weights import PRESETS
 from node.weights.synthetic import random_tensors
-from swarm.errors import ExpertUnavailable, StageFull
+from swarm.errors import ExpertUnavailable, RemoteProtocolError, StageFull
 from swarm.messages import ExpertCall, ExpertOpen, ExpertRefusal, Rows
 from swarm.terms import ExpertId, Infohash, NodeId, Profile
 
@@ -62,6 +62,7 @@ async def test_what_its_caller_does_not_read_stops_the_stream(host: ExpertHost) 
     calls = Calls()
     handler = ExpertsHandler(NodeId("a" * 52), RELEASE, PROFILE, host)
     replies = handler.apply(ExpertOpen(RELEASE, PROFILE), calls, CALLER)
+    assert isinstance(replies, AsyncGenerator)
     await anext(replies)
     async with asyncio.timeout(10):
         while calls.n_read < MAX_CALLS_AT_ONCE:
@@ -112,7 +113,7 @@ async def test_an_expert_that_goes_while_its_call_waits_is_refused(store: Expert
         return x
 
     experts[0] = wait  # type: ignore[assignment]
-    first = asyncio.create_task(host.answer(call_of(1)))
+    first = asyncio.create_task(host.answer(call_of(1), CALLER))
     await asyncio.to_thread(began.wait, 10)
     second = asyncio.create_task(_refusal(host))
     for _ in range(10):
@@ -121,3 +122,22 @@ async def test_an_expert_that_goes_while_its_call_waits_is_refused(store: Expert
     may_go_on.set()
     assert (await first).rows.n_rows == 1
     assert (await second).code == ExpertUnavailable.__name__
+
+
+async def test_one_caller_leaves_room_for_others(store: ExpertStore) -> None:
+    host = ExpertHost(store, ExpertHostConfig(max_waiting_rows=16))
+    flood = [asyncio.create_task(host.answer(call_of(i), CALLER)) for i in range(40)]
+    await asyncio.sleep(0)  # all of them asked, none is done
+    await host.answer(call_of(1), NodeId("d" * 52))
+    answers = await asyncio.gather(*flood, return_exceptions=True)
+    host.close()
+    assert sum(isinstance(answer, StageFull) for answer in answers) == 40 - 12
+    assert not any(isinstance(answer, Exception) and not isinstance(answer, StageFull) for answer in answers)
+
+
+async def test_an_answer_that_no_message_holds_is_refused(store: ExpertStore) -> None:
+    host = ExpertHost(store, ExpertHostConfig(max_answer_bytes=3 * 2 * ARGS.dim))
+    await host.answer(call_of(1, n_rows=3), CALLER)
+    with pytest.raises(RemoteProtocolError, match="bytes"):
+        await host.answer(call_of(2, n_rows=4), CALLER)
+    host.close()
