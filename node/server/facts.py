@@ -12,7 +12,7 @@ from swarm.facts import Known, SignedFact
 from swarm.terms import Address, Infohash, NodeId
 
 EXCHANGES = 64
-EXCHANGE_REFILL_S = 0.125
+EXCHANGE_REFILL_S = 0.05
 """One node exchanges EXCHANGES times, twice what the largest table takes, and then once in EXCHANGE_REFILL_S: each
 costs milliseconds where 10,000 nodes are known.
 """
