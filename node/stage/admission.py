@@ -55,6 +55,7 @@ class Admission:
         self._usual_positions = 2048.0  # that a session had when it ended
         self._usual_s = 1.0  # how long a session stays
         self._refused: dict[NodeId, float] = {}  # by whom, when it stops counting
+        self._going: list[_Place] = []  # those that would make room for who asks now
 
     def __len__(self) -> int:
         return len(self._places)
@@ -74,13 +75,7 @@ class Admission:
             place = _Place(session, self._n_admitted, now_s, self._likely_bytes(session))
             try:
                 self._require_whole(session)
-                while True:
-                    try:
-                        self._require_share(place, now_s)
-                        break
-                    except StageFull:
-                        if not self._evict_idle(now_s):
-                            raise
+                self._require_place(place, now_s)
             except StageFull:
                 self._refused.pop(session.client, None)
                 self._refused[session.client] = now_s + ASKED_LATELY_S
@@ -172,6 +167,26 @@ class Admission:
                 retry_after_s=MOST_RETRY_S,
             )
 
+    def _require_place(self, new: _Place, now_s: float) -> None:
+        """As _require_share, but that those which stand still go for it: as few as it takes, and none in vain."""
+        refusal: StageFull | None = None
+        try:
+            while True:
+                try:
+                    self._require_share(new, now_s)
+                    break
+                except StageFull as full:
+                    refusal = refusal or full
+                idle = self._idle(now_s)
+                if idle is None:
+                    raise refusal
+                self._going.append(idle)
+        finally:
+            going, self._going = self._going, []
+        for place in going:
+            place.session.evict(self._full("the session stood still, and others need its memory"))
+            del self._places[place.session.key]
+
     def _require_share(self, new: _Place, now_s: float) -> None:
         clients = self._clients(now_s) | {new.session.client}
         active = self._active()
@@ -201,26 +216,24 @@ class Admission:
                 retry_after_s=min(MOST_RETRY_S, max(LEAST_RETRY_S, used * self._seconds_per_row())),
             )
 
-    def _evict_idle(self, now_s: float) -> bool:
-        tenants = {place.tenant(now_s): place.session for place in self._active()}
+    def _idle(self, now_s: float) -> _Place | None:
+        """Who stood still for longest, of those that stay."""
+        tenants = {place.tenant(now_s): place for place in self._active()}
         idle = who_yields(tuple(tenants), idle_only=True)
-        if idle is None:
-            return False
-        session = tenants[idle]
-        session.evict(self._full("the session stood still, and others need its memory"))
-        del self._places[session.key]
-        return True
+        return None if idle is None else tenants[idle]
 
     def _active(self) -> list[_Place]:
-        return [place for place in self._places.values() if not place.session.orphaned]
+        places = self._places.values()
+        return [place for place in places if not place.session.orphaned and place not in self._going]
 
     @property
     def _admitted_bytes(self) -> int:
         return self._config.cache_budget_bytes * ADMITTED_EIGHTHS // 8
 
     def _promised_bytes(self) -> int:
-        orphaned = sum(place.session.cache.size_bytes for place in self._places.values() if place.session.orphaned)
-        return max(0, self._pool.held_bytes - orphaned) + sum(place.missing_bytes for place in self._active())
+        yielding = (place for place in self._places.values() if place.session.orphaned or place in self._going)
+        given_back = sum(place.session.cache.size_bytes for place in yielding)
+        return max(0, self._pool.held_bytes - given_back) + sum(place.missing_bytes for place in self._active())
 
     def _waiting_rows(self) -> int:
         return sum(place.waiting_rows for place in self._active())

@@ -100,7 +100,8 @@ class ComputeThread:
         n_batches: int | None = None,
         client: Hashable = None,
     ) -> Job:
-        """The job, done. n_batches: as many as hops, unless it is said.
+        """The job, done. session: its name, which is remembered for longer than it lives; what it holds belongs into
+        work. n_batches: as many as hops, unless it is said.
 
         Raises: what its computation raised; SessionLost when the thread is closed; DeadlineExceeded when it is
         stuck in a batch.
@@ -158,6 +159,7 @@ class ComputeThread:
             if batch.steps is None:
                 self._remember(batch)
                 self._settle(batch)
+            del batch  # it holds sessions, and they the weights of layers that this node may be about to leave
         for batch in self._started:
             if batch.steps is not None:
                 batch.steps.close()

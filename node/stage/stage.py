@@ -228,7 +228,7 @@ class Stage:
         group = id(session.model), session.span
         try:
             job = await self._compute.run(
-                session, group, step.n_rows, (session, step), session.n_hops, n_batches, session.client
+                session.key, group, step.n_rows, (session, step), session.n_hops, n_batches, session.client
             )
         finally:
             self._admission.touch(session, -1)

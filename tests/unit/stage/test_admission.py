@@ -136,6 +136,23 @@ def test_one_that_stands_still_goes_before_anybody_is_refused(monkeypatch: pytes
     assert books.pool.held_bytes == 0
 
 
+def test_nobody_is_sent_away_for_one_who_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.stage.shares.YIELDING_IDLE_S", 1e-9)
+    books = Books(8, max_waiting_rows=1000)
+    idle = books.open("idle", 10, 2 * PAGE)
+    books.grow(idle, 20)
+    busy = books.open("busy", 3 * PAGE, 4 * PAGE)
+    books.admission.touch(busy, 1)
+    with pytest.raises(StageFull, match="tokens of prompts wait"):
+        books.open("other", 900, 1000)
+    books.grow(busy, 3 * PAGE)
+    with pytest.raises(StageFull, match="bytes of cache"):
+        books.open("other", 900, 8 * PAGE)
+    assert not idle.was_evicted
+    books.open("other", PAGE, 2 * PAGE)
+    assert idle.was_evicted and not busy.was_evicted
+
+
 def test_orphans_keep_nobody_out_and_give_way_first() -> None:
     books = Books(8, max_sessions=1)
     orphan = books.open("gone", 10, 4 * PAGE)

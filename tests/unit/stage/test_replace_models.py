@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +34,7 @@ def stage(release: Callable[..., Path]) -> Iterator[Stage]:
     for part in ("embeddings", *range(6), "head"):
         load_part(part, layout, models, folder)
     stage = Stage(layout.args, models, StageConfig(), CPU)
+    del models  # only the stage holds them
     yield stage
     stage.shut_down()
 
@@ -49,6 +54,21 @@ async def test_sessions_go_on_on_layers_that_were_left_and_new_ones_have_the_new
     stage.close(running)
     stage.close(stage.open((CLIENT, SESSION, 3), 0, Span(4, 6), 100, 5))
     assert stage.sessions_beyond() == []
+
+
+async def test_the_weights_of_what_was_left_are_held_by_nothing(stage: Stage) -> None:
+    session = stage.open((CLIENT, SESSION, 0), 0, Span(0, 6), 100, 5)
+    await stage.step(session, Step(0, 0, IDS, n_logit_rows=1))
+    await stage.step(session, Step(0, len(IDS), (7,), n_logit_rows=1))
+    stage.close(session)
+    left = weakref.ref(session.model)
+    stage.replace_models(regroup(stage.models, [Span(0, 2)]))
+    del session
+    deadline_s = time.monotonic() + 10
+    while left() is not None and time.monotonic() < deadline_s:
+        gc.collect()
+        await asyncio.sleep(0.01)
+    assert left() is None
 
 
 async def test_layers_that_come_back_join_their_neighbours(stage: Stage) -> None:

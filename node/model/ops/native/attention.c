@@ -192,14 +192,15 @@ static void attend_head(const attention *a, long kv_head, columns *all, bench *b
 int attend(const attention *a)
 {
     long n_blocks = ratio_up(a->n_rows * (a->n_heads / a->n_kv_heads), COLUMNS);
-    columns *all = aligned_alloc(LINE, a->n_threads * n_blocks * sizeof(columns));
-    bench *benches = aligned_alloc(LINE, a->n_threads * sizeof(bench));
-#pragma omp parallel for num_threads(a->n_threads) if (a->n_threads > 1)
-    for (int thread = 0; thread < a->n_threads; thread++) {
+    long n_threads = least(a->n_threads, a->n_kv_heads);
+    columns *all = aligned_alloc(LINE, n_threads * n_blocks * sizeof(columns));
+    bench *benches = aligned_alloc(LINE, n_threads * sizeof(bench));
+#pragma omp parallel for num_threads(n_threads) if (n_threads > 1)
+    for (long thread = 0; thread < n_threads; thread++) {
         if (!all || !benches)
             continue;
         set_tiles(TILE_ROWS);
-        for (long head = thread; head < a->n_kv_heads; head += a->n_threads)
+        for (long head = thread; head < a->n_kv_heads; head += n_threads)
             attend_head(a, head, all + thread * n_blocks, benches + thread);
         _tile_release();
     }
