@@ -9,7 +9,7 @@ network, no torch; it measures nothing and moves nothing (node.moving does).
 from __future__ import annotations
 
 from node.placement.decide import decide, place
-from node.placement.experts import choose_experts, heat_of, replicas_of
+from node.placement.experts import choose_experts, heat_of
 from node.placement.moves import Part, plan_move
 from node.placement.parts import PartsAssignment, PartsBudget, decide_parts
 from node.placement.survey import Survey, median_speed, survey
@@ -31,6 +31,5 @@ __all__ = [
     "median_speed",
     "place",
     "plan_move",
-    "replicas_of",
     "survey",
 ]

@@ -21,16 +21,6 @@ def heat_of(facts: Iterable[NodeFact]) -> dict[ExpertId, float]:
     return {expert: sum(shares) / len(shares) for expert, shares in said.items()}
 
 
-def replicas_of(facts: Iterable[NodeFact]) -> dict[ExpertId, int]:
-    """How many nodes answer for each expert."""
-    replicas: dict[ExpertId, int] = {}
-    for fact in facts:
-        for experts in fact.served_experts:
-            for expert in experts:
-                replicas[expert] = replicas.get(expert, 0) + 1
-    return replicas
-
-
 def choose_experts(
     heat: Mapping[ExpertId, float],
     replicas: Mapping[ExpertId, int],

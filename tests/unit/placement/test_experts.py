@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from node.placement import choose_experts, heat_of, replicas_of
+from node.placement import choose_experts, heat_of
 from swarm.facts import LayerHeat, NodeFact, NodeState
 from swarm.terms import Address, ExpertId, ExpertRange, Infohash, NodeId, Profile, Span
 
@@ -56,4 +56,3 @@ def test_heat_and_replicas_by_the_facts() -> None:
         fact, node_id=NodeId("b" * 52), spans=(), heat=(LayerHeat(0, bytes((51, 255, 0, 204))),)
     )
     assert heat_of([fact, other])[ExpertId(0, 1)] == 0.6
-    assert replicas_of([fact, other]) == {**{ExpertId(0, i): 1 for i in range(4)}, ExpertId(1, 3): 2}
