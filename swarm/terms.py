@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 from swarm.errors import BadArgument
@@ -42,6 +43,7 @@ def short_id(node_id: str) -> str:
     return node_id[:8]
 
 
+@lru_cache(maxsize=16_384)  # every exchange asks for that of each node that is known
 def id_tag(node_id: NodeId) -> int:
     """The key's first 8 bytes: names a node where many are listed. Two of one tag are not met by chance."""
     return int.from_bytes(base64.b32decode(node_id[:16].upper())[:8])

@@ -2,7 +2,8 @@
 
 Promises that every expert a row was routed to has answered, whoever it was that did, or that the call fails with an
 error that names layer and expert; never that one is left out. Calls leave nothing behind: they are hedged and asked
-again at will. Uses the stage's compute thread and nothing else of it; knows no sessions, no routes and no attention.
+again at will. Of the stage it uses the compute thread and the rule of shares; it knows no sessions, no routes and no
+attention.
 """
 
 from node.experts.choice import choose_hosts

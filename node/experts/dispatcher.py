@@ -9,9 +9,10 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,12 @@ CONNECT_S = 0.2
 
 LOOK_AGAIN_S = 0.02
 """How often a call that waits for a host looks for one."""
+
+MAX_MEETING = 8
+"""Hosts that are dialled at once only to learn whether they are there: what is said of nodes is hearsay until then."""
+
+SWEEP_S = 10.0
+"""How often hosts that nobody names any more are forgotten."""
 
 MAX_ANSWER_S = 60.0
 """After it a host whose connection lives but which does not answer counts as lost."""
@@ -82,12 +89,14 @@ class Dispatcher:
         self.wait_s = 0.0
         """What a layer's experts take that are not here, as measured; 0.0 while they were never asked for."""
         self.asked: Counter[NodeId] = Counter()
-        """Messages to each host so far."""
+        """Messages to each host so far, while it is one."""
         self._directory = directory
         self._dialer = dialer
         self._opening = opening
         self._links: dict[Host, Link] = {}
-        self._resting: dict[Hashable, _Rest] = {}  # a Host, or (Host, expert)
+        self._resting: dict[Host | tuple[Host, ExpertId], _Rest] = {}
+        self._meeting: set[Host] = set()
+        self._swept_s = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -96,9 +105,8 @@ class Dispatcher:
         future: Future[Answers] = Future()
 
         def begin() -> None:
-            task = asyncio.create_task(self._settle(future, layer_idx, x, wanted))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._sweep()
+            self._begin(self._settle(future, layer_idx, x, wanted))
 
         self._loop.call_soon_threadsafe(begin)
         return future
@@ -110,6 +118,26 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(link.close() for link in self._links.values()))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _sweep(self) -> None:
+        """Forget the hosts that have no experts any more, and end their streams."""
+        if time.monotonic() - self._swept_s < SWEEP_S:
+            return
+        self._swept_s = time.monotonic()
+        for link in list(self._links.values()):
+            if not link.n_asked and not self._directory.names(link.host):
+                del self._links[link.host]
+                self._begin(link.close())
+        for what in list(self._resting):
+            if (what if isinstance(what, Host) else what[0]) not in self._links:
+                del self._resting[what]
+        for node_id in set(self.asked) - {host.node_id for host in self._links}:
+            del self.asked[node_id]
 
     async def _settle(
         self, future: Future[Answers], layer_idx: int, x: Tensor, wanted: Mapping[int, Sequence[int]]
@@ -131,12 +159,34 @@ class Dispatcher:
     # -- for a call ----------------------------------------------------------------------------------------------
 
     def hosts_of(self, expert: ExpertId, besides: Host | None = None) -> list[Host]:
-        """Those that are not resting; if all are, those that have rested a little."""
+        """Those that are not resting, and of them those that are there if any is; if all rest, those that have rested a
+        little. Who is only talked about is met meanwhile.
+        """
         hosts = [host for host in self._directory.hosts_of(expert) if host != besides]
         now_s = time.monotonic()
         rests = {host: [r for what in (host, (host, expert)) if (r := self._resting.get(what))] for host in hosts}
         awake = [host for host in hosts if all(rest.until_s <= now_s for rest in rests[host])]
-        return awake or [host for host in hosts if all(rest.at_least_until_s <= now_s for rest in rests[host])]
+        there = [host for host in awake if self.link(host).is_there]
+        if len(there) < len(awake):
+            self._meet([host for host in awake if not self.link(host).is_there])
+        return there or awake or [host for host in hosts if all(rest.at_least_until_s <= now_s for rest in rests[host])]
+
+    def _meet(self, strangers: Sequence[Host]) -> None:
+        """Dial some of them: first those that failed least."""
+
+        async def meet(host: Host) -> None:
+            try:
+                await self.link(host).meet()
+            except SwarmError:
+                if not self.link(host).n_asked:  # else the call says so
+                    self.rest(host)
+            finally:
+                self._meeting.discard(host)
+
+        for host in sorted(strangers, key=lambda host: rest.length_s if (rest := self._resting.get(host)) else 0.0):
+            if len(self._meeting) < MAX_MEETING and host not in self._meeting:
+                self._meeting.add(host)
+                self._begin(meet(host))
 
     def link(self, host: Host) -> Link:
         link = self._links.get(host)
@@ -149,7 +199,7 @@ class Dispatcher:
         link = self.link(host)
         return link.pace.expect_s(n_rows) * (1 + link.n_asked / 4)
 
-    def rest(self, what: Hashable) -> None:
+    def rest(self, what: Host | tuple[Host, ExpertId]) -> None:
         """It failed: others first."""
         before = self._resting.get(what)
         length_s = REST_S if before is None else min(MAX_REST_S, 2 * before.length_s)
@@ -158,8 +208,9 @@ class Dispatcher:
 
     def wake(self, host: Host, experts: Sequence[ExpertId]) -> None:
         """It answered."""
-        for what in (host, *((host, expert) for expert in experts)):
-            self._resting.pop(what, None)
+        self._resting.pop(host, None)
+        for expert in experts:
+            self._resting.pop((host, expert), None)
 
 
 class _Call:

@@ -4,31 +4,34 @@ weights read once for all of it.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from node.model import ExpertStore
-from node.stage import DTYPES, BatchConfig, ComputeThread, Slice, rows_of, tensor_of
+from node.stage import DTYPES, BatchConfig, ComputeThread, Slice, is_out_of_memory, may_have, rows_of, tensor_of
 from swarm.errors import BadArgument, ExpertUnavailable, RemoteProtocolError, StageFull
 from swarm.messages import ExpertAnswer, ExpertCall
+from swarm.terms import NodeId
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertHostConfig:
     """max_waiting_rows: that wait for an answer; more are refused, so that who asks goes elsewhere. Raising it raises
-    memory, by the rows' size, and how long the last one waits. max_call_rows: of one answer, which must fit a message.
+    memory, by the rows' size, and how long the last one waits. Callers share them as the rules of node.stage have it.
+    max_call_rows and max_answer_bytes: of one answer, which must fit a message of RpcConfig's with its frame.
     """
 
     max_waiting_rows: int = 8192
     max_call_rows: int = 2048
+    max_answer_bytes: int = 31 << 20
 
     def __post_init__(self) -> None:
-        if self.max_waiting_rows < 1 or self.max_call_rows < 1:
-            raise BadArgument("max_waiting_rows and max_call_rows must be positive")
+        if self.max_waiting_rows < 1 or self.max_call_rows < 1 or self.max_answer_bytes < 1:
+            raise BadArgument("max_waiting_rows, max_call_rows and max_answer_bytes must be positive")
 
 
 class ExpertHost:
@@ -37,18 +40,21 @@ class ExpertHost:
     def __init__(self, store: ExpertStore, config: ExpertHostConfig | None = None) -> None:
         self.config = config or ExpertHostConfig()
         self._store = store
-        self._n_waiting = 0
+        self._waiting: Counter[NodeId] = Counter()  # rows of each caller
         # Calls are no sessions that come back: there is nobody to linger for.
         self._compute = ComputeThread(self._compute_slices, BatchConfig(linger_share=0.0))
 
-    async def answer(self, call: ExpertCall) -> ExpertAnswer:
+    async def answer(self, call: ExpertCall, caller: NodeId) -> ExpertAnswer:
         """Raises: ExpertUnavailable (one that is not here), StageFull, RemoteProtocolError; SessionLost when closed."""
         x = self._check(call)
-        self._n_waiting += call.n_answers
+        self._require_share(call.n_answers, caller)
+        self._waiting[caller] += call.n_answers
         try:
-            job = await self._compute.run(object(), call.layer_idx, call.n_answers, (call, x))
+            job = await self._compute.run(object(), call.layer_idx, call.n_answers, (call, x), client=caller)
         finally:
-            self._n_waiting -= call.n_answers
+            self._waiting[caller] -= call.n_answers
+            if not self._waiting[caller]:
+                del self._waiting[caller]
         return ExpertAnswer(call.request_id, job.answer, job.started_s - job.queued_s, job.compute_s)
 
     def close(self) -> None:
@@ -58,25 +64,43 @@ class ExpertHost:
     def _check(self, call: ExpertCall) -> Tensor:
         store = self._store
         experts = store.of_layer(call.layer_idx) if call.layer_idx < store.args.n_layers else {}
-        lacking = [expert_idx for expert_idx, _ in call.wanted if expert_idx not in experts]
-        if lacking:
-            raise ExpertUnavailable(f"layer {call.layer_idx} expert {lacking[0]} is not loaded here")
+        if lacking := _lacking(call, experts):
+            raise lacking
         if call.n_answers > self.config.max_call_rows:
             raise RemoteProtocolError(f"an answer of {call.n_answers} rows; {self.config.max_call_rows} are the most")
-        if self._n_waiting and self._n_waiting + call.n_answers > self.config.max_waiting_rows:
-            raise StageFull(f"{self._n_waiting} rows wait for experts here already; ask another host", 0.1)
+        n_bytes = call.n_answers * store.args.dim * store.numerics.dtype.itemsize
+        if n_bytes > self.config.max_answer_bytes:
+            raise RemoteProtocolError(f"an answer of {n_bytes} bytes; {self.config.max_answer_bytes} are the most")
         if DTYPES[call.rows.dtype] != store.numerics.dtype:
             raise RemoteProtocolError(
                 f"rows of {call.rows.dtype} came to a host that computes in {store.numerics.dtype}"
             )
         return tensor_of(call.rows, store.args.dim, store.device)
 
-    @torch.inference_mode()
+    def _require_share(self, n_rows: int, caller: NodeId) -> None:
+        """Raises: StageFull. Where nothing waits any single call may."""
+        used, mine = self._waiting.total(), self._waiting[caller]
+        limit, n_callers = self.config.max_waiting_rows, len({*self._waiting, caller})
+        if used and not may_have(n_rows, mine=mine, used=used, limit=limit, n_clients=n_callers):
+            raise StageFull(f"{used} rows wait for experts here already, {mine} of them yours; ask another host", 0.1)
+
     def _compute_slices(self, slices: list[Slice]) -> None:
-        """All of one layer. A slice is a run of its call's answer rows."""
+        """All of one layer. A slice is a run of its call's answer rows. Without the memory for it all of them fail."""
         layer_idx = slices[0].job.group
         assert isinstance(layer_idx, int)
-        experts = self._store.of_layer(layer_idx)
+        experts = dict(self._store.of_layer(layer_idx))
+        for part in slices:
+            if lacking := _lacking(part.job.work[0], experts):
+                part.job.error = lacking  # it went while the call waited
+        try:
+            self._compute_answers([part for part in slices if part.job.error is None], experts)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise StageFull("the node ran out of memory in this call; ask another host", retry_after_s=10.0) from None
+
+    @torch.inference_mode()
+    def _compute_answers(self, slices: list[Slice], experts: Mapping[int, Callable[[Tensor], Tensor]]) -> None:
         rows: defaultdict[int, list[Tensor]] = defaultdict(list)
         for part in slices:
             for expert_idx, x in _rows_of_slice(part):
@@ -91,6 +115,14 @@ class ExpertHost:
             if part.n_rows == part.job.n_left:
                 outputs: Sequence[Tensor] = part.job.outputs
                 part.job.answer = rows_of(torch.cat(list(outputs)) if len(outputs) > 1 else outputs[0])
+
+
+def _lacking(call: ExpertCall, experts: Collection[int]) -> ExpertUnavailable | None:
+    """What is wrong if one of the call's experts is not among these."""
+    for expert_idx, _ in call.wanted:
+        if expert_idx not in experts:
+            return ExpertUnavailable(f"layer {call.layer_idx} expert {expert_idx} is not loaded here")
+    return None
 
 
 def _rows_of_slice(part: Slice) -> list[tuple[int, Tensor]]:

@@ -28,6 +28,8 @@ class Link:
         self.host = host
         self.pace = Pace()
         self.is_up = False
+        self.is_there = False
+        """Whether it was met where it is said to be, and not lost since."""
         self._dialer = dialer
         self._opening = opening
         self._outgoing: asyncio.Queue[ExpertCall] = asyncio.Queue()
@@ -43,6 +45,11 @@ class Link:
     def new_id(self) -> int:
         self._next_id += 1
         return self._next_id
+
+    async def meet(self) -> None:
+        """Find out whether it is there, without asking for anything. Raises: NodeUnreachable, and whatever says no."""
+        await self._dialer.connect(self.host.address, self.host.node_id)
+        self.is_there = True
 
     def ask(self, call: ExpertCall) -> asyncio.Future[ExpertAnswer]:
         """Send it as soon as may be -> its answer, or the error that came instead. Its id is new_id()'s."""
@@ -65,7 +72,7 @@ class Link:
         try:
             connection = await self._dialer.connect(self.host.address, self.host.node_id)
             stream = connection.apply_experts(self._opening)
-            self.is_up = True
+            self.is_up = self.is_there = True
             try:
                 await self._talk(stream)
             finally:
@@ -73,7 +80,7 @@ class Link:
         except SwarmError as ended:
             error = ended
         finally:
-            self.is_up = False
+            self.is_up = self.is_there = False
             self._running = None
             self._outgoing = asyncio.Queue()
             for asked in list(self._asked.values()):

@@ -37,7 +37,7 @@ class Pace:
             self._slow_s = sorted(self._remembered)[len(self._remembered) * 95 // 100]
 
     def expect_s(self, n_rows: int) -> float:
-        """The usual answer time of a call of n_rows; 0.0 while nothing was measured, so that every host is tried."""
+        """The usual answer time of a call of n_rows; 0.0 while nothing was measured."""
         return max(self._few_s or 0.0, n_rows * (self._row_s or 0.0) if n_rows > FEW_ROWS else 0.0)
 
     def hedge_s(self, n_rows: int) -> float | None:

@@ -69,6 +69,7 @@ class ReachKeeper:
         self._mapping: PortMapping | None = None
         self._verdict = Verdict(Reachability.UNKNOWN)
         self._failed: dict[NodeId, float] = {}  # relays, and until when to leave them alone (monotonic)
+        self._relaying: asyncio.Task[None] | None = None
         self._letting_in: set[asyncio.Task[None]] = set()
 
     @property
@@ -85,27 +86,34 @@ class ReachKeeper:
         return Reach(self.address)
 
     async def run(self) -> None:
-        relaying: asyncio.Task[None] | None = None
         try:
             while True:
-                verdict = self._verdict = await self._be_dialled()
-                if verdict.reachability is Reachability.REACHABLE:
-                    await _end(relaying)
-                    relaying = None
-                    found = Address(verdict.host, self.address.port)
-                    self._on_reach(Reach(self._advertise or found, Reachability.REACHABLE), verdict)
-                elif verdict.reachability is Reachability.UNREACHABLE and relaying is None:
-                    relaying = asyncio.create_task(self._be_relayed())
+                try:
+                    await self._check()
+                except Exception:  # the top of a daemon's loop: no check may be the last, and the place is kept
+                    log.exception("a check of who reaches this node failed")
+                verdict = self._verdict
                 await asyncio.sleep(PAUSES_S[verdict.reachability] if verdict.n_asked else LOOK_AGAIN_S)
         finally:
-            await _end(relaying)
+            await _end(self._relaying)
             await asyncio.gather(*map(_end, self._letting_in))
+
+    async def _check(self) -> None:
+        """Be dialled, and keep or give up the relay's place accordingly."""
+        verdict = self._verdict = await self._be_dialled()
+        if verdict.reachability is Reachability.REACHABLE:
+            found = self._advertise or Address(verdict.host, self.address.port)
+            await _end(self._relaying)
+            self._relaying = None
+            self._on_reach(Reach(found, Reachability.REACHABLE), verdict)
+        elif verdict.reachability is Reachability.UNREACHABLE and self._relaying is None:
+            self._relaying = asyncio.create_task(self._be_relayed())
 
     async def _be_dialled(self) -> Verdict:
         met = [fact for fact in self._discovery.table.confirmed() if fact.node_id != self._node_id]
         random.shuffle(met)
         address = self.address
-        verdict = await be_dialled(self._dialer, met, address.port, self._network)
+        verdict = await be_dialled(self._dialer, met, address, self._network)
         is_elsewhere = self._advertise is not None and verdict.host != self._advertise.host
         if verdict.reachability is Reachability.UNREACHABLE and is_elsewhere:
             # the address that was dialled is not the one that the user named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from node.experts import ExpertHost
@@ -11,8 +12,11 @@ from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen, ExpertRefusal
 from swarm.rpc import error_to_failure
 from swarm.terms import Infohash, NodeId, Profile
 
+_log = logging.getLogger(__name__)
+
 MAX_CALLS_AT_ONCE = 64
-"""Of one stream: what comes beyond waits unread, and stops its sender."""
+"""Of one stream, from when they are read until their answers are written: what comes beyond waits unread, and stops its
+sender."""
 
 
 class ExpertsHandler:
@@ -37,16 +41,16 @@ class ExpertsHandler:
         answering: set[asyncio.Task[None]] = set()
 
         async def answer(call: ExpertCall) -> None:
-            replies.put_nowait(await self._answer(call))
-            room.release()
+            replies.put_nowait(await self._answer(call, caller))
 
         async def read() -> None:
             try:
+                await room.acquire()
                 async for call in calls:
-                    await room.acquire()
                     task = asyncio.create_task(answer(call))
                     answering.add(task)
                     task.add_done_callback(answering.discard)
+                    await room.acquire()
                 await asyncio.gather(*answering)
             finally:
                 replies.put_nowait(None)
@@ -55,15 +59,18 @@ class ExpertsHandler:
         try:
             while (reply := await replies.get()) is not None:
                 yield reply
+                room.release()
             await reading  # raises what was wrong with a frame
         finally:
             for task in (reading, *answering):
                 task.cancel()
             await asyncio.gather(reading, *answering, return_exceptions=True)
 
-    async def _answer(self, call: ExpertCall) -> ExpertAnswer | ExpertRefusal:
+    async def _answer(self, call: ExpertCall, caller: NodeId) -> ExpertAnswer | ExpertRefusal:
         try:
-            return await self._host.answer(call)
-        except SwarmError as error:
+            return await self._host.answer(call, caller)
+        except Exception as error:  # every call gets a reply, whatever became of it
+            if not isinstance(error, SwarmError):
+                _log.error("a call of experts failed", exc_info=error)
             failure = error_to_failure(error, 0, self._node_id)
             return ExpertRefusal(call.request_id, failure.code, failure.message)

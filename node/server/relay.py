@@ -49,10 +49,8 @@ class _Tunnel:
     def end(self) -> None:
         """Neither side waits any longer."""
         self.accepted.set()
-        for queue in (self.to_target, self.to_caller):
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(None)
+        _end(self.to_target)
+        _end(self.to_caller)
 
 
 class Throttle:
@@ -88,14 +86,14 @@ class RelayHandler:
         """Take no new nodes and calls, and have those that keep a place look for another. What is joined stays so."""
         self._closed = True
         for place in self._places.values():
-            place.put_nowait(None)
+            _end(place)
 
     async def reserve(self, caller: NodeId) -> AsyncIterator[bytes]:
         if self._closed or (len(self._places) >= self._config.n_places and caller not in self._places):
             raise StageFull("this node is nobody else's relay now; choose another", retry_after_s=60.0)
         if (previous := self._places.get(caller)) is not None:
-            previous.put_nowait(None)  # the node came back, before its old connection was seen to be dead
-        place = self._places[caller] = asyncio.Queue()
+            _end(previous)  # the node came back, before its old connection was seen to be dead
+        place = self._places[caller] = asyncio.Queue(self._config.n_tunnels)
         try:
             yield b""
             while (name := await place.get()) is not None:
@@ -141,6 +139,8 @@ class RelayHandler:
         of_caller = sum(tunnel.caller == caller for tunnel in self._tunnels.values())
         if len(self._tunnels) >= self._config.n_tunnels or of_caller >= self._config.n_tunnels_per_caller:
             raise StageFull("this relay joins as many calls as it may", retry_after_s=5.0)
+        if place.full():
+            raise StageFull(f"node {short_id(target)} does not come for those who call it here", retry_after_s=5.0)
         tunnel = _Tunnel(target, caller)
         self._tunnels[tunnel.name] = tunnel
         place.put_nowait(tunnel.name)
@@ -163,5 +163,14 @@ class RelayHandler:
             async for chunk in data:
                 await self._throttle.take(len(chunk))
                 await there.put(chunk)
-        finally:
             await there.put(None)
+        except BaseException:  # of a call that is over: nobody may be left to make room
+            _end(there)
+            raise
+
+
+def _end(queue: asyncio.Queue[bytes | None]) -> None:
+    """The reader has an end to come to, even where that takes the place of what it was too slow for."""
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(None)

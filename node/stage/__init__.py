@@ -7,11 +7,13 @@ hidden state (or token ids) in, hidden state (or the largest logits) out.
 """
 
 from node.stage.batch import BatchConfig, Slice
+from node.stage.compute import is_out_of_memory
 from node.stage.config import StageConfig
 from node.stage.prefixes import Prefix
 from node.stage.rows import DTYPES, rows_of, tensor_of
 from node.stage.scheduler import ComputeThread
 from node.stage.session import StageSession
+from node.stage.shares import may_have
 from node.stage.stage import Stage, StepOutput
 from node.stage.top_logits import top_logits
 
@@ -25,6 +27,8 @@ __all__ = [
     "StageConfig",
     "StageSession",
     "StepOutput",
+    "is_out_of_memory",
+    "may_have",
     "rows_of",
     "tensor_of",
     "top_logits",

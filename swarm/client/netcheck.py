@@ -50,8 +50,8 @@ async def check_network(
             _meet(discovery, dialer, peers, release, timeout_s),
             _hear_dht(torrents, timeout_s),
         )
-        port = own_address(bound, None, mapped.address).port
-        verdict = await be_dialled(dialer, nodes, port, network.name)
+        own = own_address(bound, None, mapped.address)
+        verdict = await be_dialled(dialer, nodes, own, network.name)
         rtts_s = discovery.rtts.rtts_s()
         relays = relays_for(nodes, rtts_s, frozenset())
         return [
@@ -62,7 +62,7 @@ async def check_network(
             _nodes(nodes, discovery.describe_attempts() if peers or release else "nobody was named"),
             _mapping(network, mapped, bound.port),
             _outward(verdict, nodes),
-            _reach(verdict, bound, port, mapped, bool(relays)),
+            _reach(verdict, bound, own.port, mapped, bool(relays)),
             _relay(verdict, relays),
         ]
 

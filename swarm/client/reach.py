@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from swarm.errors import SwarmError
@@ -42,6 +42,17 @@ class Reach:
     address: Address
     reachability: Reachability = Reachability.UNKNOWN
     relay: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one node said that dialled this participant back. by: the host that was asked; host: as it saw this
+    participant; problem: '' where it reached it.
+    """
+
+    by: str
+    host: str
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +103,50 @@ def outward_host() -> str:
     return own_hosts()[0]
 
 
-async def be_dialled(dialer: Dialer, nodes: Sequence[NodeFact], port: int, network: str) -> Verdict:
-    """Have up to MAX_ASKED of these nodes dial this participant's `port` back, and count their answers.
+async def be_dialled(dialer: Dialer, nodes: Sequence[NodeFact], own: Address, network: str) -> Verdict:
+    """Have up to MAX_ASKED of these nodes dial this participant back at the port of `own`, and count their answers.
 
-    nodes: that were met, in order of preference. network: on wan, what a node of the same local network sees does not
-    count: it says nothing about the others.
+    own: what it calls itself. nodes: that were met, in order of preference. network: on wan, what a node of the same
+    local network sees does not count: it says nothing about the others.
     """
     asked = [fact.address for fact in nodes if not fact.address.target][:MAX_ASKED]
-    answers = await asyncio.gather(*(_ask(dialer, address, port) for address in asked))
-    telling = [a for a in answers if a is not None and not (network == "wan" and is_inside(a[0]))]
-    return replace(count_answers(telling), n_asked=len(asked))
+    answers = await asyncio.gather(*(_ask(dialer, address, own.port) for address in asked))
+    telling = [a for a in answers if a is not None and not (network == "wan" and is_inside(a.host))]
+    return replace(count_answers(telling, {own.host, *own_hosts()}), n_asked=len(asked))
 
 
-def count_answers(answers: Sequence[tuple[str, str]]) -> Verdict:
-    """answers: (host, problem) of each node, problem '' where it reached this one. The most common outcome wins, and
-    of equal ones that which reached it.
+def count_answers(answers: Sequence[Seen], own_hosts: Collection[str]) -> Verdict:
+    """The most common outcome wins, and of equal ones that which did not reach this participant.
+
+    own_hosts: where it knows that it is. Elsewhere it was reached only if two nodes at different places say so: one
+    that lies could aim a whole swarm at a victim.
     """
     if not answers:
         return Verdict(Reachability.UNKNOWN)
-    outcomes = Counter((not problem, host) for host, problem in answers)
-    reached, host = max(outcomes, key=lambda outcome: (outcomes[outcome], outcome))
-    if reached:
+    places: dict[str, set[str]] = {}
+    for seen in answers:
+        if not seen.problem:
+            places.setdefault(seen.host, set()).add(_place(seen.by))
+    credible = [seen for seen in answers if seen.problem or seen.host in own_hosts or len(places[seen.host]) > 1]
+    if not credible:
+        host = min(seen.host for seen in answers)
+        problem = f"reached at {host}, says one place alone; name it with --advertise HOST:PORT if it is this node's"
+        return Verdict(Reachability.UNREACHABLE, host, problem, len(answers))
+    outcomes = Counter((bool(seen.problem), seen.host) for seen in credible)
+    is_missed, host = max(outcomes, key=lambda outcome: (outcomes[outcome], outcome))
+    if not is_missed:
         return Verdict(Reachability.REACHABLE, host, n_answers=len(answers))
-    problem = next(problem for at, problem in answers if problem and at == host)
+    problem = next(seen.problem for seen in credible if seen.problem and seen.host == host)
     return Verdict(Reachability.UNREACHABLE, host, problem, len(answers))
+
+
+def _place(host: str) -> str:
+    """The same for whatever one participant may easily call its host: its names, and the addresses of its network."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "a name"
+    return str(address if address.version == 4 else ipaddress.ip_network((int(address), 64), strict=False))
 
 
 def relays_for(facts: Iterable[NodeFact], rtts_s: Mapping[NodeId, float], without: frozenset[NodeId]) -> list[NodeFact]:
@@ -151,11 +182,11 @@ def own_address(listening: Address, advertise: Address | None, mapped: Address |
     return Address(outward_host(), listening.port) if listening.is_unspecified else listening
 
 
-async def _ask(dialer: Dialer, address: Address, port: int) -> tuple[str, str] | None:
-    """(host, problem), or None from a node that does not say."""
+async def _ask(dialer: Dialer, address: Address, port: int) -> Seen | None:
+    """What the node there says; None from one that does not say."""
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
             connection = await dialer.connect(address)
-            return await connection.dial_back(port, ASK_TIMEOUT_S)
+            return Seen(address.host, *await connection.dial_back(port, ASK_TIMEOUT_S))
     except (SwarmError, TimeoutError):
         return None

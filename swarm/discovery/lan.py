@@ -1,12 +1,14 @@
 """The local network as a meeting place: nodes name their port by multicast DNS (RFC 6762, 6763), and hear each other.
 
-What is heard is hearsay, as from a DHT: whoever is dialled there proves its id.
+What is heard is hearsay, as from a DHT: whoever is dialled there proves its id. It may name addresses of the local
+networks only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -43,6 +45,7 @@ class LanRendezvous:
 
     def __init__(self, hosts: Sequence[str]) -> None:
         self.hosts = tuple(hosts)
+        self._networks = _networks_of(self.hosts)
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._announced: Any = None
@@ -136,11 +139,28 @@ class LanRendezvous:
                 return
         except (Error, OSError):
             return
-        hosts, key = info.parsed_addresses(), info.decoded_properties.get(KEY) or ""
-        if hosts and info.port and (name in self._heard or len(self._heard) < MAX_HEARD):
-            self._heard[name] = (key, {Address(host, info.port) for host in hosts[:MAX_HOSTS]})
+        if info.port:
+            key = info.decoded_properties.get(KEY) or ""
+            self._hear(name, key, [Address(host, info.port) for host in info.parsed_addresses()])
+
+    def _hear(self, name: str, key: str, addresses: Sequence[Address]) -> None:
+        """Remember what was said last, in the place of what was said first."""
+        near = [at for at in addresses if any(ipaddress.ip_address(at.host) in network for network in self._networks)]
+        self._heard.pop(name, None)
+        if near:
+            self._heard[name] = (key, set(near[:MAX_HOSTS]))
+            while len(self._heard) > MAX_HEARD:
+                del self._heard[next(iter(self._heard))]
             self._news.set()
 
     def _others_of(self, key: str) -> set[Address]:
         own = None if self._announced is None else self._announced.name
         return set[Address]().union(*(at for name, (of, at) in self._heard.items() if of == key and name != own))
+
+
+def _networks_of(hosts: Sequence[str]) -> list[ipaddress.IPv4Network]:
+    """Those that the interfaces with these IPv4 addresses are in."""
+    import ifaddr
+
+    own = [ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4 and ip.ip in hosts]
+    return [ipaddress.IPv4Network(f"{ip.ip}/{ip.network_prefix}", strict=False) for ip in own]

@@ -23,6 +23,8 @@ class RpcConfig:
     max_message_bytes: one message, either way. Raising it raises what one stranger can make us hold, per call.
     keepalive_s: between pings on a connection, at least 1 (gRPC's floor). Lower costs packets on idle connections.
     ping_timeout_s: how long a ping may stay unanswered. Below the worst round trip it breaks good connections.
+    silent_s: how long a process with which a stream is open may answer no question, though its connection stands: a
+    node that loads layers, or lacks CPU, is slow to answer too.
     connect_timeout_s: for name look-up, TCP, both TLS handshakes.
     handshake_timeout_s: how long a server lets a TCP connection that says nothing sit.
     idle_timeout_s: how long a server keeps a connection without calls; its Dialer makes a new one when it needs it.
@@ -36,6 +38,7 @@ class RpcConfig:
     max_message_bytes: int = 32 << 20
     keepalive_s: float = 1.0
     ping_timeout_s: float = 1.0
+    silent_s: float = 10.0
     connect_timeout_s: float = 5.0
     handshake_timeout_s: float = 5.0
     idle_timeout_s: float = 600.0
@@ -55,10 +58,11 @@ class RpcConfig:
             )
 
     def through_relay(self) -> RpcConfig:
-        """The same for a connection that a relay carries: there pings wait behind data for as long as its rate takes to
-        pass that. A dead end is noticed all the same: by the relay, which tells the other end.
+        """The same for a connection that a relay carries: there pings and questions wait behind data for as long as its
+        rate takes to pass that. A dead end is noticed all the same: by the relay, which tells the other end.
         """
-        return replace(self, keepalive_s=RELAYED_KEEPALIVE_S, ping_timeout_s=RELAYED_PING_TIMEOUT_S)
+        silent_s = max(self.silent_s, RELAYED_PING_TIMEOUT_S)
+        return replace(self, keepalive_s=RELAYED_KEEPALIVE_S, ping_timeout_s=RELAYED_PING_TIMEOUT_S, silent_s=silent_s)
 
     @classmethod
     def loopback(cls) -> RpcConfig:

@@ -39,9 +39,6 @@ from swarm.wire import (
 PULSE_S = 3.0
 """Between questions to a node with which a stream is open: whether its process answers, which pings do not tell."""
 
-SILENT_S = 10.0
-"""How long one may stay unanswered: a node that loads layers, or lacks CPU, is slow to answer too."""
-
 
 class Connection:
     """Made by a Dialer, which closes it too. Every answer on it comes from `node_id`, or the call fails. Streams break
@@ -217,14 +214,15 @@ class Connection:
 
     async def _watch_process(self) -> None:
         """Break the streams off when the process hangs, for as long as there are any."""
+        silent_s = self._config.silent_s
         while self._streams:
             await asyncio.sleep(PULSE_S)
             try:
-                await self.check_health(SILENT_S)
+                await self.check_health(silent_s)
             except DeadlineExceeded:
                 self._broken = True
                 for stream in self._streams:
-                    hangs = f"{self} is connected, but has answered nothing for {SILENT_S:g} s: it hangs"
+                    hangs = f"{self} is connected, but has answered nothing for {silent_s:g} s: it hangs"
                     stream.break_off(NodeUnreachable(hangs))
             except NodeUnreachable:
                 return  # the streams know it

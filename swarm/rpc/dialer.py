@@ -135,7 +135,7 @@ class Dialer:
         except BaseException:
             await channel.close()
             raise
-        return Connection(channel, address, node_id, self._config, self._idle)
+        return Connection(channel, address, node_id, config, self._idle)
 
     def _opened(self, key: tuple[Address, NodeId | None], task: asyncio.Task[Connection]) -> None:
         del self._pending[key]

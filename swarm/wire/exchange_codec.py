@@ -4,6 +4,7 @@ bearer.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Sequence
 
 from swarm.errors import RemoteProtocolError
@@ -66,7 +67,15 @@ def encode_dial_back_reply(host: str, problem: str) -> bytes:
 def decode_dial_back_reply(data: bytes) -> tuple[str, str]:
     wire = parse(pb.DialBackReply, data)
     problem = "" if wire.reached else printable(wire.problem, MAX_PROBLEM_CHARACTERS) or "it did not say why"
-    return printable(wire.host, 64), problem
+    return _check_host(wire.host), problem
+
+
+def _check_host(text: str) -> str:
+    """An IP address, without the interface of the machine that sees it. Raises: RemoteProtocolError."""
+    try:
+        return str(ipaddress.ip_address(text.partition("%")[0]))
+    except ValueError:
+        raise RemoteProtocolError(f"{text[:60]!r} is no IP address, and nobody is dialled at a name") from None
 
 
 def _from_wire_known(wire: pb.Known) -> Known:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ async def test_a_process_that_hangs_while_its_connection_stands_is_routed_around
 ) -> None:
     """Its gRPC answers pings from threads of its own: what does not answer is Python."""
     monkeypatch.setattr("swarm.rpc.connection.PULSE_S", 0.2)
-    monkeypatch.setattr("swarm.rpc.connection.SILENT_S", 2.0)
+    monkeypatch.setattr(herd._dialer, "_config", replace(RpcConfig.loopback(), silent_s=2.0))
     spans = (Span(0, 2), Span(2, 4), Span(4, 6))
     params = SamplingParams(max_tokens=12, temperature=1.0, seed=3, ignore_eos=True)
     sheep = [await herd.bear(span) for span in spans]

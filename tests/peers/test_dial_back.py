@@ -63,13 +63,15 @@ async def test_the_answers_of_several_nodes_make_a_verdict(world: Any) -> None:
     addresses = [(await world.serve(node=Helpful(world.dialer())))[1] for _ in range(2)]
     facts = [own_fact(NodeKey.generate(), address).fact for address in addresses]
     silent = own_fact(NodeKey.generate(), Address("127.0.0.1", 9)).fact
-    verdict = await be_dialled(world.dialer(me), [silent, *facts], mine.port, "loopback")
+    verdict = await be_dialled(world.dialer(me), [silent, *facts], mine, "loopback")
     assert (verdict.reachability, verdict.host, verdict.n_answers) == (Reachability.REACHABLE, "127.0.0.1", 2)
-    assert (await be_dialled(world.dialer(me), facts, 9, "loopback")).reachability is Reachability.UNREACHABLE
-    inside = await be_dialled(world.dialer(me), facts, mine.port, "wan")
+    assert (
+        await be_dialled(world.dialer(me), facts, replace(mine, port=9), "loopback")
+    ).reachability is Reachability.UNREACHABLE
+    inside = await be_dialled(world.dialer(me), facts, mine, "wan")
     assert inside.reachability is Reachability.UNKNOWN, "what is seen from inside says nothing of the internet"
     relayed = [replace(fact, address=replace(fact.address, target=fact.node_id)) for fact in facts]
-    assert (await be_dialled(world.dialer(me), relayed, mine.port, "loopback")).n_answers == 0
+    assert (await be_dialled(world.dialer(me), relayed, mine, "loopback")).n_answers == 0
 
 
 class NoDialer:

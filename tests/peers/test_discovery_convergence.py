@@ -28,6 +28,7 @@ class Participant:
     address: Address | None = None
     state: NodeState = NodeState.SERVING
     seq: int = 1
+    n_exchanges: int = 0
 
     async def start(self, peers: Sequence[Address], *, serve: bool = True) -> None:
         tls = issue(self.key)
@@ -55,6 +56,7 @@ class Participant:
     async def exchange(
         self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId
     ) -> tuple[Sequence[SignedFact], bool]:
+        self.n_exchanges += 1
         return await self.discovery.receive(facts, known)
 
     async def dial_back(self, address: Address, caller: NodeId) -> str:
@@ -120,10 +122,13 @@ async def test_a_thousand_facts_reach_a_client_within_two_seconds_and_are_not_se
             node.discovery.table.add(sign_fact(key, fact))
         assert node.address is not None
         await client.start([node.address], serve=False)
-        began_s = time.monotonic()
-        await client.discovery.refresh()
+        computed_s = time.process_time()
+        async with asyncio.timeout(30):
+            await client.discovery.refresh()
         assert len(client.discovery.nodes()) == 1001
-        assert time.monotonic() - began_s < 2.0
+        # What takes the time is computing, both sides' in this process: that of a machine that does nothing else.
+        assert time.process_time() - computed_s < 2.0
+        assert node.n_exchanges <= 3, "no rounds that wait for one another"
 
         connection = await client.dialer.connect(node.address)
         known = client.discovery.table.known(2000)

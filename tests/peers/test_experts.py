@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 
 import pytest
@@ -27,6 +28,7 @@ from swarm.terms import Address, ExpertId, Infohash, NodeId, Profile, merge_expe
 ARGS = PRESETS["tiny-mixtral"].args
 RELEASE = Infohash("ab" * 20)
 PROFILE = Profile.parse("bf16-exact-amx-123abc")
+CALLER = NodeId("c" * 52)
 OPENING = ExpertOpen(RELEASE, PROFILE)
 X = torch.randn(5, ARGS.dim, generator=torch.Generator().manual_seed(1)).bfloat16()
 
@@ -43,14 +45,25 @@ EVERY = store_of(*(ExpertId(1, expert_idx) for expert_idx in range(ARGS.n_expert
 
 
 class SlowHandler(ExpertsHandler):
-    """pause_s: before each answer. lies: answers too few rows."""
+    """pause_s: before each answer. lies: answers too few rows. n_streams: open ones."""
 
     pause_s = 0.0
     lies = False
+    n_streams = 0
 
-    async def _answer(self, call: ExpertCall) -> ExpertAnswer | ExpertRefusal:
+    async def apply(
+        self, opening: ExpertOpen, calls: AsyncIterator[ExpertCall], caller: NodeId
+    ) -> AsyncIterator[ExpertAnswer | ExpertRefusal]:
+        self.n_streams += 1
+        try:
+            async for reply in super().apply(opening, calls, caller):
+                yield reply
+        finally:
+            self.n_streams -= 1
+
+    async def _answer(self, call: ExpertCall, caller: NodeId) -> ExpertAnswer | ExpertRefusal:
         await asyncio.sleep(self.pause_s)
-        answer = await super()._answer(call)
+        answer = await super()._answer(call, caller)
         if self.lies and isinstance(answer, ExpertAnswer):
             return replace(answer, rows=Rows(1, "bf16", bytes(2 * ARGS.dim)))
         return answer
@@ -183,6 +196,36 @@ async def test_a_host_that_lies_about_its_rows_is_replaced(experts_world: World)
     assert dispatcher.asked[liar.node_id] < dispatcher.asked[honest.node_id] + 1
 
 
+async def test_who_is_only_talked_about_is_not_waited_for(experts_world: World) -> None:
+    with ExitStack() as stack:
+        for nth in range(5):  # that take a connection and say nothing
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            honest = experts_world.facts[-1] if nth else (await experts_world.host(0)).fact
+            address = Address("127.0.0.1", silent.getsockname()[1])
+            experts_world.facts.insert(0, replace(honest, node_id=NodeId("abcde"[nth] * 52), address=address))
+        dispatcher = await experts_world.dispatcher()
+        for _ in range(30):
+            await ask(dispatcher, {0: [0]})
+        assert dispatcher.asked[honest.node_id] >= 30
+        assert dispatcher.asked.total() <= 31, "a fake once, while nobody had been met"
+        await dispatcher.close()
+
+
+async def test_hosts_that_nobody_names_any_more_are_forgotten(
+    experts_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, staying = await experts_world.host(0), await experts_world.host(1)
+    dispatcher = await experts_world.dispatcher()
+    await ask(dispatcher, {0: [0], 1: [1]})
+    assert set(dispatcher.asked) == {gone.node_id, staying.node_id}
+    monkeypatch.setattr("node.experts.dispatcher.SWEEP_S", 0.0)
+    experts_world.facts.remove(gone.fact)
+    async with asyncio.timeout(10):
+        while gone.node_id in dispatcher.asked or gone.handler.n_streams:
+            await ask(dispatcher, {1: [1]})
+    assert set(dispatcher.asked) == {staying.node_id}
+
+
 async def test_a_full_host_refuses_and_the_others_are_asked(experts_world: World) -> None:
     full, free = await experts_world.host(0, max_waiting_rows=1), await experts_world.host(0)
     full.handler.pause_s = 0.05
@@ -230,17 +273,17 @@ async def test_another_profile_or_release_is_refused(experts_world: World) -> No
 async def test_a_call_that_cannot_be_meant_is_refused_alone(call: ExpertCall, error: type[Exception]) -> None:
     host = ExpertHost(store_of(ExpertId(1, 0)))
     with pytest.raises(error):
-        await host.answer(call)
+        await host.answer(call, CALLER)
     good = ExpertCall(2, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim)))
-    assert (await host.answer(good)).request_id == 2
+    assert (await host.answer(good, CALLER)).request_id == 2
     host.close()
     with pytest.raises(SessionLost):
-        await host.answer(good)
+        await host.answer(good, CALLER)
 
 
 async def test_what_waits_is_bounded() -> None:
     host = ExpertHost(store_of(ExpertId(1, 0)), ExpertHostConfig(max_waiting_rows=3))
     call = ExpertCall(1, 1, ((0, (0, 1)),), Rows(2, "bf16", bytes(4 * ARGS.dim)))
-    answers = await asyncio.gather(*(host.answer(call) for _ in range(3)), return_exceptions=True)
+    answers = await asyncio.gather(*(host.answer(call, CALLER) for _ in range(3)), return_exceptions=True)
     host.close()
     assert [isinstance(answer, StageFull) for answer in answers] == [False, True, True]

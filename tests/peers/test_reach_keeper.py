@@ -85,3 +85,30 @@ async def test_a_place_at_a_relay_is_kept_for_as_long_as_nobody_can_dial_and_no_
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_check_that_fails_is_not_the_last(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = Address("127.0.0.1", 9)
+    checks = iter([ValueError("whatever a stranger set off"), Verdict(Reachability.REACHABLE, mine.host)])
+
+    async def be_dialled(*_: Any) -> Verdict:
+        outcome = next(checks)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(keeper, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(keeper, "be_dialled", be_dialled)
+    me, told, dialer = NodeKey.generate(), asyncio.Event(), world.dialer()
+    served, _ = await world.serve(key=me)
+    keeping = ReachKeeper(
+        me.node_id, dialer, Discovery(RELEASE, RpcFactsPort(dialer), DiscoveryConfig.loopback()), mine,
+        lambda *_: told.set(), back_door=served.back_door, network="loopback",
+    )  # fmt: skip
+    running = asyncio.create_task(keeping.run())
+    try:
+        async with asyncio.timeout(10):
+            await told.wait()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from node.server import RelayConfig, RelayHandler
+from node.server.relay import QUEUED_CHUNKS
 from swarm.errors import NodeUnreachable, StageFull, SwarmError, Unauthenticated
 from swarm.identity import NodeKey
 from swarm.rpc import Dialer, RpcConfig, RpcServer, let_in
@@ -109,6 +110,7 @@ async def test_a_node_that_nobody_dials_answers_through_a_relay_that_reads_nothi
     assert len(carried) > 2 * 500 * len(fact.payload)
     assert fact.payload not in carried and fact.signature not in carried
     assert await dialer.connect(relayed.address, relayed.key.node_id) is connection
+    assert connection._config == RpcConfig.loopback().through_relay(), "patient with the relay's other bytes"
 
 
 async def test_a_relay_that_joins_to_another_node_is_found_out(relayed: Relayed, world: Any) -> None:
@@ -236,3 +238,53 @@ async def test_a_relay_that_is_slower_than_what_is_sent_ends_no_call(world: Any)
         assert asyncio.get_running_loop().time() - began_s > RpcConfig.loopback().ping_timeout_s + 1.0
     finally:
         await relayed.leave()
+
+
+async def silence() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def test_a_target_that_ends_without_reading_ends_the_callers_side_too() -> None:
+    relay = RelayHandler(RelayConfig())
+    target, caller = NodeKey.generate().node_id, NodeKey.generate().node_id
+    flooding = asyncio.Event()
+
+    async def flood() -> AsyncIterator[bytes]:
+        for n in range(100):
+            if n == QUEUED_CHUNKS + 1:  # all are queued, and one more is about to wait
+                flooding.set()
+            yield bytes(8)
+
+    async def call() -> list[bytes]:
+        return [chunk async for chunk in relay.connect(target, flood(), caller)]
+
+    async with asyncio.timeout(WAIT_S), contextlib.aclosing(relay.reserve(target)) as place:
+        assert await anext(place) == b""
+        calling = asyncio.create_task(call())
+        accepted = relay.accept(await anext(place), silence(), target)
+        reading = asyncio.ensure_future(anext(accepted))
+        assert await reading == bytes(8)
+        await flooding.wait()
+        await asyncio.sleep(0)
+        await accepted.aclose()
+        assert await calling == []
+
+
+async def test_a_node_that_never_comes_for_its_tunnels_is_told_of_so_many_only() -> None:
+    relay = RelayHandler(RelayConfig(n_tunnels=2))
+    target = NodeKey.generate().node_id
+    async with contextlib.aclosing(relay.reserve(target)) as place:
+        assert await anext(place) == b""
+        for n in range(3):
+            async with contextlib.aclosing(relay.connect(target, silence(), NodeKey.generate().node_id)) as chunks:
+                calling = asyncio.ensure_future(anext(chunks))
+                await asyncio.sleep(0)
+                if n == 2:
+                    with pytest.raises(StageFull, match="does not come"):
+                        await calling
+                else:
+                    calling.cancel()
+                    await asyncio.gather(calling, return_exceptions=True)
+        relay.close()
+        assert len([name async for name in place]) == 1, "the end took the place of a name"

@@ -1,6 +1,6 @@
 """Other people's BitTorrent clients against ours: aria2 and transmission fetch from us, and we from them alone.
 
-Of hybrid torrents they know the v1 half, as far as they can read them: aria2 from 1.37 on, transmission 3 not at all.
+Of hybrid torrents they know the v1 half, as far as they can read them: aria2 from 1.37 on, transmission from 4 on.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from swarm.terms import Address
-from swarm.torrent import Magnet, Torrent, TorrentConfig, TorrentSession, create_torrent
+from swarm.torrent import Download, Magnet, Torrent, TorrentConfig, TorrentSession, create_torrent
 
 PIECE = 64 * 1024
 SIZES = {"shard-1.bin": 20 * PIECE + 5, "sub/shard-2.bin": 12 * PIECE, "config.json": 300}
 
-NEWER_ARIA2 = next(iter(Path(__file__).parents[2].glob(".venv/clients/lib/*/site-packages/aria2c/bin/aria2c")), None)
+CLIENTS = Path(__file__).parents[2] / ".venv" / "clients"
+NEWER_ARIA2 = next(iter(CLIENTS.glob("lib/*/site-packages/aria2c/bin/aria2c")), None)
 """aria2 1.37, as clients.txt has it; Debian 12 has 1.36."""
+NEWER_TRANSMISSION = next(iter(CLIENTS.glob("transmission/bin/transmission-cli")), None)
+"""Transmission 4, as install_transmission.sh unpacks it; Debian 12 has 3.00."""
 
 needs_aria2 = pytest.mark.skipif(shutil.which("aria2c") is None, reason="aria2c is not installed")
 needs_newer_aria2 = pytest.mark.skipif(NEWER_ARIA2 is None, reason="scripts/test could not install clients.txt")
 needs_transmission = pytest.mark.skipif(
     shutil.which("transmission-cli") is None, reason="transmission-cli is not installed"
+)
+needs_newer_transmission = pytest.mark.skipif(
+    NEWER_TRANSMISSION is None, reason="scripts/test could not unpack Transmission 4"
 )
 
 
@@ -58,9 +65,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(*command: str | Path, errors: IO[bytes] | int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
     null = subprocess.DEVNULL
-    process = subprocess.Popen([*map(str, command)], stdin=null, stdout=null, stderr=null)
+    process = subprocess.Popen([*map(str, command)], stdin=null, stdout=null, stderr=errors)
     try:
         yield process
     finally:
@@ -153,11 +160,16 @@ async def transmission_leeches(tmp_path: Path, folder: Path) -> None:
     async with session() as seeder:
         seed = await seeder.seed(torrent, folder.parent)
         with running(*transmission(tmp_path / "leech-config", out, port), str(torrent.magnet())):
-            deadline = time.monotonic() + 150
-            while not same(folder, out / "model"):
-                assert time.monotonic() < deadline, seed.status()
-                seed.add_peers([Address("127.0.0.1", port)])  # it refuses to dial loopback addresses: we dial it
-                await asyncio.sleep(0.25)  # the condition is another process's files: nothing announces it
+            await dial_until(seed, port, lambda: same(folder, out / "model"))
+
+
+async def dial_until(seed: Download, port: int, holds: Callable[[], bool], timeout_s: float = 150.0) -> None:
+    """Transmission refuses to dial loopback addresses: we dial it, until `holds()`, which nothing announces."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, seed.status()
+        seed.add_peers([Address("127.0.0.1", port)])
+        await asyncio.sleep(0.25)
 
 
 async def transmission_seeds(tmp_path: Path, folder: Path) -> None:
@@ -199,17 +211,70 @@ async def aria2_leeches_a_hybrid_and_seeds_it(work: Path, folder: Path) -> None:
                 await fetch_all(leecher, without_tracker, port, folder, work / "ours")
 
 
+@needs_newer_transmission
+async def test_transmission_fetches_a_hybrid_from_us_and_is_then_our_only_seed(tmp_path: Path, folder: Path) -> None:
+    """By a .torrent and by the magnet of both hashes, at once."""
+    names = ("by-file", "by-magnet")
+    for name in names:
+        (tmp_path / name / "theirs").mkdir(parents=True)
+    await asyncio.gather(*(transmission_leeches_a_hybrid_and_seeds_it(tmp_path / name, folder) for name in names))
+    for name in names:
+        assert same(folder, tmp_path / name / "ours" / "model"), name
+
+
+async def transmission_leeches_a_hybrid_and_seeds_it(work: Path, folder: Path) -> None:
+    """It seeds what it fetched itself: like aria2, it takes pad files for files."""
+    torrent, port, theirs = create_torrent(folder, piece_size=PIECE, hybrid=True), free_port(), work / "theirs"
+    (work / "x.torrent").write_bytes(torrent.data)
+    source = {"by-file": str(work / "x.torrent"), "by-magnet": str(torrent.magnet())}[work.name]
+    assert NEWER_TRANSMISSION is not None
+    with running(NEWER_TRANSMISSION, *transmission(work / "config", theirs, port)[1:], source):
+        async with session() as seeder:
+            seed = await seeder.seed(torrent, folder.parent)
+            await dial_until(seed, port, lambda: same(folder, theirs / "model"))
+        async with session() as leecher:
+            await fetch_all(leecher, torrent, port, folder, work / "ours")
+
+
 @needs_aria2
-@needs_transmission
-def test_which_clients_cannot_read_a_hybrid(tmp_path: Path, folder: Path) -> None:
+def test_aria2_1_36_computes_another_infohash_of_a_hybrid(tmp_path: Path, folder: Path) -> None:
     """When this fails, a newer client has come that can: let it take part in the test above, and tell the README."""
     torrent = create_torrent(folder, piece_size=PIECE, hybrid=True)
     path = tmp_path / "x.torrent"
     path.write_bytes(torrent.data)
-    assert torrent.infohash not in told_by("aria2c", "--show-files", path), "aria2 1.36 computes another infohash"
-    assert "Error parsing" in told_by("transmission-show", path), "transmission 3 takes no empty key, which v2 has"
-    path.write_bytes(create_torrent(folder, piece_size=PIECE).data)
-    assert "Error parsing" not in told_by("transmission-show", path)
+    assert torrent.infohash not in told_by("aria2c", "--show-files", path)
+
+
+@needs_transmission
+def test_transmission_3_refuses_a_hybrid_for_the_empty_keys_of_its_file_tree(tmp_path: Path, folder: Path) -> None:
+    """BEP 52 prescribes them, within the info dictionary: nothing that we may leave out or write otherwise helps.
+
+    When this fails, the system's Transmission is newer: let it take part in the test above.
+    """
+
+    def refuses(data: bytes) -> bool:
+        (tmp_path / "x.torrent").write_bytes(data)
+        return "Error parsing" in told_by("transmission-show", tmp_path / "x.torrent")
+
+    v1 = create_torrent(folder, piece_size=PIECE).data
+    hybrid = create_torrent(folder, piece_size=PIECE, hybrid=True).data
+    assert refuses(hybrid)
+    assert not refuses(hybrid.replace(b"d0:d6:length", b"d1:xd6:length")), "pads, layers, versions: it minds none of it"
+    assert not refuses(v1)
+    assert refuses(b"d0:i1e" + v1[1:]), "an empty key anywhere will do"
+
+
+@needs_transmission
+async def test_transmission_3_cannot_parse_a_hybrid_that_a_magnet_brought_either(tmp_path: Path, folder: Path) -> None:
+    """It asks by the v1 hash and gets the info dictionary whole."""
+    torrent, port, log = create_torrent(folder, piece_size=PIECE, hybrid=True), free_port(), tmp_path / "log"
+    magnet = torrent.magnet()
+    command = transmission(tmp_path / "config", tmp_path, port)
+    async with session() as seeder:
+        seed = await seeder.seed(torrent, folder.parent)
+        with log.open("wb") as errors:
+            with running(*command, str(Magnet(magnet.v1, None, magnet.name)), errors=errors):
+                await dial_until(seed, port, lambda: b"checksum passed 1, metainfo parsed 0" in log.read_bytes())
 
 
 def told_by(*command: str | Path) -> str:

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.client.reach import Verdict, count_answers, is_inside, own_address, relays_for
+from swarm.client.reach import Seen, Verdict, count_answers, is_inside, own_address, relays_for
 from swarm.facts import NodeFact, NodeState, Reachability
 from swarm.identity import NodeKey
 from swarm.terms import Address, Infohash, Profile
 
 KEYS = [NodeKey.generate() for _ in range(6)]
-REACHED = ("203.0.113.7", "")
-MISSED = ("203.0.113.7", "refused")
-LIE = ("198.51.100.66", "")
+HERE, ELSEWHERE = "203.0.113.7", "198.51.100.66"
+REACHED = Seen("192.0.2.1", HERE)
+MISSED = Seen("192.0.2.2", HERE, "refused")
+LIE = Seen("192.0.2.3", ELSEWHERE)
 
 
 def fact(i: int, **changes: object) -> NodeFact:
@@ -31,28 +32,46 @@ def fact(i: int, **changes: object) -> NodeFact:
     ("answers", "expected"),
     [
         ([], Verdict(Reachability.UNKNOWN)),
-        ([REACHED], Verdict(Reachability.REACHABLE, REACHED[0], n_answers=1)),
-        ([MISSED], Verdict(Reachability.UNREACHABLE, MISSED[0], "refused", 1)),
-        ([MISSED, REACHED], Verdict(Reachability.REACHABLE, REACHED[0], n_answers=2)),
-        ([MISSED, MISSED, LIE], Verdict(Reachability.UNREACHABLE, MISSED[0], "refused", 3)),
-        ([LIE, REACHED, REACHED], Verdict(Reachability.REACHABLE, REACHED[0], n_answers=3)),
+        ([REACHED], Verdict(Reachability.REACHABLE, HERE, n_answers=1)),
+        ([MISSED], Verdict(Reachability.UNREACHABLE, HERE, "refused", 1)),
+        ([MISSED, REACHED], Verdict(Reachability.UNREACHABLE, HERE, "refused", 2)),
+        ([LIE, MISSED], Verdict(Reachability.UNREACHABLE, HERE, "refused", 2)),
+        ([LIE, REACHED], Verdict(Reachability.REACHABLE, HERE, n_answers=2)),
+        ([MISSED, MISSED, LIE], Verdict(Reachability.UNREACHABLE, HERE, "refused", 3)),
+        ([LIE, REACHED, REACHED], Verdict(Reachability.REACHABLE, HERE, n_answers=3)),
     ],
 )
-def test_most_answers_win_and_of_equal_ones_that_which_reached(
-    answers: list[tuple[str, str]], expected: Verdict
-) -> None:
-    assert count_answers(answers) == expected
+def test_most_answers_win_and_of_equal_ones_that_which_missed(answers: list[Seen], expected: Verdict) -> None:
+    assert count_answers(answers, {HERE}) == expected
+
+
+@pytest.mark.parametrize(
+    ("other", "is_believed"),
+    [("192.0.2.3", False), ("192.0.2.4", True), ("liar.example", True), ("2001:db8::1", True)],
+)
+def test_another_host_is_believed_when_two_places_say_so(other: str, is_believed: bool) -> None:
+    verdict = count_answers([LIE, replace(LIE, by=other)], {HERE})
+    assert (verdict.reachability is Reachability.REACHABLE) == is_believed
+    assert verdict.host == ELSEWHERE and (is_believed or "--advertise" in verdict.problem)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a.liar.example", "b.liar.example"), ("2001:db8::1", "2001:db8::2:2")]
+)  # fmt: skip
+def test_one_participant_by_two_names_is_one_place(one: str, other: str) -> None:
+    verdict = count_answers([replace(LIE, by=one), replace(LIE, by=other)], {HERE})
+    assert verdict.reachability is Reachability.UNREACHABLE
 
 
 @given(st.lists(st.sampled_from([REACHED, MISSED, LIE]), min_size=3, max_size=3), st.permutations(range(3)))
 def test_the_order_of_answers_does_not_matter_and_one_lie_among_three_is_outvoted(
-    answers: list[tuple[str, str]], order: list[int]
+    answers: list[Seen], order: list[int]
 ) -> None:
-    verdict = count_answers(answers)
-    assert count_answers([answers[i] for i in order]) == verdict
+    verdict = count_answers(answers, {HERE})
+    assert count_answers([answers[i] for i in order], {HERE}) == verdict
     for honest in (REACHED, MISSED):
         if answers.count(honest) == 2:
-            assert verdict.host == honest[0]
+            assert verdict.host == HERE
             assert (verdict.reachability is Reachability.REACHABLE) == (honest is REACHED)
 
 

@@ -1,5 +1,6 @@
 """The fact table: newest wins, old words expire, lies are refused."""
 
+import base64
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from swarm.discovery.table import TIMES_TOLD
 from swarm.errors import RemoteProtocolError, Unauthenticated
 from swarm.facts import MAX_TAG, NodeFact, NodeState, SignedFact
 from swarm.identity import NodeKey
-from swarm.terms import Address, Infohash, Profile, Span, id_tag
+from swarm.terms import Address, Infohash, NodeId, Profile, Span, id_tag
 
 RELEASE = Infohash("ab" * 20)
 KEYS = [NodeKey.generate() for _ in range(3)]
@@ -186,6 +187,33 @@ def test_parts_of_what_is_known_make_up_the_whole(n: int, limit: int) -> None:
     for key in MANY_KEYS[:n]:
         lacking = [seq for seq in (6, 7, 8) for part in parts if part.lacks(fact(key, seq))]
         assert lacking == [8]
+
+
+class CountedId(str):
+    """A node id that counts how often two are compared."""
+
+    n_compared = 0
+
+    def __lt__(self, other: str) -> bool:
+        CountedId.n_compared += 1
+        return str.__lt__(self, other)
+
+
+def test_to_read_a_large_table_sorts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = FactTable(RELEASE, Clock(), check=lambda signed: signed.fact)
+    for i in range(1000):
+        node_id = CountedId(base64.b32encode(i.to_bytes(32, "little")).decode().lower().rstrip("="))
+        made = fact(KEYS[0], 1, node_id=node_id)
+        table.add(SignedFact(made, bytes(8), bytes(64)))
+        if i % 3 == 0:
+            table.confirm(NodeId(node_id))
+    CountedId.n_compared = 0
+    monkeypatch.setattr("swarm.terms.base64.b32decode", None)
+    assert len(table.live()) == len(table.signed()) == len(table.known(1000).seqs) == 1000
+    assert len(table.confirmed()) == 334
+    assert all(signed.fact.node_id in {f.node_id for f in table.confirmed()} for signed in table.news(334))
+    assert not any(table.known(1000).lacks(one) for one in table.live())
+    assert CountedId.n_compared == 0
 
 
 @given(st.lists(st.floats(0.001, 10.0), min_size=1, max_size=9))

@@ -71,3 +71,16 @@ def test_news_are_read_in_time() -> None:
     assert names(directory, 1, 0) == ["a"]
     now[0] = 0.2
     assert names(directory, 1, 0) == ["b"]
+
+
+def test_facts_that_say_the_same_again_are_not_sorted_anew() -> None:
+    facts, now = [FACT, other("b"), other("c")], [0.0]
+    directory = Directory(lambda: facts, NodeId("z" * 52), EXACT, SHAPE, clock=lambda: now[0])
+    hosts = directory.hosts_of(ExpertId(1, 0))
+    now[0] = 1.0
+    facts[:] = [dataclasses.replace(fact, seq=2, issued_at_s=1.0) for fact in facts]
+    assert directory.hosts_of(ExpertId(1, 0)) is hosts
+    now[0] = 2.0
+    facts[0] = dataclasses.replace(facts[0], state=NodeState.LEFT)
+    assert directory.hosts_of(ExpertId(1, 0)) == hosts[1:]
+    assert [directory.names(host) for host in hosts[:2]] == [False, True]

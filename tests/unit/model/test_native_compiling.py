@@ -79,19 +79,32 @@ def test_a_library_that_cannot_be_trusted_is_built_anew(source: Path, calls: Pat
 
 
 @needs_compiler
-@pytest.mark.parametrize("reason", ["others may write to it", "it cannot be made"])
+@pytest.mark.parametrize("reason", ["others may write to it", "others may replace it", "it cannot be made"])
 def test_where_no_cache_can_be_trusted_the_library_leaves_nothing(
     source: Path, calls: Path, tmp_path: Path, reason: str
 ) -> None:
     cache = tmp_path / "cache"
     if reason == "it cannot be made":
         cache = source / "answer.c" / "cache"
+    elif reason == "others may replace it":
+        cache = tmp_path / "everybodys" / "users" / "cache"
+        cache.mkdir(parents=True, mode=0o700)
+        cache.parent.parent.chmod(0o777)
     else:
         cache.mkdir()
         cache.chmod(0o777)
     assert [answer(source, cache), answer(source, cache)] == [42, 42]
     assert n_calls(calls) == 2
     assert not cache.is_dir() or list(cache.iterdir()) == []
+
+
+@needs_compiler
+def test_a_folder_in_which_each_keeps_his_own_will_do(source: Path, calls: Path, tmp_path: Path) -> None:
+    everybodys = tmp_path / "tmp"
+    everybodys.mkdir()
+    everybodys.chmod(0o1777)
+    assert [answer(source, everybodys / "cache"), answer(source, everybodys / "cache")] == [42, 42]
+    assert n_calls(calls) == 1
 
 
 @needs_compiler

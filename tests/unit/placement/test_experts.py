@@ -36,7 +36,7 @@ def test_ties_go_by_layer_and_index_and_there_is_no_more_than_all() -> None:
     assert len(choose(99, {})) == len(EVERY)
 
 
-def test_heat_and_replicas_by_the_facts() -> None:
+def test_heat_by_the_facts() -> None:
     fact = NodeFact(
         node_id=NodeId("a" * 52),
         release=Infohash("0" * 40),

@@ -27,6 +27,12 @@ def test_presets_notice_a_silent_peer_within_three_seconds(config: RpcConfig) ->
     assert dict(server_options(config))["grpc.http2.min_ping_interval_without_data_ms"] < config.keepalive_s * 1000
 
 
+@pytest.mark.parametrize("config", [RpcConfig.loopback(), RpcConfig.wan(), RpcConfig(silent_s=90.0)])
+def test_a_process_behind_a_relay_may_be_silent_for_as_long_as_its_pings_may(config: RpcConfig) -> None:
+    relayed = config.through_relay()
+    assert relayed.silent_s >= relayed.ping_timeout_s and relayed.silent_s >= config.silent_s
+
+
 def test_exported_names() -> None:
     assert swarm.rpc.__all__ == [
         "Connection",

@@ -17,6 +17,7 @@ from swarm.pages import MAX_PAGES_OFFERED, PAGE, n_pages_completed
 from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, SessionId, Span
 from swarm.wire import (
     MAX_RTTS,
+    decode_dial_back_reply,
     decode_exchange_reply,
     decode_exchange_request,
     decode_fact,
@@ -25,6 +26,7 @@ from swarm.wire import (
     decode_run_reply,
     decode_run_request,
     decode_signed_fact,
+    encode_dial_back_reply,
     encode_exchange_reply,
     encode_exchange_request,
     encode_fact,
@@ -578,3 +580,10 @@ def varint(value: int) -> bytes:
         out += struct.pack("B", value % 128 + 128)
         value //= 128
     return out + struct.pack("B", value)
+
+
+@pytest.mark.parametrize("host", ["", "a b", "victim.example", "127.0.0.1:80", "[::1]", "1.2.3"])
+def test_a_dial_back_names_an_ip_address_and_nothing_else(host: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="no IP address"):
+        decode_dial_back_reply(encode_dial_back_reply(host, ""))
+    assert decode_dial_back_reply(encode_dial_back_reply("fe80::1%eth0", "")) == ("fe80::1", "")

@@ -1,8 +1,8 @@
 """A folder of C files -> a shared library in the user's cache, built by the machine's compiler when it is first needed.
 
 The cache is keyed by all that the library depends on: source, flags, compiler. Only a folder that is the user's own,
-and that nobody else may write to, is read from; where there is none, the library is built in a folder that is gone
-again as soon as it is loaded. Knows no torch and no kernels.
+and that nobody else may write to or put another in the place of, is read from; where there is none, the library is
+built in a folder that is gone again as soon as it is loaded. Knows no torch and no kernels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import platformdirs
@@ -89,13 +89,32 @@ def _build(command: list[str], folder: Path, library: Path) -> None:
 
 
 def _own_folder(folder: Path) -> Path | None:
-    """The folder, made where it is missing; None where it cannot be written or others can write to it."""
+    """The folder, made where it is missing; None where it cannot be written or others can write to it or replace it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for missing in reversed([at for at in (folder, *folder.parents) if not at.exists()]):
+            missing.mkdir(exist_ok=True, mode=0o700)
         state = folder.lstat()
+        if not (stat.S_ISDIR(state.st_mode) and _is_own(state) and os.access(folder, os.W_OK)):
+            return None
+        return folder if all(_keeps(at.stat()) for at in _above(folder)) else None
     except OSError:
         return None
-    return folder if stat.S_ISDIR(state.st_mode) and _is_own(state) and os.access(folder, os.W_OK) else None
+
+
+def _above(folder: Path) -> Iterator[Path]:
+    """The folders that it lies in, up to the user's home; up to the root where it lies elsewhere."""
+    home = Path.home().resolve()
+    for parent in folder.resolve().parents:
+        yield parent
+        if parent == home:
+            return
+
+
+def _keeps(state: os.stat_result) -> bool:
+    """Nobody but the user and root can replace what this folder holds of the user's."""
+    writers = stat.S_IWOTH if state.st_gid == state.st_uid else stat.S_IWGRP | stat.S_IWOTH  # a group of its user alone
+    is_shared = state.st_mode & writers and not state.st_mode & stat.S_ISVTX
+    return state.st_uid in (0, os.geteuid()) and not is_shared
 
 
 def _is_own(state: os.stat_result) -> bool:

@@ -1,0 +1,143 @@
+"""What one caller can make a host of experts hold, and what becomes of calls that fail inside."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+import pytest
+import torch
+
+from node.experts import ExpertHost, ExpertHostConfig
+from node.model import ExpertStore, Numerics
+from node.server import ExpertsHandler
+from node.server.experts import MAX_CALLS_AT_ONCE
+from node.weights import PRESETS
+from node.weights.synthetic import random_tensors
+from swarm.errors import ExpertUnavailable, RemoteProtocolError, StageFull
+from swarm.messages import ExpertCall, ExpertOpen, ExpertRefusal, Rows
+from swarm.terms import ExpertId, Infohash, NodeId, Profile
+
+ARGS = PRESETS["tiny-mixtral"].args
+RELEASE = Infohash("ab" * 20)
+PROFILE = Profile("bf16")
+CALLER = NodeId("c" * 52)
+
+
+def call_of(request_id: int, n_rows: int = 1) -> ExpertCall:
+    rows = Rows(n_rows, "bf16", bytes(2 * ARGS.dim * n_rows))
+    return ExpertCall(request_id, 1, ((0, tuple(range(n_rows))),), rows)
+
+
+@pytest.fixture
+def store() -> ExpertStore:
+    store = ExpertStore(ARGS, Numerics())
+    store.load(ExpertId(1, 0), dict(random_tensors(ARGS, 3)), "layers.1.feed_forward.experts.0.")
+    return store
+
+
+@pytest.fixture
+def host(store: ExpertStore) -> Iterator[ExpertHost]:
+    host = ExpertHost(store)
+    yield host
+    host.close()
+
+
+class Calls:
+    """Without end; counts those that were read."""
+
+    def __init__(self) -> None:
+        self.n_read = 0
+
+    def __aiter__(self) -> Calls:
+        return self
+
+    async def __anext__(self) -> ExpertCall:
+        self.n_read += 1
+        return call_of(self.n_read)
+
+
+async def test_what_its_caller_does_not_read_stops_the_stream(host: ExpertHost) -> None:
+    calls = Calls()
+    handler = ExpertsHandler(NodeId("a" * 52), RELEASE, PROFILE, host)
+    replies = handler.apply(ExpertOpen(RELEASE, PROFILE), calls, CALLER)
+    assert isinstance(replies, AsyncGenerator)
+    await anext(replies)
+    async with asyncio.timeout(10):
+        while calls.n_read < MAX_CALLS_AT_ONCE:
+            await asyncio.sleep(0)
+    for _ in range(200):  # far more turns than a call needs to be answered, were it read
+        await asyncio.sleep(0.001)
+    assert calls.n_read == MAX_CALLS_AT_ONCE
+    await anext(replies)
+    await replies.aclose()
+
+
+async def _refusal(host: ExpertHost) -> ExpertRefusal:
+    async def one() -> AsyncIterator[ExpertCall]:
+        yield call_of(7)
+
+    handler = ExpertsHandler(NodeId("a" * 52), RELEASE, PROFILE, host)
+    async with asyncio.timeout(10):
+        (reply,) = [reply async for reply in handler.apply(ExpertOpen(RELEASE, PROFILE), one(), CALLER)]
+    assert isinstance(reply, ExpertRefusal) and reply.request_id == 7
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (torch.OutOfMemoryError("no memory"), StageFull.__name__),
+        (MemoryError(), StageFull.__name__),
+        (RuntimeError("a defect"), "RemoteProtocolError"),
+    ],
+)
+async def test_a_call_that_fails_inside_is_refused(
+    store: ExpertStore, host: ExpertHost, error: Exception, code: str
+) -> None:
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    store.of_layer(1)[0] = fail  # type: ignore[assignment]
+    assert (await _refusal(host)).code == code
+
+
+async def test_an_expert_that_goes_while_its_call_waits_is_refused(store: ExpertStore, host: ExpertHost) -> None:
+    experts = store.of_layer(1)
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def wait(x: torch.Tensor) -> torch.Tensor:
+        began.set()
+        may_go_on.wait(10)
+        return x
+
+    experts[0] = wait  # type: ignore[assignment]
+    first = asyncio.create_task(host.answer(call_of(1), CALLER))
+    await asyncio.to_thread(began.wait, 10)
+    second = asyncio.create_task(_refusal(host))
+    for _ in range(10):
+        await asyncio.sleep(0)  # until it waits behind the first
+    del experts[0]
+    may_go_on.set()
+    assert (await first).rows.n_rows == 1
+    assert (await second).code == ExpertUnavailable.__name__
+
+
+async def test_one_caller_leaves_room_for_others(store: ExpertStore) -> None:
+    host = ExpertHost(store, ExpertHostConfig(max_waiting_rows=16))
+    flood = [asyncio.create_task(host.answer(call_of(i), CALLER)) for i in range(40)]
+    await asyncio.sleep(0)  # all of them asked, none is done
+    await host.answer(call_of(1), NodeId("d" * 52))
+    answers = await asyncio.gather(*flood, return_exceptions=True)
+    host.close()
+    assert sum(isinstance(answer, StageFull) for answer in answers) == 40 - 12
+    assert not any(isinstance(answer, Exception) and not isinstance(answer, StageFull) for answer in answers)
+
+
+async def test_an_answer_that_no_message_holds_is_refused(store: ExpertStore) -> None:
+    host = ExpertHost(store, ExpertHostConfig(max_answer_bytes=3 * 2 * ARGS.dim))
+    await host.answer(call_of(1, n_rows=3), CALLER)
+    with pytest.raises(RemoteProtocolError, match="bytes"):
+        await host.answer(call_of(2, n_rows=4), CALLER)
+    host.close()
