@@ -51,8 +51,8 @@ def survey(
     """Add up the facts in force of the other nodes whose layers a session of my profile could use.
 
     Layers that are only claimed count where the claim is older than mine, and still believable; layers that are about
-    to be given up count where the giving up is younger, for then it yields to mine. A node's word on its speed counts up to a
-    bound. usual_speed: layers per second of the median node, where these are not all the facts there are.
+    to be given up count where the giving up is younger, for then it yields to mine. A node's word on its speed counts
+    up to a bound. usual_speed: layers per second of the median node, where these are not all the facts there are.
     Takes time proportional to the facts.
     """
     counted = _count(facts, n_layers, now_s, me)
