@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
+from node.server.allowance import Allowance
 from swarm.errors import RemoteProtocolError, StageFull, SwarmError
 from swarm.facts import SignedFact
 from swarm.rpc import Dialer
@@ -30,7 +30,7 @@ class DialBack:
     def __init__(self, dialer: Dialer, own: Callable[[], SignedFact | None]) -> None:
         self._dialer = dialer
         self._own = own
-        self._spent: dict[str, tuple[float, float]] = {}  # host -> (dials spent, when that was counted)
+        self._allowance = Allowance(BURST, REFILL_S, MAX_HOSTS)
         self._n_running = 0
 
     async def dial(self, address: Address, caller: NodeId) -> str:
@@ -41,8 +41,8 @@ class DialBack:
         own = self._own()
         if own is None or own.fact.address.target or (address.is_loopback and not own.fact.address.is_loopback):
             raise RemoteProtocolError("this node does not know where the call comes from; ask one that is dialled")
-        if not address.is_loopback:
-            self._spend(address.host)
+        if not address.is_loopback and not self._allowance.spend(address.host):
+            raise StageFull(f"{address.host} was dialled back often enough; ask another", retry_after_s=REFILL_S)
         if self._n_running >= MAX_AT_ONCE:
             raise StageFull("this node is dialling others back; ask another", retry_after_s=DIAL_TIMEOUT_S)
         self._n_running += 1
@@ -56,14 +56,3 @@ class DialBack:
         finally:
             self._n_running -= 1
         return ""
-
-    def _spend(self, host: str) -> None:
-        now_s = time.monotonic()
-        spent, counted_s = self._spent.pop(host, (0.0, now_s))
-        spent = max(0.0, spent - (now_s - counted_s) / REFILL_S)
-        is_over = spent + 1 > BURST
-        self._spent[host] = (spent if is_over else spent + 1, now_s)
-        while len(self._spent) > MAX_HOSTS:
-            del self._spent[next(iter(self._spent))]
-        if is_over:
-            raise StageFull(f"{host} was dialled back often enough; ask another", retry_after_s=REFILL_S)

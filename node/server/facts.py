@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from node.server.allowance import Allowance
 from node.server.dial_back import DialBack
 from swarm.discovery import Discovery
-from swarm.errors import RemoteProtocolError
+from swarm.errors import RemoteProtocolError, StageFull
 from swarm.facts import Known, SignedFact
 from swarm.terms import Address, Infohash, NodeId
+
+EXCHANGES = 64
+EXCHANGE_REFILL_S = 0.125
+"""One node exchanges EXCHANGES times, twice what the largest table takes, and then once in EXCHANGE_REFILL_S: each
+costs milliseconds where 10,000 nodes are known.
+"""
+
+MAX_CALLERS = 1024
 
 
 class FactsHandler:
@@ -18,6 +27,7 @@ class FactsHandler:
         self._discovery = discovery
         self._own = own
         self._dial_back = dial_back
+        self._allowance = Allowance(EXCHANGES, EXCHANGE_REFILL_S, MAX_CALLERS)
 
     async def describe(self, caller: NodeId) -> SignedFact:
         own = self._own()
@@ -30,6 +40,8 @@ class FactsHandler:
     ) -> tuple[Sequence[SignedFact], bool]:
         if release != self._discovery.release:
             raise RemoteProtocolError(f"this node serves release {self._discovery.release}, not {release}")
+        if not self._allowance.spend(caller):
+            raise StageFull("you exchanged facts here often enough; ask another", retry_after_s=EXCHANGE_REFILL_S)
         return await self._discovery.receive(facts, known)
 
     async def dial_back(self, address: Address, caller: NodeId) -> str:

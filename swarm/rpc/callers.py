@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import grpc
 
 from swarm.errors import StageFull, Unauthenticated
 from swarm.identity import node_id_of_certificate
-from swarm.terms import NodeId
+from swarm.terms import Address, NodeId
 
 _MAX_REMEMBERED = 1024
 
@@ -18,28 +19,31 @@ _MAX_REMEMBERED = 1024
 class Callers:
     """Reads the caller of every call from its TLS session; remembers certificates that it has checked before.
 
-    max_calls: of one caller at once.
+    max_calls: at once of one caller, and of one host, whatever ids its callers made up: ids are free. Calls from this
+    very machine count by caller alone: a relay's are among them, whose callers are elsewhere.
     """
 
     def __init__(self, authority_pem: bytes, max_calls: int) -> None:
         self._authority_pem = authority_pem
         self._max_calls = max_calls
-        self._n_calls: Counter[NodeId] = Counter()
+        self._n_calls: Counter[str] = Counter()  # by node id, and by host
         self._remembered: dict[bytes, NodeId] = {}
 
     @contextlib.contextmanager
     def one_more(self, context: grpc.aio.ServicerContext) -> Iterator[NodeId]:
         """Who calls, for as long as the call. Raises: Unauthenticated; StageFull when it has max_calls already."""
-        caller = self.node_id(context)
-        if self._n_calls[caller] >= self._max_calls:
+        caller, host = self.node_id(context), host_of(context.peer())
+        sources = {str(caller)} if _is_here(host) else {str(caller), host}
+        if any(self._n_calls[source] >= self._max_calls for source in sources):
             raise StageFull(f"{self._max_calls} calls of yours are open here, and others have theirs; end some of them")
-        self._n_calls[caller] += 1
+        self._n_calls.update(sources)
         try:
             yield caller
         finally:
-            self._n_calls[caller] -= 1
-            if not self._n_calls[caller]:
-                del self._n_calls[caller]
+            for source in sources:
+                self._n_calls[source] -= 1
+                if not self._n_calls[source]:
+                    del self._n_calls[source]
 
     def node_id(self, context: grpc.aio.ServicerContext) -> NodeId:
         """Raises: Unauthenticated. TLS has proved already that the caller holds the certificate's private key."""
@@ -54,3 +58,13 @@ class Callers:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[certificates[0]] = node_id
         return node_id
+
+
+def host_of(peer: str) -> str:
+    """ "ipv4:192.0.2.1:4242" or "ipv6:%5B2001:db8::1%5D:4242", as gRPC names who calls -> the host."""
+    _, _, where = peer.partition(":")
+    return unquote(where).rpartition(":")[0].strip("[]").removeprefix("::ffff:")
+
+
+def _is_here(host: str) -> bool:
+    return not host or Address(host, 0).is_loopback

@@ -31,7 +31,7 @@ class RpcConfig:
     open_timeout_s: how long a Run stream may stay without its Open.
     unary_timeout_s: the longest that a handler of a single request may take, whatever deadline its caller set.
     max_concurrent_rpcs: calls that a server works on at once; more are refused, not queued.
-    max_calls_per_caller: of those, from one node id: the others are for everybody else.
+    max_calls_per_caller: of those, from one node id, and from one other host: the others are for everybody else.
     max_connections: that a Dialer keeps open; the longest unused idle one goes first.
     """
 

@@ -8,7 +8,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 
@@ -29,7 +28,7 @@ from swarm.messages import (
     Step,
 )
 from swarm.rpc import paths
-from swarm.rpc.callers import Callers
+from swarm.rpc.callers import Callers, host_of
 from swarm.rpc.config import RpcConfig, server_options
 from swarm.rpc.handlers import ExpertsHandler, NodeHandler, RelayHandler, StageHandler
 from swarm.rpc.health import Health
@@ -227,7 +226,7 @@ class RpcServer:
 
     async def _dial_back(self, request: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> bytes:
         assert self._node is not None
-        address = Address(_host_of(context.peer()), decode_dial_back_request(request))
+        address = Address(host_of(context.peer()), decode_dial_back_request(request))
         return encode_dial_back_reply(address.host, await self._node.dial_back(address, caller))
 
     async def _reserve(self, _: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
@@ -318,12 +317,6 @@ def _closable(iterator: AsyncIterator[Any]) -> Any:
             yield item
 
     return generator()
-
-
-def _host_of(peer: str) -> str:
-    """ "ipv4:192.0.2.1:4242" or "ipv6:%5B2001:db8::1%5D:4242", as gRPC names who calls -> the host."""
-    _, _, where = peer.partition(":")
-    return unquote(where).rpartition(":")[0].strip("[]").removeprefix("::ffff:")
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> None:

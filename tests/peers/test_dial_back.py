@@ -110,4 +110,4 @@ async def test_one_host_is_dialled_a_few_times_and_a_crowd_takes_no_memory() -> 
     assert len(dialer.dialled) == BURST
     for i in range(2 * MAX_HOSTS):
         await node.dial_back(Address(f"203.0.{i // 256}.{i % 256}", 7000), caller)
-    assert len(node.dial.__self__._spent) <= MAX_HOSTS  # type: ignore[attr-defined]
+    assert len(node.dial.__self__._allowance) <= MAX_HOSTS  # type: ignore[attr-defined]
