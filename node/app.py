@@ -221,9 +221,9 @@ class _Node:
         timeout_s, event = self._config.drain_timeout_s, self._app.on_event
         self.note.drain_ends_s = time.time() + timeout_s
         self._server.set_serving(False)
-        self._change(NodeState.DRAINING)
         if self._moving is not None:
-            await _cancel(self._moving)
+            await _cancel(self._moving)  # its last word is what is served now, without what it was about to take
+        self._change(NodeState.DRAINING)
         event("draining", {"sessions": self._stage.n_sessions, "timeout_s": timeout_s})
         await drain(self._door, self._stage, timeout_s, hand_over, lambda n: event("handing_over", {"sessions": n}))
 

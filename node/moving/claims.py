@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from node.moving.settling import believed, listen, settle
 from node.placement import Assignment, Budget, PlacementConfig, Standing, decide, survey
 from node.server import Statement
 from swarm.discovery import Discovery
 from swarm.facts import NodeState
 from swarm.terms import NodeId, Span, merge_spans, subtract_spans
-
-_N_AGREED = 2
-"""A claim is settled once so many looks in a row, each after a round of news, found nothing against it."""
-
-_MAX_LOOKS = 24
 
 
 class Claims:
@@ -46,8 +40,7 @@ class Claims:
     ) -> Assignment:
         """What the facts in force say now; nothing is claimed."""
         me = Standing(self._node_id, self._said.profile, placed_at_s, tuple(spans), tuple(served))
-        facts = self._discovery.nodes()
-        return decide(facts, self.budget, me, self.config, n_layers=n_layers, now_s=time.time())
+        return decide(believed(self._discovery), self.budget, me, self.config, n_layers=n_layers, now_s=time.time())
 
     def propose(self, n_layers: int) -> dict[str, Any]:
         """What the facts in force say now, as an event's fields; nothing is claimed."""
@@ -55,7 +48,7 @@ class Claims:
 
     async def choose(self) -> dict[str, Any]:
         """What a node that hosts nothing yet takes, settled and stated -> the event's fields."""
-        await self._discovery.refresh()
+        await listen(self._discovery)
         placed_at_s = time.time()
         choice = self.look(self._said.n_layers, placed_at_s)
         return _told(await self._settle(choice, placed_at_s, ()), self.budget)
@@ -63,14 +56,18 @@ class Claims:
     async def reconsider(self) -> Assignment | None:
         """Where a serving node should move to, settled, with what it leaves told to all; None to stay.
 
-        The statement is as before then.
+        The statement is as before then, and when the settling is broken off.
         """
         served, placed_at_s = self._said.spans, time.time()
         wish = self.look(self._said.n_layers, placed_at_s, served, served)
         if not wish.moves:
             return None
         before = self._said.placed_at_s
-        settled = await self._settle(wish, placed_at_s, served)
+        try:
+            settled = await self._settle(wish, placed_at_s, served)
+        except BaseException:
+            self.state(served, before)
+            raise
         if settled.spans != served:
             return settled
         self.state(served, before)
@@ -86,28 +83,36 @@ class Claims:
         self._discovery.announce_change()
 
     async def _settle(self, choice: Assignment, placed_at_s: float, served: tuple[Span, ...]) -> Assignment:
-        """Claim, listen, and yield to older claims, until nothing speaks against it any more."""
-        n_agreed = n_looks = 0
-        self.state(served, placed_at_s, choice.spans)
-        while n_agreed < _N_AGREED and n_looks < _MAX_LOOKS:
-            await asyncio.sleep(self.config.settle_s * random.uniform(0.5, 1.0))
-            await self._discovery.refresh()
-            again = self.look(self._said.n_layers, placed_at_s, choice.spans, served)
-            if served and not self.look(self._said.n_layers, placed_at_s, served, served).moves:
-                return Assignment(served, ("others closed the hole",), False)
-            if again.moves:
-                choice, n_agreed = again, 0
-                self.state(served, placed_at_s, choice.spans)
-            else:
-                n_agreed += 1
-            n_looks += 1
-        return choice
+        n_layers = self._said.n_layers
+
+        def look(choice: Assignment) -> Assignment | None:
+            if served and not self.look(n_layers, placed_at_s, served, served).moves:
+                stay = Assignment(served, ("others closed the hole",), False)
+                return stay if choice.spans != served else None
+            again = self.look(n_layers, placed_at_s, choice.spans, served)
+            return again if again.moves else None
+
+        return await settle(
+            choice,
+            state=lambda choice: self.state(served, placed_at_s, choice.spans),
+            look=look,
+            discovery=self._discovery,
+            config=self.config,
+        )
 
     async def may_leave(self, layers: tuple[Span, ...], served: tuple[Span, ...]) -> bool:
-        """Whether others serve all these layers and do not leave them before this node does, by the newest facts."""
+        """Whether others serve all these layers and do not leave them before this node does: such as answer now, for
+        a layer's last copy is not given up on hearsay.
+        """
         await self._discovery.refresh()
+        n_layers, now_s = self._said.n_layers, time.time()
+        wanted = {layer_idx for span in layers for layer_idx in span}
+        others = self._discovery.others()
+        hosts = [fact for fact in others if not wanted.isdisjoint(idx for span in fact.served_spans for idx in span)]
+        answered = await self._discovery.meet(hosts)
+        facts = [fact for fact in self._discovery.others() if fact.node_id in answered]
         me = Standing(self._node_id, self._said.profile, self._said.placed_at_s, served, served)
-        view = survey(self._discovery.nodes(), self._said.n_layers, time.time(), me)
+        view = survey(facts, n_layers, now_s, me)
         return all(view.serving[layer_idx] > 0 for span in layers for layer_idx in span)
 
 

@@ -48,19 +48,28 @@ class Mover:
         return merge_spans(self._stage.spans)
 
     async def run(self) -> None:
-        """For as long as the task lives. A move that fails is given up: the node serves what it has."""
+        """For as long as the task lives. A move that fails or is broken off is given up: the node serves what it has,
+        and says so.
+        """
         while True:
             await asyncio.sleep(self._claims.config.interval_s * random.uniform(0.5, 1.5))
-            target = await self._claims.reconsider()
-            if target is None:
-                continue
-            self._on_event("moving", {"from": _words(self.served), **_told(target)})
             try:
-                await self._move(target.spans)
-            except SwarmError as error:
-                log.warning("a move to layers %s failed: %s", ", ".join(map(str, target.spans)), error.message)
+                await self._reconsider()
+            except Exception:  # the top of a daemon's loop: no look may be the last
+                log.exception("a look at what to serve failed")
+
+    async def _reconsider(self) -> None:
+        target = await self._claims.reconsider()
+        if target is None:
+            return
+        try:
+            self._on_event("moving", {"from": _words(self.served), **_told(target)})
+            await self._move(target.spans)
+        except SwarmError as error:
+            log.warning("a move to layers %s failed: %s", ", ".join(map(str, target.spans)), error.message)
+        finally:
             self._claims.state(self.served, self._claims.placed_at_s)
-            self._on_event("moved", {"spans": _words(self.served)})
+        self._on_event("moved", {"spans": _words(self.served)})
 
     async def _move(self, target: tuple[Span, ...]) -> None:
         for part in plan_move(self.served, target, self._claims.budget.n_layers):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from typing import Any
 
 from node.hosting import Holding
+from node.moving.settling import believed, listen, settle
 from node.placement import PartsAssignment, PartsBudget, PlacementConfig, Standing, decide_parts
 from node.server import Statement
 from swarm.discovery import Discovery
 from swarm.terms import NodeId
-
-_N_AGREED = 2
-_MAX_LOOKS = 24
 
 
 class PartClaims:
@@ -42,26 +38,26 @@ class PartClaims:
 
     async def choose(self) -> dict[str, Any]:
         """Claim, listen, and yield to older claims, until nothing speaks against it -> the event's fields."""
-        await self._discovery.refresh()
+        await listen(self._discovery)
         said = self._said
         said.placed_at_s = time.time()
-        choice = self._look(said.n_layers, said.placed_at_s)
-        n_agreed = n_looks = 0
-        self._state(choice)
-        while n_agreed < _N_AGREED and n_looks < _MAX_LOOKS:
-            await asyncio.sleep(self._config.settle_s * random.uniform(0.5, 1.0))
-            await self._discovery.refresh()
+
+        def look(choice: PartsAssignment) -> PartsAssignment | None:
             again = self._look(said.n_layers, said.placed_at_s)
-            n_agreed = n_agreed + 1 if (again.trunks, again.experts) == (choice.trunks, choice.experts) else 0
-            n_looks += 1
-            if not n_agreed:
-                choice = again
-                self._state(choice)
+            return again if (again.trunks, again.experts) != (choice.trunks, choice.experts) else None
+
+        choice = await settle(
+            self._look(said.n_layers, said.placed_at_s),
+            state=self._state,
+            look=look,
+            discovery=self._discovery,
+            config=self._config,
+        )
         return _told(choice)
 
     def _look(self, n_layers: int, placed_at_s: float) -> PartsAssignment:
         me = Standing(self._node_id, self._said.profile, placed_at_s)
-        facts = self._discovery.nodes()
+        facts = believed(self._discovery)
         return decide_parts(facts, self._budget, me, n_layers=n_layers, n_experts=self._n_experts, now_s=time.time())
 
     def _state(self, choice: PartsAssignment) -> None:

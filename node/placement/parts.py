@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from node.placement.experts import choose_experts, heat_of
+from node.placement.survey import is_believable
 from node.placement.values import Standing
 from swarm.facts import NodeFact, NodeState
 from swarm.terms import ExpertId, ExpertRange, Span, merge_experts, merge_spans
@@ -43,7 +44,7 @@ def decide_parts(
     budget and claim time give the same answer.
     """
     known = _counted(facts, n_layers, now_s, me)
-    trunks_of, hosts = _hosts(known, me, n_layers, n_experts)
+    trunks_of, hosts = _hosts(known, me, n_layers, n_experts, now_s)
     left = budget.n_params
     trunks: set[int] = set()
     missing: list[ExpertId] = []
@@ -84,13 +85,14 @@ def _counted(facts: Iterable[NodeFact], n_layers: int, now_s: float, me: Standin
 
 
 def _hosts(
-    known: Iterable[NodeFact], me: Standing, n_layers: int, n_experts: int
+    known: Iterable[NodeFact], me: Standing, n_layers: int, n_experts: int, now_s: float
 ) -> tuple[list[int], Counter[ExpertId]]:
     """How many nodes host, or claimed before me, each layer's trunk and each expert; whole layers count as both."""
     trunks = [0] * n_layers
     experts: Counter[ExpertId] = Counter()
     for fact in known:
-        all_of_it = fact.state is NodeState.SERVING or (fact.placed_at_s, fact.node_id) < (me.placed_at_s, me.node_id)
+        is_before = (fact.placed_at_s, fact.node_id) < (me.placed_at_s, me.node_id)
+        all_of_it = fact.state is NodeState.SERVING or (is_before and is_believable(fact, now_s))
         whole = fact.spans if all_of_it else fact.loaded_spans
         alone: tuple[ExpertRange, ...] = fact.experts if all_of_it else fact.loaded_experts
         for span in (*whole, *(fact.trunks if all_of_it else fact.loaded_trunks)):

@@ -18,6 +18,14 @@ MOST_OF_USUAL = 16.0
 """A node counts for at most so many times the median machine: who claims more is made redundant sooner, or lies."""
 
 
+CLAIM_S = 20 * 60.0
+"""For how long a claim counts of which nothing has come yet. More bears with slower starts, and keeps others away from
+a hole for longer when nobody comes."""
+
+SLOWEST_S = 12 * 3600.0
+"""In how long all of a claim must come: one that falls behind that counts no longer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What the others make up, per layer, each (n_layers,): hosts and those about to be, hosts that serve it now and
@@ -42,9 +50,9 @@ def survey(
 ) -> Survey:
     """Add up the facts in force of the other nodes whose layers a session of my profile could use.
 
-    Layers that are only claimed count where the claim is older than mine; layers that are about to be given up count
-    where the giving up is younger, for then it yields to mine. A node's word on its speed counts up to a bound.
-    usual_speed: layers per second of the median node, where these are not all the facts there are.
+    Layers that are only claimed count where the claim is older than mine, and still believable; layers that are about
+    to be given up count where the giving up is younger, for then it yields to mine. A node's word on its speed counts
+    up to a bound. usual_speed: layers per second of the median node, where these are not all the facts there are.
     Takes time proportional to the facts.
     """
     counted = _count(facts, n_layers, now_s, me)
@@ -94,11 +102,17 @@ def _count(
             continue
         served: Sequence[Span] = fact.spans if fact.state is NodeState.SERVING else fact.loaded_spans
         is_before = (fact.placed_at_s, fact.node_id) < mine
-        hosted = fact.spans if is_before else served
+        hosted = fact.spans if is_before and is_believable(fact, now_s) else served
         if fact.leaving_spans and is_before:
             hosted, served = subtract_spans(hosted, fact.leaving_spans), subtract_spans(served, fact.leaving_spans)
         counted.append((fact, hosted, served))
     return counted
+
+
+def is_believable(fact: NodeFact, now_s: float) -> bool:
+    """Whether what it claims may still come to be served. An owner's choice has no time from which to count."""
+    share = (fact.found_bytes + fact.fetched_bytes) / fact.needed_bytes if fact.needed_bytes else 0.0
+    return not fact.placed_at_s or now_s < fact.placed_at_s + CLAIM_S + min(1.0, share) * SLOWEST_S
 
 
 class _Layers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from swarm.errors import BadArgument
 from swarm.terms import NodeId, Profile, Span
@@ -55,16 +54,6 @@ class Assignment:
     spans: tuple[Span, ...]
     reasons: tuple[str, ...]
     moves: bool
-
-    def as_event(self, budget: Budget) -> dict[str, Any]:
-        """For people and programs: what is hosted, and why."""
-        return {
-            "spans": [str(span) for span in self.spans],
-            "reasons": list(self.reasons),
-            "max_layers": budget.n_layers,
-            "layer_time_s": budget.layer_time_s,
-            "throughput": budget.throughput(sum(map(len, self.spans))),
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from node.server.next_hop import HopFault, NextHop
 from node.server.outboxes import Outbox, Outboxes
 from node.server.scope import prefix_scope
 from node.stage import Prefix, Stage, StageSession, StepOutput
-from swarm.errors import NodeUnreachable, RemoteProtocolError, SessionLost, SwarmError
+from swarm.errors import NodeUnreachable, RemoteProtocolError, SessionLost, StaleEpoch, SwarmError
 from swarm.messages import Failure, HopTime, Open, Opened, Result, Rows, Step
 from swarm.rpc import Dialer, error_to_failure
 from swarm.terms import Infohash, NodeId, Profile, SessionId
@@ -57,10 +57,11 @@ class SessionHandler:
         """
         self._check_open(opening, caller)
         session = self._open(opening)
+        begins_at = session.cached_positions  # a later epoch may have the session by the time that the next hop answers
         resumable = True
         walk = self._walk if opening.hop_idx + 1 < len(opening.hops) else self._arrive
         try:
-            async with contextlib.aclosing(walk(opening, session, steps)) as replies:
+            async with contextlib.aclosing(walk(opening, session, steps, begins_at)) as replies:
                 while (opened := await self._unless_evicted(opening, session, replies)) is not None:
                     yield opened
             resumable = False
@@ -85,19 +86,19 @@ class SessionHandler:
     # -- one hop -------------------------------------------------------------------------------------------------
 
     async def _walk(
-        self, opening: Open, session: StageSession, steps: AsyncIterator[Step]
+        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], begins_at: int
     ) -> AsyncGenerator[Opened, None]:
         """Open the hop behind, feed it what it lacks, compute each step and send it on, until the caller leaves.
 
         Raises: HopFault, and what reading the steps raises.
         """
-        begins_at = session.cached_positions
         next_hop = NextHop(opening, self._dialer)
         try:
             behind = await next_hop.open()
             next_hop.begin(begins_at)
             yield Opened(opening.epoch, begins_at, behind.answered)
-            pump = asyncio.create_task(self._pump(opening, session, steps, next_hop, behind.cached))
+            lacks = range(behind.cached, begins_at)
+            pump = asyncio.create_task(self._pump(opening, session, steps, next_hop, lacks))
             watch = asyncio.create_task(next_hop.watch())
             try:
                 await _first_fault(pump, watch)
@@ -138,10 +139,10 @@ class SessionHandler:
             await asyncio.gather(replying, return_exceptions=True)
 
     async def _pump(
-        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], next_hop: NextHop, has: int
+        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], next_hop: NextHop, lacks: range
     ) -> None:
-        if has < session.cached_positions:
-            await self._feed(opening, session, next_hop, has)
+        if lacks:
+            await self._feed(opening, session, next_hop, lacks)
         async for step in _in_time(steps):
             output = await self._compute(opening, session, step)
             assert isinstance(output.payload, Rows)
@@ -149,17 +150,17 @@ class SessionHandler:
             timed = self._timed(step, output)
             await next_hop.send(replace(step, payload=output.payload, hop_times=timed, page_hashes=page_hashes))
 
-    async def _feed(self, opening: Open, session: StageSession, next_hop: NextHop, start: int) -> None:
-        """What the next hop lacks, of the rows that this one kept."""
+    async def _feed(self, opening: Open, session: StageSession, next_hop: NextHop, lacks: range) -> None:
+        """The positions that the next hop lacks, of those that this one kept before this epoch."""
         in_same_steps = not opening.profile.is_chunk_invariant
         try:
-            for step in self._stage.kept(session, start, in_same_steps=in_same_steps):
+            for step in self._stage.kept(session, opening.epoch, lacks.start, lacks.stop, in_same_steps=in_same_steps):
                 await next_hop.feed(step)
         except SwarmError as error:
             raise self._fault(opening, error) from error
 
     async def _arrive(
-        self, opening: Open, session: StageSession, steps: AsyncIterator[Step]
+        self, opening: Open, session: StageSession, steps: AsyncIterator[Step], begins_at: int
     ) -> AsyncGenerator[Opened, None]:
         """On the last hop: compute each step and put its result where the client reads it, until the caller leaves.
 
@@ -167,7 +168,7 @@ class SessionHandler:
         """
         outbox: Outbox = await self._outboxes.open(opening)
         try:
-            yield Opened(opening.epoch, session.cached_positions, session.cached_positions)
+            yield Opened(opening.epoch, begins_at, begins_at)
             async for step in _in_time(steps):
                 output = await self._compute(opening, session, step)
                 assert not isinstance(output.payload, Rows)
@@ -177,6 +178,8 @@ class SessionHandler:
 
     async def _compute(self, opening: Open, session: StageSession, step: Step) -> StepOutput:
         try:
+            if step.epoch != opening.epoch:
+                raise StaleEpoch(f"a step of epoch {step.epoch} came on the stream of epoch {opening.epoch}")
             return await self._stage.step(session, step)
         except SwarmError as error:
             raise self._fault(opening, error) from error

@@ -116,8 +116,8 @@ def _drop(session: StageSession, ready: list[Entered]) -> None:
 def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
     """The slice's rows (t, D), its cache at their position.
 
-    Raises: SessionLost, PositionMismatch, ContextLengthExceeded, RemoteProtocolError; the cache is then what it was
-    before the step, or ends where the step's last slice did.
+    Raises: SessionLost, StaleEpoch, PositionMismatch, ContextLengthExceeded, RemoteProtocolError; the cache is then
+    what it was before the step, or ends where the step's last slice did.
     """
     model, first = session.model, part.job.n_done
     if isinstance(step.payload, Rows):
@@ -130,7 +130,7 @@ def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
         h = model.embed(torch.tensor(ids, dtype=torch.long, device=model.device))
     model.require_loaded(session.span, session.cache.span)
     if first == 0:
-        session.rewind(step.position)
+        session.rewind(step.epoch, step.position)
     session.cache.require_room(part.n_rows)
     return h
 

@@ -82,9 +82,10 @@ class StageSession:
             if self.closed:
                 self.cache.clear()
 
-    def rewind(self, position: int) -> None:
-        """A step begins here. Raises: PositionMismatch, SessionLost."""
+    def rewind(self, epoch: int, position: int) -> None:
+        """A step of this epoch begins here. Raises: PositionMismatch, SessionLost, StaleEpoch."""
         with self._turn:
+            self.check_open(epoch)  # it may have been renewed since it was taken in hand
             self.cache.truncate(position)
             self._trail.rewind(position)
 

@@ -172,12 +172,11 @@ class Stage:
             raise
         return session
 
-    def kept(self, session: StageSession, start: int, *, in_same_steps: bool) -> Iterator[Step]:
-        """The rows from position `start` up to where this epoch begins, as steps for a next hop that begins at `start`.
+    def kept(self, session: StageSession, epoch: int, start: int, end: int, *, in_same_steps: bool) -> Iterator[Step]:
+        """The rows of positions [start, end) as steps of this epoch, for a next hop that begins at `start`.
 
         in_same_steps: as they came; else a page at a time. Raises: SessionLost, StaleEpoch, at any of them.
         """
-        epoch, end = session.epoch, session.cached_positions
         for position, rows, page_hashes in session.kept(epoch, start, end, None if in_same_steps else PAGE):
             yield Step(epoch, position, rows_of(rows), 0, page_hashes=page_hashes)
 

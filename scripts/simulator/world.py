@@ -255,6 +255,8 @@ class World:
             n_layers=ARGS.n_layers,
             free_sessions=8,
             layer_time_s=node.machine.layer_time_s,
+            needed_bytes=sum(map(len, spans)) * LAYER_BYTES,
+            fetched_bytes=sum(map(len, node.served)) * LAYER_BYTES,
             loaded_spans=() if spans == node.served else node.served,
             placed_at_s=node.placed_at_s,
             leaving_spans=subtract_spans(node.served, node.claimed),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from swarm.client.experience import Experience
 from swarm.discovery import Discovery
 from swarm.errors import LayersUncovered, NoNodesFound, StageFull, SwarmError
-from swarm.facts import NodeState, Route
+from swarm.facts import NodeFact, NodeState, Route
 from swarm.terms import NodeId, Profile, Span, merge_spans
 
 log = logging.getLogger("swarm.client")
@@ -24,6 +24,9 @@ SOLE_HOST_PAUSE_S = 1.0
 """How long a node that failed is left alone when nobody else can do its work: it may only have lost a connection."""
 
 RETRY_S = 0.25
+
+SPARELESS_S = 1.0
+"""How long nobody looks again for a spare, after there was none: a slow hop asks for one at every token."""
 
 QUIET_S = 2.0
 """How long a search goes on before anybody is told of it: most end sooner."""
@@ -53,6 +56,7 @@ class RouteFinder:
         self._n_layers = n_layers
         self.wait_s = wait_s
         self._avoided: dict[NodeId, _Avoided] = {}
+        self._spareless: dict[tuple[NodeId, Route], float] = {}  # until when, monotonic
         self._experience = Experience(discovery.rtts, n_layers, client_id, for_batches)
 
     async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
@@ -87,8 +91,7 @@ class RouteFinder:
 
     def learn(self, route: Route, step_s: float) -> None:
         """Steps of one token took step_s along this route."""
-        facts = [fact for fact in self._discovery.nodes() if fact.n_layers == self._n_layers]
-        self._experience.note(route, facts, step_s)
+        self._experience.note(route, self._facts(), step_s)
 
     def avoid(self, node_ids: Sequence[NodeId], error: SwarmError) -> None:
         """A route broke, and one of these is to blame: leave them out for a while.
@@ -102,11 +105,17 @@ class RouteFinder:
             self._avoided[node_id] = _Avoided(now_s + avoid_s, now_s + pause_s, error)
 
     def could_spare(self, node_id: NodeId, route: Route) -> bool:
-        """Whether others, none of which failed lately, can do this node's work on the route."""
-        exclude = frozenset((*self._avoided, node_id))
+        """Whether others, none of which failed lately, can do this node's work on the route. Once they could not, the
+        answer stays so for SPARELESS_S.
+        """
+        now_s = time.monotonic()
+        self._spareless = {asked: until_s for asked, until_s in self._spareless.items() if until_s > now_s}
+        if (node_id, route) in self._spareless:
+            return False
         try:
-            self._experience.mend(route, self._discovery.nodes(), exclude)
+            self._experience.mend(route, self._facts(), frozenset((*self._avoided, node_id)))
         except LayersUncovered:
+            self._spareless[node_id, route] = now_s + SPARELESS_S
             return False
         return True
 
@@ -123,11 +132,15 @@ class RouteFinder:
             return self._plan_without(paused, profile, broken)
 
     def _plan_without(self, exclude: frozenset[NodeId], profile: Profile | None, broken: Route | None) -> Route:
-        facts = [fact for fact in self._discovery.nodes() if fact.n_layers == self._n_layers]
+        facts = self._facts()
         if broken is not None and profile == broken.profile:
             with contextlib.suppress(LayersUncovered):
                 return self._experience.mend(broken, facts, exclude)
         return self._experience.plan(facts, profile, exclude)
+
+    def _facts(self) -> list[NodeFact]:
+        """Those of this model: nodes of another depth serve another."""
+        return [fact for fact in self._discovery.nodes() if fact.n_layers == self._n_layers]
 
     def _explained(self, error: LayersUncovered) -> SwarmError:
         """The same, with what was tried; and NoNodesFound when there is no swarm at all."""

@@ -177,6 +177,12 @@ class Discovery:
         known = {fact.address for fact in self.table.live()}
         await self._ask_all(self._some(sorted(known - asked)), asked)
 
+    async def meet(self, nodes: Sequence[NodeFact]) -> frozenset[NodeId]:
+        """Ask these nodes themselves, at most max_asked_per_round of them -> who answered where they are said to be."""
+        addresses = sorted({fact.address for fact in nodes})
+        answered = await asyncio.gather(*(self._ask(address) for address in self._some(addresses)))
+        return frozenset(node_id for node_id in answered if node_id is not None)
+
     async def run(self) -> None:
         """Exchange for as long as the task lives. A round that fails is the network's business: the next one comes."""
         pause_s = min(self.config.first_interval_s, self.config.exchange_interval_s)
@@ -279,8 +285,9 @@ class Discovery:
         """At most max_asked_per_round of them, at random: anybody can put any address into a DHT."""
         return random.sample(addresses, min(len(addresses), self.config.max_asked_per_round))
 
-    async def _ask(self, address: Address) -> None:
-        """Exchange with the node there, until it has given what it knows."""
+    async def _ask(self, address: Address) -> NodeId | None:
+        """Exchange with the node there, until it has given what it knows -> who that is; None where nobody answered."""
+        node_id: NodeId | None = None
         self.outcomes.setdefault(str(address), "asked, no answer yet")
         own = self._own()
         pushed = (*(() if own is None else (own,)), *self.table.news(self.config.max_pushed - 1))
@@ -288,7 +295,7 @@ class Discovery:
         try:
             for _ in range(self.config.max_answers):
                 known = self._known(first)
-                more = await self._ask_for(address, pushed, known)
+                node_id, more = await self._ask_for(address, pushed, known)
                 pushed = ()
                 if not more and known.last == MAX_TAG:
                     break
@@ -300,16 +307,17 @@ class Discovery:
         except Exception as error:  # whatever a stranger's bytes set off ends this one call, never the node
             log.exception("asking %s failed", address)
             self.outcomes[str(address)] = f"{type(error).__name__} while asking it"
+        return node_id
 
-    async def _ask_for(self, address: Address, pushed: Sequence[SignedFact], known: Known) -> bool:
-        """One exchange; whether it is worth another."""
+    async def _ask_for(self, address: Address, pushed: Sequence[SignedFact], known: Known) -> tuple[NodeId, bool]:
+        """One exchange -> (who answered, whether it is worth another)."""
         answer = await self._port.exchange(address, self.release, pushed, known, self.config.call_timeout_s)
         news = await self._take_in(answer.facts[: self.config.max_given], is_local=address.is_loopback)
         self.table.forget_address(address, except_for=answer.node_id)
         self.table.confirm(answer.node_id)
         self.rtts.note(answer.node_id, answer.rtt_s)
         self.outcomes[str(address)] = f"node {answer.node_id[:8]} answered"
-        return answer.more and news > 0
+        return answer.node_id, answer.more and news > 0
 
     async def _take_in(self, facts: Sequence[SignedFact], *, is_local: bool) -> int:
         """How many were news. Others' calls go on between two handfuls of signatures.

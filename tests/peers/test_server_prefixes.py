@@ -34,6 +34,7 @@ class HeldPages:
     asked: list[Prefix] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     n_open: int = 0
+    newest: Any = None
 
     def open(
         self, key: object, epoch: int, span: Span, max_positions: int, n_top: int, prefix: Prefix, *_: int
@@ -42,13 +43,16 @@ class HeldPages:
         self.n_open += 1
         found = PAGE * min(self.n_pages, len(prefix.page_hashes))
         told = {"scope": prefix.scope, "epoch": epoch, "is_open": True, "on_evicted": lambda tell: None}
-        return SimpleNamespace(span=span, cached_positions=found, **told)
+        self.newest = SimpleNamespace(span=span, cached_positions=found, **told)
+        return self.newest
 
-    def kept(self, session: SimpleNamespace, start: int, *, in_same_steps: bool) -> Iterator[Step]:
+    def kept(
+        self, session: SimpleNamespace, epoch: int, start: int, end: int, *, in_same_steps: bool
+    ) -> Iterator[Step]:
         assert not in_same_steps
-        for position in range(start, session.cached_positions, PAGE):
+        for position in range(start, end, PAGE):
             rows = Rows(PAGE, "fp32", bytes(4 * PAGE))
-            yield Step(session.epoch, position, rows, 0, page_hashes=HASHES[position // PAGE :][:1])
+            yield Step(epoch, position, rows, 0, page_hashes=HASHES[position // PAGE :][:1])
 
     async def step(self, session: SimpleNamespace, step: Step) -> StepOutput:
         self.steps.append(step)
@@ -166,6 +170,49 @@ async def test_a_next_hop_that_claims_more_than_it_was_offered_is_at_fault(world
     assert isinstance(failure, Failure)
     assert (failure.hop_idx, failure.node_id, failure.code) == (1, key.node_id, "RemoteProtocolError")
     assert "768 positions came cached, and 512 were offered" in failure.message
+    await line.closed()
+
+
+async def test_a_stream_that_a_later_epoch_overtakes_feeds_what_its_own_epoch_began_with(world: Any) -> None:
+    opened, answer = asyncio.Event(), asyncio.Event()
+    fed: list[tuple[int, int]] = []
+
+    async def slow(opening: Open, steps: AsyncIterator[Step], caller: object) -> AsyncIterator[Opened | Failure]:
+        opened.set()
+        await answer.wait()
+        yield Opened(opening.epoch, 0)
+        async for step in steps:
+            fed.append((step.epoch, step.position))
+
+    line = await line_of(world, (2,), NodeKey.generate())
+    key = NodeKey.generate()
+    _, address = await world.serve(key=key, stage=world.stage(running=slow))
+    hops = (replace(line.opening.hops[0], span=Span(0, 3)), Hop(key.node_id, address, Span(3, N_LAYERS)))
+    connection = await line.dialer.connect(hops[0].address, hops[0].node_id)
+    async with asyncio.timeout(20), connection.run(replace(line.opening, hops=hops, page_hashes=HASHES[:2])) as call:
+        replies = call.replies()
+        reply = asyncio.ensure_future(anext(replies))
+        await opened.wait()
+        line.stages[0].newest.epoch, line.stages[0].newest.cached_positions = 2, 4 * PAGE
+        answer.set()
+        assert await reply == Opened(1, 2 * PAGE, 0)
+        await call.leave()
+        assert [reply async for reply in replies] == []
+    assert fed == [(1, 0), (1, PAGE)]
+
+
+async def test_a_stream_takes_no_steps_of_another_epoch(world: Any) -> None:
+    line = await line_of(world, (0,), NodeKey.generate())
+    first = line.opening.hops[0]
+    connection = await line.dialer.connect(first.address, first.node_id)
+    async with asyncio.timeout(20), connection.run(line.opening) as call:
+        replies = call.replies()
+        assert isinstance(await anext(replies), Opened)
+        await call.send(Step(2, 0, (1,), 1))
+        failure = await anext(replies)
+    assert isinstance(failure, Failure)
+    assert (failure.hop_idx, failure.code) == (0, "StaleEpoch")
+    assert line.stages[0].steps == []
     await line.closed()
 
 

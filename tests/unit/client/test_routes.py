@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from swarm.client import experience, routes
-from swarm.client.routes import AVOID_S, SOLE_HOST_PAUSE_S, RouteFinder
+from swarm.client.routes import AVOID_S, SOLE_HOST_PAUSE_S, SPARELESS_S, RouteFinder
 from swarm.discovery import RttBook
 from swarm.errors import LayersUncovered, NodeUnreachable, NoNodesFound, SessionLost, StageFull
 from swarm.facts import NodeFact, NodeState, Route
@@ -333,3 +333,35 @@ async def test_for_batches_the_route_leads_over_more_nodes_and_equals_are_shared
     assert {len(route.hops) for route in routes_taken} == {1}
     assert len({route.hops[0].node_id for route in routes_taken}) > 2
     assert [await one.find(BF16) for one in quick] == routes_taken
+
+
+async def test_a_spare_is_one_of_this_model(discovery: FakeDiscovery) -> None:
+    discovery.known = [fact("b", "0:2"), fact("c", "2:4")]
+    found = finder(discovery)
+    route = await found.find(None)
+    discovery.known.append(fact("d", "2:4", n_layers=8))
+    assert not found.could_spare(route.hops[1].node_id, route)
+
+
+async def test_where_there_was_no_spare_it_is_not_looked_for_again_at_once(
+    discovery: FakeDiscovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_looks = 0
+    mend_route = experience.mend_route
+
+    def counted(*arguments: Any, **named: Any) -> Route:
+        nonlocal n_looks
+        n_looks += 1
+        return mend_route(*arguments, **named)
+
+    monkeypatch.setattr(experience, "mend_route", counted)
+    discovery.known = [fact("b", "0:2"), fact("c", "2:4")]
+    found = finder(discovery)
+    route = await found.find(None)
+    slow = route.hops[1].node_id
+    assert not any(found.could_spare(slow, route) for _ in range(5))
+    assert n_looks == 1
+    discovery.known.append(fact("d", "2:4"))
+    discovery.clock.now_s += SPARELESS_S
+    assert found.could_spare(slow, route)
+    assert n_looks == 2

@@ -236,3 +236,23 @@ def test_the_work_grows_with_the_facts_and_not_faster() -> None:
     facts = [fact(n, Span(n % 10, n % 10 + 2)) for n in range(400)]
     assert lines_run(facts) < 2.5 * lines_run(facts[:200])
     assert lines_run(facts) < 60 * len(facts)
+
+
+def test_a_claim_of_which_nothing_comes_expires_and_a_slow_one_goes_on() -> None:
+    now_s = 100_000.0
+    me = standing(placed_at_s=now_s)
+    hour_s = 3600.0
+
+    def hosts(age_s: float, share: float = 0.0, **fields: object) -> int:
+        claim = fact(
+            1, Span(0, 12), state=NodeState.JOINING, issued_at_s=now_s - 1, placed_at_s=now_s - age_s,
+            needed_bytes=1000, fetched_bytes=int(1000 * share), **fields,
+        )  # fmt: skip
+        return int(survey([claim], 12, now_s, me).hosts[3])
+
+    assert hosts(60.0) == 1
+    assert hosts(now_s - 1.0) == hosts(hour_s) == 0
+    assert hosts(hour_s, share=0.1) == 1
+    assert hosts(9 * hour_s, share=0.1) == 0
+    assert hosts(9 * hour_s, loaded_spans=(Span(3, 4),)) == 1, "what is loaded is served"
+    assert hosts(now_s) == 1, "an owner's choice"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,3 +88,12 @@ def test_one_after_the_other_they_cover_what_they_have_room_for_and_keep_their_b
     hosted = {expert for f in facts for experts in f.experts for expert in experts}
     n_slots = sum((n_params - N_LAYERS * TRUNK) // EXPERT for n_params in sizes)
     assert len(hosted) >= min(n_slots, N_LAYERS * N_EXPERTS)
+
+
+def test_a_claim_of_which_nothing_comes_expires() -> None:
+    claimed = fact(1, experts=[ExpertId(0, 0)], trunks=(Span(0, 1),), state=NodeState.JOINING)
+    claimed = dataclasses.replace(claimed, issued_at_s=99_999.0)
+    me = Standing(NodeId(f"{999:052}"), PROFILE, 100_000.0)
+    sizes = PartsBudget(TRUNK + EXPERT, TRUNK, EXPERT)
+    again = decide_parts([claimed], sizes, me, n_layers=N_LAYERS, n_experts=N_EXPERTS, now_s=100_000.0)
+    assert (again.trunks, again.experts) == ((Span(0, 1),), (ExpertId(0, 0),))

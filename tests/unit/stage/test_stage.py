@@ -140,6 +140,24 @@ async def test_epochs_fence_the_past(stage_of: Callable[..., Stage]) -> None:
     assert stage.n_sessions == 1
 
 
+async def test_an_epoch_that_was_overtaken_neither_feeds_on_nor_rewinds(stage_of: Callable[..., Stage]) -> None:
+    stage = stage_of(spans=(Span(0, 3),))
+    session = stage.open((CLIENT, A, 0), 1, Span(0, 3), 64, 4)
+    await stage.step(session, ids_step(IDS[:10], 0, 0))
+    await stage.step(session, ids_step(IDS[10:20], 10, 0))
+    feeding = stage.kept(session, 1, 0, 20, in_same_steps=True)
+    assert next(feeding).position == 0
+    session.begin(1)  # as the compute thread does; the later epoch comes before it rewinds
+    assert stage.open((CLIENT, A, 0), 2, Span(0, 3), 64, 4, fed_positions=20) is session
+    with pytest.raises(StaleEpoch):
+        session.rewind(1, 5)
+    session.end()
+    with pytest.raises(StaleEpoch):
+        next(feeding)
+    assert (session.cached_positions, session.length, session.cache.length) == (20, 20, 20)
+    assert [step.position for step in stage.kept(session, 2, 0, 20, in_same_steps=True)] == [0, 10]
+
+
 async def test_what_a_remote_may_get_wrong_is_refused_and_changes_nothing(stage_of: Callable[..., Stage]) -> None:
     stage = stage_of(spans=(Span(0, 3),), max_chunk_rows=8)
     with pytest.raises(RemoteProtocolError, match="not hosted here"):
