@@ -16,6 +16,9 @@ from embedded.rendering import EOS, Renderer
 from swarm.embedded import NAME, release_folder
 from swarm.release import read_folder_layout
 
+pytestmark = pytest.mark.timeout(600)
+"""It answers hundreds of questions one after the other, which beside other work takes minutes."""
+
 FOLDER = release_folder()
 MAX_BYTES = 24_000_000
 N_PER_KIND = 30
