@@ -192,6 +192,7 @@ class _Node:
         event("layout", {**words, "n_layers": args.n_layers, "profile": str(self.said.profile)})
         layout = await self._read_layout(torrent, holding)
         await self._fetch(layout, self._serve(layout.args, parts, budget, stack))
+        await self._download.refresh()  # its note is to tell all that came
         if self.said.state is NodeState.JOINING:
             self._change(NodeState.SERVING)
         fetched = self.said.progress.as_event() if self.said.progress is not None else {}
@@ -363,8 +364,9 @@ class _Node:
         if self.said.state is NodeState.JOINING:
             self._server.set_serving(True)
             if are_new:
+                is_all = spans == self.said.holding.stages and n_experts == len(self.said.experts)
                 fields = {"address": str(self.said.reach.address), "loaded_spans": [str(s) for s in spans]}
-                self._app.on_event("serving", fields)
+                self._app.on_event("serving", {**fields, "is_all": is_all})
             self._change(NodeState.JOINING)
 
     # -- what this node says of itself ---------------------------------------------------------------------------

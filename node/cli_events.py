@@ -72,7 +72,7 @@ def tell(event: str, fields: dict[str, Any]) -> None:
         case "layout":
             note(f"hosting {_parts(fields)} of {fields['n_layers']} layers in {fields['profile']}")
             note(f"kernels: {fields['kernels']}")
-        case "serving":
+        case "serving" if not fields["is_all"]:
             note(f"serving layers {', '.join(fields['loaded_spans'])} at {fields['address']} while the rest comes")
         case "ready":
             needed, fetched, whole = fields["needed_bytes"], fields["fetched_bytes"], fields["release_bytes"]
@@ -81,7 +81,7 @@ def tell(event: str, fields: dict[str, Any]) -> None:
             came += f"; {format_size(fields['found_bytes'])} were here" if fetched and fields["found_bytes"] else ""
             note(f"needed {format_size(needed)}, {came}")
             note(f"ready: serving {_parts(fields)} at {fields['address']}")
-        case "sharing":
+        case "sharing" if fields["uploaded_bytes"]:
             given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
             words = f", share ratio {ratio:.2f}" if ratio is not None else ""
             note(f"gave {given} to {fields['n_peers']} peers, {format_rate(fields['upload_rate'])}{words}")

@@ -23,6 +23,7 @@ from swarm.cli.console import (
     status_line,
 )
 from swarm.cli.options import data_dir_option, json_option
+from swarm.cli.status import hosting_words
 from swarm.errors import BadArgument, DeadlineExceeded
 from swarm.terms import short_id
 
@@ -107,7 +108,7 @@ def show(notes: Sequence[Note]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("NODE", "PID", "RELEASE", "STATE", "LAYERS", "SESSIONS", "KV CACHE", "FETCHED", "GAVE", "ADDRESS"):
+    for heading in ("NODE", "PID", "RELEASE", "STATE", "HOSTS", "SESSIONS", "KV CACHE", "FETCHED", "GAVE", "ADDRESS"):
         table.add_column(heading, no_wrap=True)
     for one in notes:
         ratio = "" if one.share_ratio is None else f" ({one.share_ratio:.2f})"
@@ -125,8 +126,9 @@ def _state(one: Note) -> str:
 
 
 def _layers(one: Note) -> str:
-    spans, loaded = ", ".join(one.spans) or "-", ", ".join(one.loaded_spans)
-    return spans if one.loaded_spans == one.spans else f"{spans} (loaded: {loaded or 'none'})"
+    """As in `swarm status`; of a node that is not ready also which layers take sessions."""
+    words, loaded = hosting_words(one.spans, one.trunks, one.experts) or "-", ", ".join(one.loaded_spans)
+    return words if one.loaded_spans == one.spans else f"{words} (loaded: {loaded or 'none'})"
 
 
 def _fetched(one: Note) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Iterator, Mapping
 
@@ -22,7 +21,9 @@ RESERVED_SHARE = 0.25
 """Of the memory: for KV caches, activations and the rest of the machine."""
 
 MEASURED_S = 0.2
-"""How long steps are timed, at least three of them: shorter on a busy machine measures its other work."""
+"""How long steps are timed, at least eight of them: fewer on a busy machine measure only its other work."""
+
+FEWEST_STEPS, MOST_STEPS = 8, 64
 
 
 def layers_that_fit(args: ModelArgs, numerics: Numerics, memory_bytes: int, disk_bytes: int = 0) -> int:
@@ -54,6 +55,7 @@ def layers_that_fit(args: ModelArgs, numerics: Numerics, memory_bytes: int, disk
 def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device) -> float:
     """Seconds for one token through one layer of these dimensions here: real kernels, weights of no meaning.
 
+    The quickest of several steps after one that warms up: what else the machine does makes steps longer, none shorter.
     A mixture has only the experts that one token meets; takes their memory for the while, and a few seconds for
     layers of gigabytes.
     """
@@ -65,7 +67,7 @@ def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device
     cache = KVCache(one, Span(0, 1), dtype=numerics.dtype, device=device)
     h = torch.full((1, args.dim), 0.5, dtype=numerics.dtype, device=device)
     took_s: list[float] = []
-    while len(took_s) < 4 or (sum(took_s) < MEASURED_S and len(took_s) < 64):
+    while len(took_s) <= FEWEST_STEPS or (sum(took_s[1:]) < MEASURED_S and len(took_s) <= MOST_STEPS):
         started_s = time.perf_counter()
         model.forward(h, cache, 0)
         if device.type == "cuda":
@@ -73,7 +75,7 @@ def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device
         took_s.append(time.perf_counter() - started_s)
     del model
     give_back_freed_memory()
-    return statistics.median(took_s[1:])  # the first step also packs and warms up
+    return min(took_s[1:])  # the first step also packs and warms up
 
 
 class _Filled(Mapping[str, Tensor]):

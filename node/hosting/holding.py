@@ -33,11 +33,11 @@ class Holding:
         named_experts = set(experts)
         if (trunks or named_experts) and not args.is_moe:
             raise BadArgument("this model has no experts to host apart; host whole layers with --layers")
-        for expert in named_experts:
-            if expert.layer_idx >= args.n_layers or expert.expert_idx >= args.n_experts:
+        for typed in merge_experts(named_experts):
+            if typed.layers.end > args.n_layers or typed.expert_idxs[-1] >= args.n_experts:
                 raise BadArgument(
-                    f"--experts {expert.layer_idx}:{expert.expert_idx} is not in the model's {args.n_layers} layers of "
-                    f"{args.n_experts} experts"
+                    f"--experts {typed} goes beyond the model: its layers are 0-{args.n_layers - 1}, of the experts "
+                    f"0-{args.n_experts - 1} each"
                 )
         whole = {layer_idx for span in spans for layer_idx in span}
         return cls(

@@ -30,6 +30,8 @@ class Note:
     profile: str
     spans: tuple[str, ...]
     loaded_spans: tuple[str, ...]
+    trunks: tuple[str, ...]
+    experts: tuple[str, ...]
     n_sessions: int
     free_sessions: int
     cache_bytes: int
@@ -71,6 +73,12 @@ def _read(path: Path) -> Note | None:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         note = Note(**fields)
-        return dataclasses.replace(note, spans=tuple(note.spans), loaded_spans=tuple(note.loaded_spans))
+        return dataclasses.replace(
+            note,
+            spans=tuple(note.spans),
+            loaded_spans=tuple(note.loaded_spans),
+            trunks=tuple(note.trunks),
+            experts=tuple(note.experts),
+        )
     except (OSError, ValueError, TypeError):
         return None

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from node.placement.values import Standing
 from swarm.facts import NodeFact, NodeState
-from swarm.routing import DEFAULT_LAYER_TIME_S
-from swarm.terms import NodeId, Span, subtract_spans
+from swarm.routing import DEFAULT_LAYER_TIME_S, layers_served
+from swarm.terms import NodeId, Span, merge_spans, subtract_spans
 
 MOST_OF_USUAL = 16.0
 """A node counts for at most so many times the median machine: who claims more is made redundant sooner, or lies."""
@@ -50,6 +50,7 @@ def survey(
 ) -> Survey:
     """Add up the facts in force of the other nodes whose layers a session of my profile could use.
 
+    A trunk counts as a layer where all of its experts have hosts.
     Layers that are only claimed count where the claim is older than mine, and still believable; layers that are about
     to be given up count where the giving up is younger, for then it yields to mine. A node's word on its speed counts
     up to a bound. usual_speed: layers per second of the median node, where these are not all the facts there are.
@@ -60,7 +61,7 @@ def survey(
     usual = usual_speed or median_speed(fact for fact, _, _ in counted)
     supply = _Layers(n_layers)
     for fact, hosted, served in counted:
-        n_hosted = sum(span.end - span.start for span in fact.spans)
+        n_hosted = sum(span.end - span.start for span in (*fact.spans, *fact.trunks))
         speed = 1.0 / fact.layer_time_s if 0.0 < fact.layer_time_s < math.inf else usual
         tokens_per_s = min(speed, MOST_OF_USUAL * usual) / n_hosted
         if fact.throughput:
@@ -89,11 +90,12 @@ def _count(
     newest.pop(me.node_id, None)
     dtype, quantisation = me.profile.dtype, me.profile.quantisation
     mine = (me.placed_at_s, me.node_id)
+    by_parts = _whole_by_parts(newest.values(), n_layers, now_s)
     counted: list[tuple[NodeFact, Sequence[Span], Sequence[Span]]] = []
     for fact in newest.values():
         if (
             fact.n_layers != n_layers
-            or not fact.spans
+            or not (fact.spans or fact.node_id in by_parts)
             or now_s >= fact.issued_at_s + fact.ttl_s
             or fact.state in (NodeState.DRAINING, NodeState.LEFT)
             or fact.profile.dtype != dtype
@@ -105,8 +107,17 @@ def _count(
         hosted = fact.spans if is_before and is_believable(fact, now_s) else served
         if fact.leaving_spans and is_before:
             hosted, served = subtract_spans(hosted, fact.leaving_spans), subtract_spans(served, fact.leaving_spans)
+        if parts := by_parts.get(fact.node_id):
+            hosted, served = merge_spans((*hosted, *parts)), merge_spans((*served, *parts))
         counted.append((fact, hosted, served))
     return counted
+
+
+def _whole_by_parts(facts: Iterable[NodeFact], n_layers: int, now_s: float) -> dict[NodeId, tuple[Span, ...]]:
+    """For each node with trunks the layers that sessions can have there: all of their experts have hosts."""
+    known = [fact for fact in facts if fact.n_layers == n_layers and now_s < fact.issued_at_s + fact.ttl_s]
+    with_trunks = [fact for fact in known if fact.served_trunks]
+    return {node_id: layers for node_id, layers in layers_served(with_trunks, known).items() if layers}
 
 
 def is_believable(fact: NodeFact, now_s: float) -> bool:

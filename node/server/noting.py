@@ -12,6 +12,7 @@ import psutil
 from node.notes import Note, write_note
 from node.server.statement import Statement
 from swarm.facts import NodeState
+from swarm.terms import merge_experts
 from swarm.torrent import Download
 
 NOTE_INTERVAL_S = 0.5
@@ -61,6 +62,8 @@ class NoteKeeper:
             address=str(said.reach.address),
             profile=str(said.profile),
             spans=spans,
+            trunks=tuple(map(str, said.trunks)),
+            experts=tuple(map(str, merge_experts(said.experts))),
             loaded_spans=spans if said.state is NodeState.SERVING else tuple(map(str, said.loaded)),
             n_sessions=0 if stage is None else stage.n_sessions,
             free_sessions=0 if stage is None else stage.free_sessions,

@@ -24,14 +24,17 @@ def netcheck(magnet: str | None, listen: Address | None, reach: Reach, timeout_s
     """Find out what a node on this machine would meet: its addresses, the router, the DHT, and who reaches it.
 
     With MAGNET, nodes of that release are asked to dial back; with --peer, those that are named. Exits with 5 when
-    nobody could reach a node here, and no relay would help.
+    those that were asked cannot reach a node here and none of them is a relay; with 0 when there was nobody to ask.
     """
     from swarm.client.netcheck import check_network
     from swarm.client.network import NetworkConfig
     from swarm.torrent import Magnet
 
-    release = None if magnet is None else Magnet.parse(magnet_of(magnet)).infohash
+    link = None if magnet is None else Magnet.parse(magnet_of(magnet))
     network = NetworkConfig.named(reach.network, reach.bootstrap)
+    if link is not None:
+        network = network.asking(link.peers)
+    release = None if link is None else link.infohash
     where = listen or Address("127.0.0.1" if reach.network == "loopback" else "0.0.0.0", 0)
     findings = asyncio.run(check_network(network, where, reach.peers, release, timeout_s))
     print_findings(NETCHECK_SCHEMA, findings, as_json)

@@ -111,7 +111,8 @@ def print_status(seen: SwarmStatus) -> None:
         click.echo(f"nobody serves layers {layer_ranges(seen.missing_layers)}")
         if seen.missing_experts:
             click.echo(describe_missing(seen.missing_experts))
-        note(f"mend it with: swarm node start MAGNET {seen.mending_options}")
+        options = seen.mending_options
+        note(f"mend it with: swarm node start MAGNET {options}" if options else "who hosts the trunk is joining: wait")
     else:
         fewest = min(seen.hosts_per_layer)
         click.echo(f"every layer is served, by {fewest} node{'s' if fewest > 1 else ''} at least")

@@ -21,6 +21,7 @@ MAPPING_TIMEOUT_S = 5.0
 """How long a router may take to forward a port."""
 
 DHT_TIMEOUT_S = 3.0
+ASK_AGAIN_S = 0.5
 
 
 async def check_network(
@@ -75,6 +76,9 @@ async def _meet(
         async with asyncio.timeout(timeout_s):
             if release is not None:
                 await discovery.refresh()
+                while not discovery.table.confirmed():
+                    await asyncio.sleep(ASK_AGAIN_S)
+                    await discovery.refresh()
                 return list(discovery.table.confirmed())
             described = await asyncio.gather(*(_describe(discovery, dialer, peer) for peer in peers))
             return [fact for fact in described if fact is not None]
@@ -111,7 +115,8 @@ def _dht(network: NetworkConfig, heard: bool, words: str) -> Finding:
         return Finding("dht", "note", "off on this network")
     if heard:
         return Finding("dht", "ok", words)
-    mend = "name a node of it with --bootstrap HOST:PORT, and let UDP out of this network"
+    mend = "name a node of it with --bootstrap HOST:PORT"
+    mend += "" if network.name == "loopback" else ", and let UDP out of this network"
     return Finding("dht", "note", f"nobody answers ({words})", mend)
 
 

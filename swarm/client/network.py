@@ -49,6 +49,11 @@ class NetworkConfig:
         rpc = {"loopback": RpcConfig.loopback, "lan": RpcConfig.lan, "wan": RpcConfig.wan}[name]()
         return cls(name, torrent, rpc, DiscoveryConfig.for_network(name))
 
+    def asking(self, peers: Sequence[Address]) -> NetworkConfig:
+        """The same with DHT nodes more to begin with: peers of a link listen for the DHT on their BitTorrent port."""
+        asked = tuple(dict.fromkeys((*self.torrent.dht_bootstrap, *peers)))
+        return replace(self, torrent=replace(self.torrent, dht_bootstrap=asked))
+
     def with_torrent_settings(self, settings: Sequence[str]) -> NetworkConfig:
         """The same with BitTorrent settings, NAME=VALUE each. Raises: BadArgument."""
         return replace(self, torrent=with_settings(self.torrent, settings))

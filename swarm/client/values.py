@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swarm.facts import NodeFact, Route
+from swarm.facts import NodeFact, NodeState, Route
 from swarm.messages import HopTime
 from swarm.release import ModelArgs
 from swarm.terms import ExpertId, Infohash, Span, merge_experts, merge_spans
@@ -112,23 +112,39 @@ class SwarmStatus:
 
     @property
     def missing_experts(self) -> tuple[ExpertId, ...]:
-        """Of the missing layers, the experts without a host where some node has the trunk, or other experts."""
+        """Of the missing layers, the experts without a host where some node has the trunk, now or soon, or other
+        experts.
+        """
         by_layer = {i: self.hosts_per_expert[i] for i in self.missing_layers if i < len(self.hosts_per_expert)}
-        trunks = [span for fact in self.nodes for span in fact.served_trunks]
+        trunks = self._trunk_layers
         return tuple(
             ExpertId(layer_idx, expert_idx)
             for layer_idx, counts in by_layer.items()
-            if any(counts) or any(layer_idx in span for span in trunks)
+            if any(counts) or layer_idx in trunks
             for expert_idx, n_hosts in enumerate(counts)
             if n_hosts == 0
         )
 
     @property
     def mending_options(self) -> str:
-        """What to start a node with that fills the holes: experts where only they are missing, else layers."""
-        has_trunk = {layer_idx for fact in self.nodes for span in fact.served_trunks for layer_idx in span}
-        lacking = [expert for expert in self.missing_experts if expert.layer_idx in has_trunk]
-        of_experts = {expert.layer_idx for expert in lacking}
-        layers = [Span(idx, idx + 1) for idx in self.missing_layers if idx not in of_experts]
+        """What to start a node with that fills the holes: experts where only they are missing, else layers. Nothing for
+        layers that lack only a trunk that is joining.
+        """
+        trunks = self._trunk_layers
+        lacking = [expert for expert in self.missing_experts if expert.layer_idx in trunks]
+        mended = {expert.layer_idx for expert in lacking} | self._awaited_layers
+        layers = [Span(idx, idx + 1) for idx in self.missing_layers if idx not in mended]
         experts = (f"--experts {experts}" for experts in merge_experts(lacking))
         return " ".join([*(f"--layers {span}" for span in merge_spans(layers)), *experts])
+
+    @property
+    def _trunk_layers(self) -> frozenset[int]:
+        """Those whose trunk some node serves, or is joining with."""
+        served = (layer_idx for fact in self.nodes for span in fact.served_trunks for layer_idx in span)
+        return self._awaited_layers | frozenset(served)
+
+    @property
+    def _awaited_layers(self) -> frozenset[int]:
+        """Those whose trunk is joining."""
+        joining = (fact for fact in self.nodes if fact.state is NodeState.JOINING)
+        return frozenset(layer_idx for fact in joining for span in fact.trunks for layer_idx in span)

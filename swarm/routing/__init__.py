@@ -10,7 +10,7 @@ from __future__ import annotations
 from swarm.routing.belief import believe, links_of, steady
 from swarm.routing.costs import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, Links
 from swarm.routing.coverage import coverage, expert_coverage, layer_ranges
-from swarm.routing.experts import describe_missing, missing_experts
+from swarm.routing.experts import describe_missing, layers_served, missing_experts
 from swarm.routing.mend import mend_route
 from swarm.routing.plan import plan_route, route_cost_s
 
@@ -23,6 +23,7 @@ __all__ = [
     "describe_missing",
     "expert_coverage",
     "layer_ranges",
+    "layers_served",
     "links_of",
     "mend_route",
     "missing_experts",

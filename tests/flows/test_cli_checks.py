@@ -41,6 +41,8 @@ async def test_netcheck_asks_the_nodes_of_a_release(
     assert {says[name]["state"] for name in ("address", "torrent", "nodes", "outward", "reach", "relay")} == {"ok"}
     assert "127.0.0.1" in says["outward"]["says"] and address in says["relay"]["says"]
     assert says["mapping"]["state"] == "note"
+    _, says, _ = await asyncio.to_thread(swarm, "netcheck", magnet, "--network", "loopback")
+    assert says["nodes"]["state"] == says["reach"]["state"] == says["dht"]["state"] == "ok", "the link names its seeder"
     _, says, _ = await asyncio.to_thread(swarm, "doctor", "--peer", address)
     assert says["clock"]["state"] == "ok" and "same time" in says["clock"]["says"]
 
@@ -50,6 +52,7 @@ def test_netcheck_without_anybody_to_ask_says_whom_to_name() -> None:
     assert status == 0
     assert says["nodes"]["state"] == says["reach"]["state"] == "unknown"
     assert "--peer" in says["nodes"]["mend"] and "--bootstrap" in says["dht"]["mend"]
+    assert "UDP" not in says["dht"]["mend"], "nothing leaves this machine"
 
 
 def test_doctor_finds_a_sound_machine_sound_and_what_is_not(tmp_path: Path) -> None:

@@ -376,6 +376,18 @@ def test_status_shows_experts_and_names_the_hole(monkeypatch: pytest.MonkeyPatch
     assert [(node["trunks"], node["experts"]) for node in fields["nodes"]] == [([], []), (["2:4"], ["2-3:0"])]
 
 
+@pytest.mark.parametrize(
+    ("hosts", "cure"), [((1, 0), "--experts 0-3:1"), ((0, 0), "--experts 0-3:0,1"), ((1, 1), "wait")]
+)
+def test_a_trunk_that_is_joining_needs_no_other(
+    monkeypatch: pytest.MonkeyPatch, hosts: tuple[int, ...], cure: str
+) -> None:
+    trunk = node_fact(NODES[0], Span(0, 4), state=NodeState.JOINING, spans=(), trunks=(Span(0, 4),), n_experts=2)
+    status = dataclasses.replace(seen((0,) * 4, trunk), hosts_per_expert=(hosts,) * 4)
+    told = run(monkeypatch, FakeClient(seen=status), "status", MAGNET).stderr
+    assert cure in told and "--layers" not in told
+
+
 def test_status_of_a_whole_swarm_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     client = FakeClient(seen=seen((1, 1, 2, 2), node_fact(NODES[0], Span(0, 4)), node_fact(NODES[1], Span(2, 4))))
     assert "every layer is served, by 1 node at least" in run(monkeypatch, client, "status", MAGNET).stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import time
 
 import pytest
 import torch
@@ -81,3 +83,11 @@ def test_a_wider_layer_takes_longer(args: ModelArgs, numerics: Numerics) -> None
     wide = dataclasses.replace(args, dim=args.dim * 16, hidden_dim=args.hidden_dim * 16)
     narrow_s, wide_s = (measure_layer_time(one, numerics, torch.device("cpu")) for one in (args, wide))
     assert 0 < narrow_s < wide_s
+
+
+def test_steps_that_the_machine_held_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps but one take ten seconds more: the layer still takes what it takes."""
+    late_s = itertools.accumulate(0.0 if n % 2 == 0 or n == 11 else 10.0 for n in itertools.count())
+    real = time.perf_counter
+    monkeypatch.setattr("node.hosting.budget.time.perf_counter", lambda: real() + next(late_s))
+    assert 0 < measure_layer_time(ARGS, BF16, torch.device("cpu")) < 5.0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from node.placement import Assignment, Budget, PlacementConfig, Standing, decide, survey
 from swarm.facts import NodeFact, NodeState
-from swarm.terms import Address, Infohash, NodeId, Profile, Span
+from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, Span
 
 CONFIG = PlacementConfig()
 PROFILE = Profile("bf16")
@@ -68,6 +68,16 @@ def test_what_nobody_hosts_comes_first() -> None:
     assignment = choose(facts, 4)
     assert assignment.spans == (Span(4, 8),)
     assert "no other node hosts layers 4:8" in assignment.reasons
+
+
+@pytest.mark.parametrize(("expert_idxs", "is_whole"), [((2, 3), True), ((2,), False)])
+def test_a_trunk_is_a_layer_where_all_of_its_experts_have_hosts(expert_idxs: tuple[int, ...], is_whole: bool) -> None:
+    layers = Span(0, 6)
+    trunk = fact(1, trunks=(layers,), experts=(ExpertRange(layers, (0, 1)),), n_experts=4)
+    others = fact(2, experts=(ExpertRange(layers, expert_idxs),), n_experts=4)
+    view = survey([trunk, others], 12, NOW_S, standing())
+    assert list(view.holes) == [not is_whole] * 6 + [True] * 6
+    assert choose([trunk, others], 6).spans == ((Span(6, 12),) if is_whole else (Span(0, 6),))
 
 
 def test_then_the_layers_that_the_least_goes_through() -> None:
