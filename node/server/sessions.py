@@ -126,7 +126,7 @@ class SessionHandler:
         def tell(why: SwarmError) -> None:
             loop.call_soon_threadsafe(settle, why)
 
-        session.on_evicted(tell)
+        session.on_evicted(opening.epoch, tell)
         replying = asyncio.ensure_future(anext(replies, None))
         try:
             await asyncio.wait((replying, evicted), return_when=asyncio.FIRST_COMPLETED)

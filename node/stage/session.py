@@ -155,9 +155,14 @@ class StageSession:
         if tell is not None:
             tell(why)
 
-    def on_evicted(self, tell: Callable[[SwarmError], None]) -> None:
-        """Call this, and no earlier one, when it is evicted, in whatever thread that is; at once when it has been."""
+    def on_evicted(self, epoch: int, tell: Callable[[SwarmError], None]) -> None:
+        """Call this, and no earlier one, when it is evicted, in whatever thread that is; at once when it has been.
+
+        An epoch that a later one took over hears of nothing, and takes the later one's notice from nobody.
+        """
         with self._turn:
+            if epoch != self.epoch:
+                return
             why = self._evicted
             self._told = tell if why is None else None
         if why is not None:

@@ -43,7 +43,7 @@ class WaitingSession:
     n_top: int
     cached_positions: int = 0
 
-    def on_evicted(self, tell: Callable[[], None]) -> None:
+    def on_evicted(self, epoch: int, tell: Callable[[], None]) -> None:
         """It never is."""
 
 

@@ -12,9 +12,7 @@ import math
 import random
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from node.hosting import layers_that_fit
 from node.model import Numerics
@@ -95,11 +93,3 @@ def draw_rest_s(draw: random.Random, mean_s: float) -> float:
     """What is left to one that has been there for long: of a swarm whose churn has settled."""
     scale_s = mean_s / math.gamma(1 + 1 / LIFETIME_SHAPE)
     return draw.random() * scale_s * draw.gammavariate(1 + 1 / LIFETIME_SHAPE, 1.0) ** (1 / LIFETIME_SHAPE)
-
-
-def round_trips(machines: list[Machine]) -> NDArray[np.float64]:
-    """Seconds between any two, (n, n)."""
-    place = np.array([machine.place for machine in machines])
-    last_mile = np.array([machine.last_mile_s for machine in machines])
-    ways = np.sqrt(((place[:, None] - place[None, :]) ** 2).sum(-1))
-    return np.asarray(2 * (ways + last_mile[:, None] + last_mile[None, :]))

@@ -26,9 +26,8 @@ N_CLIENTS = 10
 @dataclass(frozen=True, slots=True)
 class Row:
     """covered: share of the time after the first full coverage; possible: in which the machines had room for the model.
-    throughput: of the optimum. moves, look_ups: per node
-    and hour. route: seconds per token against the best route's, median of clients. balance: (hour, throughput), hosts:
-    (hour, hosts of the rarest layer), over time.
+    throughput: of the optimum. moves, look_ups: per node and hour. route: seconds per token against the best route's,
+    median of clients. balance: (hour, throughput), hosts: (hour, hosts of the rarest layer), over time.
     """
 
     n_nodes: int

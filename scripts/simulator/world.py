@@ -61,10 +61,6 @@ class Node:
     def budget(self) -> Budget:
         return Budget(self.machine.n_layers, self.machine.layer_time_s, self.machine.max_tokens_per_s)
 
-    @property
-    def is_settled(self) -> bool:
-        return self.served == self.claimed
-
 
 @dataclass(slots=True)
 class Counts:
@@ -77,7 +73,6 @@ class Counts:
     too_small_s: float = 0.0
     n_moves: int = 0
     n_look_ups: int = 0
-    n_joined: int = 0
     n_died: int = 0
     node_s: float = 0.0
     hosts: list[tuple[float, int]] = field(default_factory=list)  # (time, hosts of the rarest layer)
@@ -135,7 +130,6 @@ class World:
 
     def _come(self, node: Node) -> Life:
         self.nodes[node.node_id] = node
-        self.counts.n_joined += 1
         self._later(node.dies_s - self.now_s, None, self._die(node))
         self._later(self.discovery.fact_ttl_s / 3, node, self._renew(node))
         self._later(0.0, node, self._live(node))

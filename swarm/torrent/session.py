@@ -225,10 +225,6 @@ class TorrentSession:
         self._running()
         return self._mappings.add(self._session, port)
 
-    @property
-    def n_dht_nodes(self) -> int:
-        return 0 if self._rendezvous is None else self._rendezvous.n_nodes
-
     async def dht_announce(self, key: bytes, port: int, *, timeout_s: float = 5.0) -> bool:
         """Store this host's address with `port` under a 20-byte key. False when no DHT node was known in time."""
         rendezvous = self._running()

@@ -42,7 +42,7 @@ class HeldPages:
         self.asked.append(prefix)
         self.n_open += 1
         found = PAGE * min(self.n_pages, len(prefix.page_hashes))
-        told = {"scope": prefix.scope, "epoch": epoch, "is_open": True, "on_evicted": lambda tell: None}
+        told = {"scope": prefix.scope, "epoch": epoch, "is_open": True, "on_evicted": lambda epoch, tell: None}
         self.newest = SimpleNamespace(span=span, cached_positions=found, **told)
         return self.newest
 

@@ -128,7 +128,7 @@ def test_one_that_stands_still_goes_before_anybody_is_refused(monkeypatch: pytes
         books.open("other", 100, 2 * PAGE)
     monkeypatch.setattr("node.stage.shares.YIELDING_IDLE_S", 0.0)
     told: list[SwarmError] = []
-    idle.on_evicted(told.append)
+    idle.on_evicted(idle.epoch, told.append)
     books.open("other", 100, 2 * PAGE)
     assert isinstance(told[0], StageFull) and "stood still" in told[0].message
     with pytest.raises(StageFull, match="stood still"):
@@ -261,7 +261,7 @@ async def test_a_session_that_outgrows_the_cache_sends_the_youngest_away_and_is_
     old = full.open((NodeId("a"), SessionId("1"), 0), 1, SPAN, 6 * PAGE, 4)
     young = full.open((NodeId("b"), SessionId("2"), 0), 1, SPAN, 6 * PAGE, 4)
     told: list[SwarmError] = []
-    young.on_evicted(told.append)
+    young.on_evicted(young.epoch, told.append)
     await feed(full, old, 2 * PAGE)
     await feed(full, young, 3 * PAGE)
     assert await feed(full, old, 3 * PAGE) == expected
@@ -344,10 +344,13 @@ async def test_clients_are_told_to_go_on_elsewhere(stage: Any) -> None:
     one = stage()
     session = one.open((NodeId("a"), SessionId("1"), 0), 1, SPAN, 64, 4)
     told: list[SwarmError] = []
-    session.on_evicted(told.append)
+    session.on_evicted(session.epoch, told.append)
+    overtaken: list[SwarmError] = []
+    session.on_evicted(session.epoch - 1, overtaken.append)
     one.hand_over(StageFull("this node is leaving", retry_after_s=3.0))
     assert [why.message for why in told] == ["this node is leaving"] and one.n_sessions == 0
-    session.on_evicted(told.append)
+    assert not overtaken, "the notice is the newest epoch's"
+    session.on_evicted(session.epoch, told.append)
     assert len(told) == 2, "whoever asks later hears it too"
     with pytest.raises(StageFull, match="leaving"):
         await feed(one, session, 4)
