@@ -305,11 +305,13 @@ class _Call:
         return min(ask.asked_s, *(self._stuck_s.get(e, math.inf) for e in ask.expert_idxs)) + HOLD_S
 
     def _hedge(self, ask: _Ask) -> None:
-        """Ask others too, where there are any."""
+        """Ask others too, where there are any; for a host that is only slow, only such as were met: it does answer."""
         ask.is_hedged = True
         candidates = {}
         for expert_idx in ask.expert_idxs:
             hosts = self._dispatcher.hosts_of(ExpertId(self._layer_idx, expert_idx), besides=ask.link.host)
+            if ask.link.is_up:
+                hosts = [host for host in hosts if self._dispatcher.link(host).is_there]
             if hosts and expert_idx not in self._answers:
                 candidates[expert_idx] = hosts
         self._ask(candidates)

@@ -216,6 +216,8 @@ class AsyncClient:
     async def status(self) -> SwarmStatus:
         """Ask around now, and tell what the swarm looks like."""
         await self._discovery.refresh()
+        if not self._discovery.nodes():  # that round may have begun before the DHT knew anybody
+            await self._discovery.refresh()
         release, nodes = self.release, self._discovery.nodes()
         n_layers, now_s = release.args.n_layers, time.time()
         hosts, experts = (

@@ -17,6 +17,9 @@ from swarm.rpc.probe import Prober
 from swarm.rpc.tunnel import LocalPort
 from swarm.terms import Address, NodeId, short_id
 
+HAND_OVER_S = 1.0
+"""How long whoever was given a connection may take to begin a call on it, when another one takes its place."""
+
 
 class Dialer:
     """Use within one event loop, and close: `async with Dialer(tls, config) as dialer`."""
@@ -162,6 +165,10 @@ class Dialer:
         self._idle(connection)
 
     def _idle(self, connection: Connection) -> None:
+        if connection in self._retired and connection.n_calls == 0:
+            asyncio.get_running_loop().call_later(HAND_OVER_S, self._close_idle, connection)
+
+    def _close_idle(self, connection: Connection) -> None:
         if connection in self._retired and connection.n_calls == 0:
             self._retired.discard(connection)
             task = asyncio.create_task(connection.close())

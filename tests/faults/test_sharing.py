@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,11 @@ def test_status_tells_what_a_node_fetched_from_what_it_found_and_what_it_gives(
     first.wait_until(lambda event: event.get("share_ratio") or 0.0)
     ids = [node.wait_for("started", 1.0)["node_id"] for node in (first, second)]
     shared = ("--json", "--network", "loopback", "--data-dir", tmp_path / "client", "--peer", address)
-    told = json.loads(cli.run("status", seeded, *shared).stdout)
-    nodes = {node["node_id"]: node for node in told["nodes"]}
+    deadline_s = time.monotonic() + 60.0
+    nodes: dict[str, dict[str, Any]] = {}
+    while not nodes.keys() >= set(ids) and time.monotonic() < deadline_s:  # until the first has met the second
+        told = json.loads(cli.run("status", seeded, *shared).stdout)
+        nodes = {node["node_id"]: node for node in told["nodes"]}
     assert nodes[ids[0]]["fetched_bytes"] >= nodes[ids[0]]["needed_bytes"]
     given, taken = (nodes[ids[0]][name] for name in ("uploaded_bytes", "downloaded_bytes"))
     assert taken >= nodes[ids[0]]["fetched_bytes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,5 +28,7 @@ async def test_it_says_what_it_would_host_and_why_and_leaves_no_trace(
     assert 0 < fields["layer_time_s"] < 1
     assert 0 < fields["throughput"] <= 10**6 / (4 * 32)
     assert "layout" not in events and "listening" not in events
-    async with swarm.client() as client:
-        assert len((await client.status()).nodes) == 1
+    async with swarm.client() as client, asyncio.timeout(30.0):
+        while not (nodes := (await client.status()).nodes):
+            await asyncio.sleep(0.1)  # until the node's announcement has reached the DHT
+        assert len(nodes) == 1

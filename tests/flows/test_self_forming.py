@@ -108,7 +108,6 @@ async def test_ten_nodes_cover_the_model_and_after_five_deaths_again(
             history.look(), {node: spans_of(node) for node in nodes}, dict(zip(nodes, budgets, strict=True))
         )
         await asyncio.gather(*(node.kill() for node in victims))
-        await watch_until(history, lambda hosts: not all(hosts))
         await watch_until(history, lambda hosts: len(client._discovery.nodes()) == 5 and all(hosts))
         assert len((await client.generate([5, 6, 7], GREEDY)).ids) == 8
     assert history.n_left > 0
