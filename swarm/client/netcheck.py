@@ -156,7 +156,8 @@ def _reach(verdict: Verdict, bound: Address, port: int, mapped: Mapped, has_rela
     if verdict.reachability is Reachability.REACHABLE:
         return Finding("reach", "ok", f"{n_asked}, and reached {Address(verdict.host, port)}")
     if verdict.reachability is Reachability.UNKNOWN:
-        return Finding("reach", "unknown", "nobody could dial back")
+        why = f": {verdict.problem}" if verdict.problem else ""
+        return Finding("reach", "unknown", f"nobody could dial back{why}")
     how = "open it in the firewall" if mapped.address or bound.is_loopback else "forward it on the router, or open it"
     mend = f"TCP port {port} must be let in: {how}; choose it with --listen HOST:PORT"
     return Finding("reach", "note" if has_relay else "bad", f"{n_asked}: {verdict.problem}", mend)
