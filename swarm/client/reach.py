@@ -58,7 +58,8 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What came of being dialled back. host: as the others saw it, '' while nobody said. problem: of an unreachable
-    one, what they met; where nobody could say, why one could not. n_asked: how many were asked; n_answers: how many could say.
+    one, what they met; where nobody could say, why one could not. n_asked: how many were asked; n_answers: how many
+    could say.
     """
 
     reachability: Reachability
