@@ -166,9 +166,7 @@ def _reach(verdict: Verdict, bound: Address, port: int, mapped: Mapped, has_rela
 def _relay(verdict: Verdict, relays: Sequence[NodeFact]) -> Finding:
     if not relays:
         state = "bad" if verdict.reachability is Reachability.UNREACHABLE else "note"
-        mend = (
-            "let a node that others reach be one: `swarm node start MAGNET --relay 4000000`" if state == "bad" else ""
-        )
+        mend = "let a node that others reach be one: `swarm node start MAGNET --relay 4MB/s`" if state == "bad" else ""
         return Finding("relay", state, "no node offers to be a relay", mend)
     best, others = relays[0], f", of {len(relays)} that offer it" if len(relays) > 1 else ""
     use = "a node here would serve through" if verdict.reachability is Reachability.UNREACHABLE else "were it needed:"
