@@ -72,8 +72,7 @@ class _Ask:
         """When to ask another host too, if no answer has come."""
         if self.is_hedged:
             return math.inf
-        hedge_s = self.link.pace.hedge_s(self.n_rows) if self.link.is_up else CONNECT_S
-        return math.inf if hedge_s is None else self.asked_s + hedge_s
+        return self.asked_s + (self.link.pace.hedge_s(self.n_rows) if self.link.is_up else CONNECT_S)
 
 
 class Call:

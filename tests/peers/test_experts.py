@@ -186,6 +186,14 @@ async def test_a_late_host_is_hedged(experts_world: World) -> None:
     await asyncio.gather(asking, return_exceptions=True)
 
 
+async def test_a_host_that_has_never_answered_is_hedged_too(experts_world: World) -> None:
+    silent, other = await experts_world.host(0), await experts_world.host(0)
+    silent.handler.pause_s = 600.0
+    dispatcher = await experts_world.dispatcher()
+    await ask(dispatcher, {0: [0]})
+    assert dispatcher.asked[other.node_id] == 1
+
+
 async def test_nobody_is_an_error_that_names_layer_and_expert_unless_somebody_comes(experts_world: World) -> None:
     await experts_world.host(0)
     dispatcher = await experts_world.dispatcher()
