@@ -12,6 +12,7 @@ from torch import Tensor
 
 from node.model.ops.int8 import quantise_channels
 from node.model.ops.native.library import Matrix, library
+from node.model.ops.native.room import ROOM
 
 _LINE_BYTES = 64
 _TILE_COLUMNS = 16
@@ -36,7 +37,7 @@ class _Strips:
         self._n_matrices = n_matrices
         n_strips = -(-n_matrices * -(-self._n_out // _TILE_COLUMNS) // 2)
         n_steps = -(-self._n_in * _ITEM_BYTES[element] // _LINE_BYTES)
-        self._packed = torch.empty(n_strips * n_steps * _STEP_BYTES, dtype=torch.uint8)
+        self._packed = ROOM.take(n_strips * n_steps * _STEP_BYTES)
         self._scales = torch.zeros(n_strips, 2, _TILE_COLUMNS) if element == _INT8 else None
         scales = None if self._scales is None else self._scales.data_ptr()
         self.matrix = Matrix(self._packed.data_ptr(), scales, self._n_in, self._n_out, element, n_matrices)
