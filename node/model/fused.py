@@ -17,12 +17,12 @@ from node.model.ops import Gate, Linear, native
 
 
 class FusedLayer:
-    """h (T, D) -> (T, D), as Layer. Experts that are not here are asked for between two calls."""
+    """h (T, D) -> (T, D), as layer says. Experts that are not here are asked for between two calls."""
 
-    __slots__ = ("_layer", "_moe", "_native")
+    __slots__ = ("_moe", "_native", "layer")
 
     def __init__(self, layer: Layer) -> None:
-        self._layer = layer
+        self.layer = layer
         self._moe = layer.feed_forward if isinstance(layer.feed_forward, MoE) else None
         self._native = native.Layer(_parts(layer))
 
@@ -31,7 +31,7 @@ class FusedLayer:
         rows = batch.native_rows([cache.group for cache in caches])
         nths = [cache.nth for cache in caches]
         if not self._native.has_experts and self._moe is not None and self._moe.is_whole:
-            self._native = native.Layer(_parts(self._layer))  # what was elsewhere has come
+            self._native = native.Layer(_parts(self.layer))  # what was elsewhere has come
         if self._native.has_experts:
             h, counts = self._native.run(h, rows, nths)
             if self._moe is not None:
