@@ -18,8 +18,6 @@ from swarm.gateway.generating import Piece
 from swarm.gateway.token_texts import TokenTexts, text_logprobs
 from swarm.gateway.tool_calls import ToolCall
 
-DONE = b"data: [DONE]\n\n"
-
 
 def event_bytes(value: Mapping[str, Any]) -> bytes:
     """One server-sent event. Source: HTML standard, server-sent events."""
