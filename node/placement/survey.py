@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from node.placement.flow import Work
 from node.placement.values import Standing
 from swarm.facts import NodeFact, NodeState
 from swarm.routing import DEFAULT_LAYER_TIME_S, layers_served
@@ -32,12 +33,13 @@ _LEAVING = (NodeState.DRAINING, NodeState.LEFT)
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What the others make up, per layer, each (n_layers,): hosts and those about to be, hosts that serve it now and
-    stay, and tokens per second.
+    stay, and tokens per second. work: (n_layers + 1, n_layers + 1), layers per second of those who host just that span.
     """
 
     hosts: NDArray[np.int64]
     serving: NDArray[np.int64]
     supply: NDArray[np.float64]
+    work: Work
 
     @property
     def n_layers(self) -> int:
@@ -84,11 +86,10 @@ def survey(
     return _add_up(counted, n_layers, usual)
 
 
-def _add_up(
-    counted: Sequence[tuple[NodeFact, Sequence[Span], Sequence[Span]]], n_layers: int, usual: float
-) -> Survey:
+def _add_up(counted: Sequence[tuple[NodeFact, Sequence[Span], Sequence[Span]]], n_layers: int, usual: float) -> Survey:
     """Kept as differences at the spans' edges until the end: a fact takes the same time however many layers it has."""
     hosts, serving, supply = ([0.0] * (n_layers + 1) for _ in range(3))
+    work: dict[tuple[int, int], float] = {}
     most = MOST_OF_USUAL * usual
     for fact, hosted, served in counted:
         layer_time_s, throughput = fact.layer_time_s, fact.throughput
@@ -107,10 +108,14 @@ def _add_up(
             hosts[end] -= 1.0
             supply[start] += tokens_per_s
             supply[end] -= tokens_per_s
+            work[start, end] = work.get((start, end), 0.0) + tokens_per_s * (end - start)
         for span in served:
             serving[span.start] += 1.0
             serving[span.end] -= 1.0
-    return Survey(_counts(hosts), _counts(serving), np.maximum(np.cumsum(supply[:-1]), 0.0))
+    by_span = np.zeros((n_layers + 1, n_layers + 1))
+    for span_edges, speed in work.items():
+        by_span[span_edges] = speed
+    return Survey(_counts(hosts), _counts(serving), np.maximum(np.cumsum(supply[:-1]), 0.0), by_span)
 
 
 def _counts(edges: Sequence[float]) -> NDArray[np.int64]:

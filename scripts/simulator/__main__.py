@@ -50,7 +50,9 @@ def main(sizes: str, seed: int, hours: float | None, picture: Path | None, as_js
             rows.append(row)
             if as_json:
                 click.echo(json.dumps(fields(row)))
-            click.echo(f"{size:,} nodes: simulated in {took_s:.0f} s; a decision took {1e3 * decision_s:.2g} ms", err=True)
+            click.echo(
+                f"{size:,} nodes: simulated in {took_s:.0f} s; a decision took {1e3 * decision_s:.2g} ms", err=True
+            )
     if not as_json:
         click.echo(table(rows))
     if picture is not None:

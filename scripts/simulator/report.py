@@ -46,8 +46,8 @@ class Row:
 
 
 def simulate(n_nodes: int, seed: int, hours: float | None = None) -> tuple[Row, float]:
-    """-> (what happened, seconds of one decision on all facts of the end, median of N_DECISIONS: real ones, which no two
-    runs have alike).
+    """-> (what happened, seconds of one decision on all facts of the end, median of N_DECISIONS: real ones, no two
+    runs alike).
     """
     hours = hours or next(h for n, h in sorted(HOURS.items(), reverse=True) if n_nodes >= n or n == 10)
     world = World(n_nodes, seed)

@@ -312,6 +312,7 @@ class _View:
             self._sum.hosts - less.hosts + more.hosts,
             self._sum.serving - less.serving + more.serving,
             np.maximum(self._sum.supply - less.supply + more.supply, 0.0),
+            np.maximum(self._sum.work - less.work + more.work, 0.0),
         )
 
     def _add_up(self, facts: Sequence[NodeFact], me: Standing) -> Survey:
