@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+
 import pytest
+import torch
 
 from node.model.ops.native.room import Room
 
@@ -43,3 +46,15 @@ def test_a_stretch_of_which_nothing_is_left_is_given_back() -> None:
     assert stretch() is None
     again = room.take(64)
     assert again.data_ptr() % HUGE == 0 and not again.any()
+
+
+def test_moving_to_huge_pages_changes_no_value() -> None:
+    room = Room()
+    taken = room.take(STRETCH - HUGE)
+    stretch = room._stretch
+    assert stretch is not None and (memory := stretch()) is not None
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    taken.view(-1, 64).copy_((torch.arange(len(taken) // 64) % 251).byte()[:, None])
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    room.take(STRETCH)  # the stretch before it is moved
+    assert torch.equal(taken.view(-1, 64)[:, 17], (torch.arange(len(taken) // 64) % 251).byte())
