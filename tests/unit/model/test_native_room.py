@@ -52,7 +52,9 @@ def test_moving_to_huge_pages_changes_no_value() -> None:
     room = Room()
     taken = room.take(STRETCH - HUGE)
     stretch = room._stretch
-    assert stretch is not None and (memory := stretch()) is not None
+    assert stretch is not None
+    memory = stretch()
+    assert memory is not None
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     taken.view(-1, 64).copy_((torch.arange(len(taken) // 64) % 251).byte()[:, None])
     memory.madvise(mmap.MADV_HUGEPAGE)
