@@ -21,7 +21,7 @@ _LEVELS = 127
 _OFFSET = 128
 """Of unsigned rows, see _multiply."""
 
-_MAX_IN = 1 << 16
+MAX_IN = 1 << 16
 """Unsigned rows of 255 times 127, 2^16 of them, are still below 2^31."""
 
 _SLAB_VALUES = 1 << 18
@@ -66,7 +66,7 @@ def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises: BadArgument where sums over so many values would not fit.
     """
-    if weight.shape[1] > _MAX_IN:
+    if weight.shape[1] > MAX_IN:
         raise BadArgument(f"rows of {weight.shape[1]} values are too long for int8; leave --quantize away")
     values = torch.empty(weight.shape, dtype=torch.int8)
     scales = torch.empty(weight.shape[0])

@@ -114,6 +114,15 @@ def library() -> ctypes.CDLL:
     built = load_compiled(Path(__file__).parent, _FLAGS)
     built.pack.restype = None
     built.pack.argtypes = (ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_long)
+    built.pack_int8.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_long,
+        ctypes.c_long,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_long,
+        ctypes.c_long,
+    )
     built.normalise.restype = None
     built.normalise.argtypes = (
         ctypes.c_void_p,

@@ -85,6 +85,30 @@ static void quantise_line(const uint16_t *row, long at, long n_in, float scale, 
     }
 }
 
+/* pack, of a bf16 matrix n_out x n_in as int8: every row has a scale, scales lie as the columns of the strips do. Returns
+ * 0, or -1 where there is no memory.
+ */
+int pack_int8(const uint16_t *weight, long n_out, long n_in, char *strips, float *scales, long nth, long n_matrices)
+{
+    long n_steps = ratio_up(n_in, LINE);
+    long n_tiles = ratio_up(n_out, COLUMNS);
+    char *values = aligned_alloc(LINE, COLUMNS * n_steps * LINE); /* of one tile's columns */
+    for (long t = 0; t < n_tiles && values; t++) {
+        long place = nth + t * n_matrices, n_columns = least(COLUMNS, n_out - t * COLUMNS);
+        char *tile = strips + place / 2 * n_steps * STRIP_STEP + place % 2 * TILE;
+        for (long i = 0; i < n_columns; i++) {
+            const uint16_t *row = weight + (t * COLUMNS + i) * n_in;
+            float scale = scales[place * COLUMNS + i] = scale_of(row, n_in);
+            for (long step = 0; step < n_steps; step++)
+                quantise_line(row, step * LINE, n_in, scale, values + (i * n_steps + step) * LINE);
+        }
+        for (long step = 0; step < n_steps; step++, tile += STRIP_STEP)
+            transpose(values + step * LINE, n_steps * LINE, n_columns, LINE, tile);
+    }
+    free(values);
+    return values ? 0 : -1;
+}
+
 /* Rows [first, first + n) as tiles of `height` rows, a tile's steps one behind the other. */
 static void pack_rows(const product *p, long first, long n, long height, char *tiles, float *row_scales)
 {

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node.model.ops.int8 import quantise_channels
+from node.model.ops.int8 import MAX_IN
 from node.model.ops.native.library import Matrix, library
 from node.model.ops.native.room import ROOM
+from swarm.errors import BadArgument
 
 _LINE_BYTES = 64
 _TILE_COLUMNS = 16
@@ -80,12 +81,13 @@ class Int8(_Strips):
 
     def take(self, weight: Tensor, nth: int = 0) -> None:
         """Quantise and pack the nth matrix, bf16; it is not kept. Raises: BadArgument for rows beyond 2^16 values."""
-        values, scales = quantise_channels(weight)
-        self._pack(values, nth)
+        if weight.shape[1] > MAX_IN:
+            raise BadArgument(f"rows of {weight.shape[1]} values are too long for int8; leave --quantize away")
+        weight = weight.contiguous()
         assert self._scales is not None
-        of_matrix = self._scales[:, nth] if self._n_matrices == 2 else self._scales.view(-1, _TILE_COLUMNS)
-        padded = F.pad(scales, (0, -len(scales) % _TILE_COLUMNS)).view(-1, _TILE_COLUMNS)
-        of_matrix[: len(padded)] = padded
+        places = self._packed.data_ptr(), self._scales.data_ptr(), nth, self._n_matrices
+        if library().pack_int8(weight.data_ptr(), self._n_out, self._n_in, *places):
+            raise MemoryError("there is no memory for quantising a matrix")
 
 
 def is_right() -> bool:
