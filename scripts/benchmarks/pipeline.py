@@ -34,7 +34,7 @@ from swarm.messages import Open
 from swarm.release import read_folder_layout
 from swarm.rpc import Dialer
 from swarm.sampling import SamplingParams
-from swarm.terms import Infohash, Profile, SessionId
+from swarm.terms import Infohash, NodeId, Profile, SessionId
 from swarm.tokenizer import load_tokenizer
 from swarm.torrent import Magnet
 
@@ -202,7 +202,13 @@ class _Known:
     async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
         return self._route
 
-    def avoid(self, node_id: str, error: Exception) -> None:
+    def learn(self, route: Route, step_s: float) -> None:
+        pass  # there is no other
+
+    def could_spare(self, node_id: NodeId, route: Route) -> bool:
+        return False
+
+    def avoid(self, node_ids: Sequence[NodeId], error: Exception) -> None:
         raise error  # a run in which a node fails has no figures
 
 
