@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from swarm.errors import BadArgument
 from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, Span, id_tag
@@ -97,13 +97,24 @@ class NodeFact:
     queue_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if any(span.end > self.n_layers for span in (*self.spans, *self.trunks, *(e.layers for e in self.experts))):
-            raise BadArgument(f"node {self.node_id[:8]} claims layers beyond the model's {self.n_layers}")
+        for span in (*self.spans, *self.trunks, *[e.layers for e in self.experts]):
+            if span.end > self.n_layers:
+                raise BadArgument(f"node {self.node_id[:8]} claims layers beyond the model's {self.n_layers}")
         for hosted, loaded_ones in ((self.spans, self.loaded_spans), (self.trunks, self.loaded_trunks)):
-            if not all(any(span.covers(loaded) for span in hosted) for loaded in loaded_ones):
-                raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
-        if any(e.expert_idxs[-1] >= self.n_experts for e in (*self.experts, *self.loaded_experts)):
-            raise BadArgument(f"node {self.node_id[:8]} claims experts beyond the model's {self.n_experts}")
+            for loaded in loaded_ones:
+                if not any(span.covers(loaded) for span in hosted):
+                    raise BadArgument(f"node {self.node_id[:8]} says that it has loaded layers which it does not host")
+        for e in (*self.experts, *self.loaded_experts):
+            if e.expert_idxs[-1] >= self.n_experts:
+                raise BadArgument(f"node {self.node_id[:8]} claims experts beyond the model's {self.n_experts}")
+
+    def dated(self, issued_at_s: float) -> NodeFact:
+        """The same, as if it were issued then. A tenth of what dataclasses.replace takes, which checks it all again."""
+        copy = object.__new__(NodeFact)
+        for get, put in _SLOTS:
+            put(copy, get(self))
+        object.__setattr__(copy, "issued_at_s", issued_at_s)
+        return copy
 
     @property
     def hosts_anything(self) -> bool:
@@ -142,6 +153,9 @@ class NodeFact:
             alone, spans = self.experts, self.spans
         everyone = tuple(range(self.n_experts))
         return (*alone, *(ExpertRange(span, everyone) for span in spans if everyone))
+
+
+_SLOTS = [(slot.__get__, slot.__set__) for slot in (getattr(NodeFact, name.name) for name in fields(NodeFact))]
 
 
 @dataclass(frozen=True, slots=True)

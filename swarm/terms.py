@@ -86,6 +86,8 @@ class Span:
 
 def merge_spans(spans: list[Span] | tuple[Span, ...]) -> tuple[Span, ...]:
     """The same layers as sorted, disjoint, non-adjacent spans."""
+    if len(spans) < 2:  # nearly all calls are for one span, and a large swarm makes very many
+        return tuple(spans)
     merged: list[Span] = []
     for span in sorted(spans):
         if merged and span.start <= merged[-1].end:

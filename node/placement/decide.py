@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from node.placement.flow import Flow
 from node.placement.survey import Survey, survey
 from node.placement.values import Assignment, Budget, PlacementConfig, Standing
 from swarm.facts import NodeFact
@@ -20,6 +23,9 @@ _Mask = NDArray[np.bool_]
 _NEAR = 0.03
 """Spans whose gains differ by no more are equally good: which one is the node's own lot, so that many who decide at
 once spread."""
+
+_NEAR_FLOW = 0.01
+"""The same of what flows through the whole model."""
 
 _HOP_SHARE = 0.1
 """How much less, as a share, layers are worth for each further run that they come in."""
@@ -48,23 +54,59 @@ def place(view: Survey, budget: Budget, me: Standing, config: PlacementConfig) -
         return Assignment((), ("not one layer fits the budget",), bool(me.spans))
     gains = _gains(view, budget.throughput(n_fitting))
     needed = view.holes | sole
-    best = _best(gains, needed, sole, max(n_fitting, int(sole.sum())), me)
+    mine = _mask(me.spans, view.n_layers)
+    fitting = _fitting(gains, needed, sole, max(n_fitting, int(sole.sum())))
+    flow = _flow(view, mine, budget, config)
+    more_flow = 0.0
+    if flow is not None and fitting.starts.size:
+        fitting, more_flow = _where_more_flows(flow, fitting, me, config)
+    best = _best(fitting, me) if fitting.starts.size else _scattered(gains, needed, sole, fitting.length)
     new = _spans(best)
     if new == me.spans:
         return Assignment(new, (*_why(view, best, budget), "it is what this node has"), False)
     if not me.spans:
         return Assignment(new, _why(view, best, budget), True)
-    mine = _mask(me.spans, view.n_layers)
     n_more = int((best & needed).sum() - (mine & needed).sum())
     if n_more > 0:
         return Assignment(new, (*_why(view, best, budget), f"that closes {n_more} hole(s) more than staying"), True)
+    if n_more == 0 and more_flow > config.clear_flow:
+        more = f"{more_flow:.0%} more flows through the whole model then"
+        return Assignment(new, (*_why(view, best, budget), more), True)
     gain, stay = _worth(gains, best), _worth(gains, mine)
     if n_more < 0 or gain <= (1.0 + config.clear_gain) * stay:
         return Assignment(me.spans, ("no other layers are clearly worse off than those it has",), False)
     if not _is_drawn(view, best, mine, budget, me, config):
         return Assignment(me.spans, ("others are as well placed to move, and one of them will",), False)
+    if flow is not None and np.diff(flow.at([me.spans, new]))[0] < 0.0:
+        return Assignment(me.spans, ("less would flow through the whole model from there",), False)
     more = f"it is worth {gain / max(stay, 1e-12) - 1:.0%} more there"
     return Assignment(new, (*_why(view, best, budget), more), True)
+
+
+def _flow(view: Survey, mine: _Mask, budget: Budget, config: PlacementConfig) -> Flow | None:
+    """What flows through the whole model, where that is for one node to change: not in a large swarm, nor while there
+    are holes that are not for it alone to keep closed.
+    """
+    if (view.holes & ~mine).any():
+        return None
+    flow = Flow(view.work, view.n_layers, 1.0 / budget.layer_time_s, budget.max_tokens_per_s)
+    return flow if flow.matters(view.supply, config.clear_flow) else None
+
+
+def _where_more_flows(flow: Flow, fitting: _Fitting, me: Standing, config: PlacementConfig) -> tuple[_Fitting, float]:
+    """Of the runs those with which the most flows, where that is clearly more than now, and how much more, as a share;
+    all of them, and 0, where it is not.
+    """
+    if me.spans and not flow.could_rise(me.spans, fitting.length, config.clear_flow):
+        return fitting, 0.0
+    runs = [(Span(int(start), int(start) + fitting.length),) for start in fitting.starts]
+    flows = flow.at(runs)
+    stay = float(flow.at([me.spans])[0]) if me.spans else 0.0
+    if flows.max() <= (1.0 + config.clear_flow) * stay:
+        return fitting, 0.0
+    is_near = flows >= (1.0 - _NEAR_FLOW) * flows.max()
+    near = _Fitting(fitting.starts[is_near], fitting.gain[is_near], fitting.length, fitting.n_layers, fitting.is_needed)
+    return near, float(flows.max()) / stay - 1.0 if stay else math.inf
 
 
 def _gains(view: Survey, tokens_per_s: float) -> NDArray[np.float64]:
@@ -78,24 +120,36 @@ def _worth(gains: NDArray[np.float64], layers: _Mask) -> float:
     return float(gains[layers].sum()) / (1.0 + _HOP_SHARE * (len(_spans(layers)) - 1))
 
 
-def _best(gains: NDArray[np.float64], needed: _Mask, sole: _Mask, n_fitting: int, me: Standing) -> _Mask:
-    """The layers to have, as a mask: all sole ones, as many of the needed as fit, and then the largest gains.
-
-    One run where some run does that, else several.
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """Runs of layers that hold all sole ones and as many of the needed as fit: (n,) where they start, and what each
+    gains. is_needed: whether any layer is needed.
     """
-    n_layers = len(gains)
-    starts = np.arange(n_layers - n_fitting + 1)
-    n_needed, n_sole, gain = (_window_sums(values, n_fitting) for values in (needed, sole, gains))
-    fits = (n_sole == sole.sum()) & (n_needed == min(n_fitting, int(needed.sum())))
-    if not fits.any():
-        return _scattered(gains, needed, sole, n_fitting)
-    if needed.any():
-        start = int(starts[fits][0]) if n_needed.max() == n_fitting else int(starts[fits][np.argmax(gain[fits])])
+
+    starts: NDArray[np.int64]
+    gain: NDArray[np.float64]
+    length: int
+    n_layers: int
+    is_needed: bool
+
+
+def _fitting(gains: NDArray[np.float64], needed: _Mask, sole: _Mask, length: int) -> _Fitting:
+    n_needed, n_sole, gain = (_window_sums(values, length) for values in (needed, sole, gains))
+    fits = np.flatnonzero((n_sole == sole.sum()) & (n_needed == min(length, int(needed.sum()))))
+    if n_needed.max() == length:  # whichever of them: the first, for the next to come to find one run left
+        fits = fits[:1]
+    return _Fitting(fits, gain[fits], length, len(gains), bool(needed.any()))
+
+
+def _best(fitting: _Fitting, me: Standing) -> _Mask:
+    """The run of the largest gain, as a mask; of nearly equal ones the node's own lot."""
+    if fitting.is_needed:
+        start = int(fitting.starts[np.argmax(fitting.gain)])
     else:
-        near = starts[gain >= (1.0 - _NEAR) * gain.max()]
+        near = fitting.starts[fitting.gain >= (1.0 - _NEAR) * fitting.gain.max()]
         start = int(near[random.Random(me.node_id).randrange(len(near))])
-    chosen = np.zeros(n_layers, dtype=np.bool_)
-    chosen[start : start + n_fitting] = True
+    chosen = np.zeros(fitting.n_layers, dtype=np.bool_)
+    chosen[start : start + fitting.length] = True
     return chosen
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from node.placement.flow import Work
 from node.placement.values import Standing
 from swarm.facts import NodeFact, NodeState
 from swarm.routing import DEFAULT_LAYER_TIME_S, layers_served
@@ -26,15 +27,19 @@ SLOWEST_S = 12 * 3600.0
 """In how long all of a claim must come: one that falls behind that counts no longer."""
 
 
+_LEAVING = (NodeState.DRAINING, NodeState.LEFT)
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What the others make up, per layer, each (n_layers,): hosts and those about to be, hosts that serve it now and
-    stay, and tokens per second.
+    stay, and tokens per second. work: (n_layers + 1, n_layers + 1), layers per second of those who host just that span.
     """
 
     hosts: NDArray[np.int64]
     serving: NDArray[np.int64]
     supply: NDArray[np.float64]
+    work: Work
 
     @property
     def n_layers(self) -> int:
@@ -56,20 +61,65 @@ def survey(
     up to a bound. usual_speed: layers per second of the median node, where these are not all the facts there are.
     Takes time proportional to the facts.
     """
-    counted = _count(facts, n_layers, now_s, me)
-    hosts, serving = _Layers(n_layers), _Layers(n_layers)
+    newest = _newest(facts)
+    by_parts = _whole_by_parts(newest, n_layers, now_s)
+    dtype, quantisation = me.profile.dtype, me.profile.quantisation
+    my_claim = (me.placed_at_s, me.node_id)
+    counted: list[tuple[NodeFact, Sequence[Span], Sequence[Span]]] = []
+    for fact in newest:
+        profile = fact.profile
+        if (
+            not (fact.spans or fact.node_id in by_parts)
+            or now_s >= fact.issued_at_s + fact.ttl_s
+            or fact.n_layers != n_layers
+            or fact.state in _LEAVING
+            or profile.dtype != dtype
+            or profile.quantisation != quantisation
+            or fact.node_id == me.node_id
+        ):
+            continue
+        if fact.state is NodeState.SERVING and not fact.leaving_spans and not by_parts:
+            counted.append((fact, fact.spans, fact.spans))
+        else:
+            counted.append((fact, *_hosted_and_served(fact, my_claim, now_s, by_parts.get(fact.node_id, ()))))
     usual = usual_speed or median_speed(fact for fact, _, _ in counted)
-    supply = _Layers(n_layers)
+    return _add_up(counted, n_layers, usual)
+
+
+def _add_up(counted: Sequence[tuple[NodeFact, Sequence[Span], Sequence[Span]]], n_layers: int, usual: float) -> Survey:
+    """Kept as differences at the spans' edges until the end: a fact takes the same time however many layers it has."""
+    hosts, serving, supply = ([0.0] * (n_layers + 1) for _ in range(3))
+    work: dict[tuple[int, int], float] = {}
+    most = MOST_OF_USUAL * usual
     for fact, hosted, served in counted:
-        n_hosted = sum(span.end - span.start for span in (*fact.spans, *fact.trunks))
-        speed = 1.0 / fact.layer_time_s if 0.0 < fact.layer_time_s < math.inf else usual
-        tokens_per_s = min(speed, MOST_OF_USUAL * usual) / n_hosted
-        if fact.throughput:
-            tokens_per_s = min(tokens_per_s, fact.throughput)
-        hosts.add(hosted, 1.0)
-        serving.add(served, 1.0)
-        supply.add(hosted, tokens_per_s)
-    return Survey(hosts.counts(), serving.counts(), supply.sums())
+        layer_time_s, throughput = fact.layer_time_s, fact.throughput
+        n_hosted = 0
+        for span in fact.spans:
+            n_hosted += span.end - span.start
+        for span in fact.trunks:
+            n_hosted += span.end - span.start
+        speed = 1.0 / layer_time_s if 0.0 < layer_time_s < math.inf else usual
+        tokens_per_s = (speed if speed < most else most) / n_hosted
+        if 0.0 < throughput < tokens_per_s:
+            tokens_per_s = throughput
+        for span in hosted:
+            start, end = span.start, span.end
+            hosts[start] += 1.0
+            hosts[end] -= 1.0
+            supply[start] += tokens_per_s
+            supply[end] -= tokens_per_s
+            work[start, end] = work.get((start, end), 0.0) + tokens_per_s * (end - start)
+        for span in served:
+            serving[span.start] += 1.0
+            serving[span.end] -= 1.0
+    by_span = np.zeros((n_layers + 1, n_layers + 1))
+    for span_edges, speed in work.items():
+        by_span[span_edges] = speed
+    return Survey(_counts(hosts), _counts(serving), np.maximum(np.cumsum(supply[:-1]), 0.0), by_span)
+
+
+def _counts(edges: Sequence[float]) -> NDArray[np.int64]:
+    return np.rint(np.cumsum(edges[:-1])).astype(np.int64)
 
 
 def median_speed(facts: Iterable[NodeFact]) -> float:
@@ -78,43 +128,36 @@ def median_speed(facts: Iterable[NodeFact]) -> float:
     return float(np.median(speeds)) if speeds else 1.0 / DEFAULT_LAYER_TIME_S
 
 
-def _count(
-    facts: Sequence[NodeFact], n_layers: int, now_s: float, me: Standing
-) -> list[tuple[NodeFact, Sequence[Span], Sequence[Span]]]:
-    """(fact, layers that it hosts or will, layers that it serves and keeps) of each node that counts at all."""
+def _newest(facts: Sequence[NodeFact]) -> Sequence[NodeFact]:
+    """One fact per node. A table's facts are that already."""
+    if len({fact.node_id for fact in facts}) == len(facts):
+        return facts
     newest: dict[NodeId, NodeFact] = {}
     for fact in facts:
         known = newest.get(fact.node_id)
         if known is None or (known.seq, known.issued_at_s) < (fact.seq, fact.issued_at_s):
             newest[fact.node_id] = fact
-    newest.pop(me.node_id, None)
-    dtype, quantisation = me.profile.dtype, me.profile.quantisation
-    mine = (me.placed_at_s, me.node_id)
-    by_parts = _whole_by_parts(newest.values(), n_layers, now_s)
-    counted: list[tuple[NodeFact, Sequence[Span], Sequence[Span]]] = []
-    for fact in newest.values():
-        if (
-            fact.n_layers != n_layers
-            or not (fact.spans or fact.node_id in by_parts)
-            or now_s >= fact.issued_at_s + fact.ttl_s
-            or fact.state in (NodeState.DRAINING, NodeState.LEFT)
-            or fact.profile.dtype != dtype
-            or fact.profile.quantisation != quantisation
-        ):
-            continue
-        served: Sequence[Span] = fact.spans if fact.state is NodeState.SERVING else fact.loaded_spans
-        is_before = (fact.placed_at_s, fact.node_id) < mine
-        hosted = fact.spans if is_before and is_believable(fact, now_s) else served
-        if fact.leaving_spans and is_before:
-            hosted, served = subtract_spans(hosted, fact.leaving_spans), subtract_spans(served, fact.leaving_spans)
-        if parts := by_parts.get(fact.node_id):
-            hosted, served = merge_spans((*hosted, *parts)), merge_spans((*served, *parts))
-        counted.append((fact, hosted, served))
-    return counted
+    return [*newest.values()]
+
+
+def _hosted_and_served(
+    fact: NodeFact, my_claim: tuple[float, NodeId], now_s: float, parts: tuple[Span, ...]
+) -> tuple[Sequence[Span], Sequence[Span]]:
+    """The layers that a node hosts or will, and those that it serves and keeps, as who made my_claim should count."""
+    served: Sequence[Span] = fact.spans if fact.state is NodeState.SERVING else fact.loaded_spans
+    is_before = (fact.placed_at_s, fact.node_id) < my_claim
+    hosted = fact.spans if is_before and is_believable(fact, now_s) else served
+    if fact.leaving_spans and is_before:
+        hosted, served = subtract_spans(hosted, fact.leaving_spans), subtract_spans(served, fact.leaving_spans)
+    if parts:
+        hosted, served = merge_spans((*hosted, *parts)), merge_spans((*served, *parts))
+    return hosted, served
 
 
 def _whole_by_parts(facts: Iterable[NodeFact], n_layers: int, now_s: float) -> dict[NodeId, tuple[Span, ...]]:
     """For each node with trunks the layers that sessions can have there: all of their experts have hosts."""
+    if not any([fact.trunks for fact in facts]):
+        return {}
     known = [fact for fact in facts if fact.n_layers == n_layers and now_s < fact.issued_at_s + fact.ttl_s]
     with_trunks = [fact for fact in known if fact.served_trunks]
     return {node_id: layers for node_id, layers in layers_served(with_trunks, known).items() if layers}
@@ -124,22 +167,3 @@ def is_believable(fact: NodeFact, now_s: float) -> bool:
     """Whether what it claims may still come to be served. An owner's choice has no time from which to count."""
     share = (fact.found_bytes + fact.fetched_bytes) / fact.needed_bytes if fact.needed_bytes else 0.0
     return not fact.placed_at_s or now_s < fact.placed_at_s + CLAIM_S + min(1.0, share) * SLOWEST_S
-
-
-class _Layers:
-    """Sums over layers of what whole spans add: kept as differences at the spans' edges."""
-
-    def __init__(self, n_layers: int) -> None:
-        self._edges = [0.0] * (n_layers + 1)
-
-    def add(self, spans: Iterable[Span], weight: float) -> None:
-        for span in spans:
-            self._edges[span.start] += weight
-            self._edges[span.end] -= weight
-
-    def sums(self) -> NDArray[np.float64]:
-        sums = np.cumsum(self._edges[:-1])
-        return np.maximum(sums, 0.0)
-
-    def counts(self) -> NDArray[np.int64]:
-        return np.rint(self.sums()).astype(np.int64)

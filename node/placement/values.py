@@ -63,17 +63,19 @@ class PlacementConfig:
     interval_s: between two decisions, give or take half of it; lower answers a loss sooner, and moves more often on
     old news. settle_s: how long a claim stands before anything is fetched for it: long enough for two nodes that start
     together to hear of each other. clear_gain: how much more a move must bring than staying, as a share; lower balances
-    better and moves more. lag_s: how old a view may be, so how many others may be deciding on the same one.
+    better and moves more. clear_flow: the same of what flows through the whole model, where one node can change that.
+    lag_s: how old a view may be, so how many others may be deciding on the same one.
     """
 
     interval_s: float = 120.0
     settle_s: float = 10.0
     clear_gain: float = 0.35
+    clear_flow: float = 0.05
     lag_s: float = 20.0
 
     def __post_init__(self) -> None:
-        if min(self.interval_s, self.lag_s) <= 0 or min(self.settle_s, self.clear_gain) < 0:
-            raise BadArgument("a placement's times must be positive, and its clear gain 0 or more")
+        if min(self.interval_s, self.lag_s) <= 0 or min(self.settle_s, self.clear_gain, self.clear_flow) < 0:
+            raise BadArgument("a placement's times must be positive, and its clear gains 0 or more")
 
     @classmethod
     def for_network(cls, network: str) -> PlacementConfig:

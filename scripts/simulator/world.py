@@ -116,6 +116,10 @@ class World:
     def elapsed_s(self) -> float:
         return self.now_s - START_S
 
+    @property
+    def _fact_ttl_s(self) -> float:
+        return self.discovery.ttl_among(self.table.n_nodes)
+
     def serving(self) -> list[Node]:
         """Who is there and serves something, in the order of coming."""
         return [node for node in self.nodes.values() if node.served]
@@ -131,7 +135,7 @@ class World:
     def _come(self, node: Node) -> Life:
         self.nodes[node.node_id] = node
         self._later(node.dies_s - self.now_s, None, self._die(node))
-        self._later(self.discovery.fact_ttl_s / 3, node, self._renew(node))
+        self._later(self._fact_ttl_s / 3, node, self._renew(node))
         self._later(0.0, node, self._live(node))
         yield from ()
 
@@ -147,7 +151,7 @@ class World:
         while True:
             if node.seq:
                 self._say(node)
-            yield self.discovery.fact_ttl_s / 3
+            yield self._fact_ttl_s / 3
 
     def _live(self, node: Node) -> Life:
         """As node.moving's Claims and Mover do it."""
@@ -242,7 +246,7 @@ class World:
             address=Address("192.0.2.1", 1),
             seq=node.seq,
             issued_at_s=self.now_s,
-            ttl_s=self.discovery.fact_ttl_s,
+            ttl_s=self._fact_ttl_s,
             state=NodeState.SERVING if spans == node.served else NodeState.JOINING,
             spans=spans,
             profile=PROFILE,
@@ -308,6 +312,7 @@ class _View:
             self._sum.hosts - less.hosts + more.hosts,
             self._sum.serving - less.serving + more.serving,
             np.maximum(self._sum.supply - less.supply + more.supply, 0.0),
+            np.maximum(self._sum.work - less.work + more.work, 0.0),
         )
 
     def _add_up(self, facts: Sequence[NodeFact], me: Standing) -> Survey:

@@ -80,6 +80,10 @@ class DiscoveryConfig:
         """network: 'loopback', 'lan' or 'wan'."""
         return cls.loopback() if network == "loopback" else cls.lan() if network == "lan" else cls()
 
+    def ttl_among(self, n_nodes: int) -> float:
+        """How long a word is to hold in a swarm of so many."""
+        return min(MAX_TTL_S, self.fact_ttl_s * max(1.0, n_nodes / self.full_rate_nodes))
+
 
 class Discovery:
     """Finds the nodes of one release.
@@ -127,7 +131,7 @@ class Discovery:
     @property
     def fact_ttl_s(self) -> float:
         """How long this node's own word is to hold, in a swarm of the size that is known."""
-        return min(MAX_TTL_S, self.config.fact_ttl_s * max(1.0, self.table.n_nodes / self.config.full_rate_nodes))
+        return self.config.ttl_among(self.table.n_nodes)
 
     def torrent_peers(self) -> list[Address]:
         """Where the nodes that were met seed from. Hearsay is left out: it could aim a whole swarm at one victim."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -86,7 +86,7 @@ class FactTable:
         if known is None and len(self._entries) >= self._max_nodes and not self._evict(now):
             return False
         confirmed = known is not None and known.confirmed and known.signed.fact.address == fact.address
-        here = replace(fact, issued_at_s=now)
+        here = fact.dated(now)
         entry = _Entry(SignedFact(fact, signed.payload, signed.signature), here, now + fact.ttl_s, confirmed=confirmed)
         if known is None:
             insort(self._ids, fact.node_id)
