@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from node.placement import PlacementConfig
 from swarm.discovery import Discovery
 from swarm.facts import NodeFact, NodeState
+from swarm.terms import ExpertId, ExpertRange, Span, merge_experts, merge_spans, subtract_spans
 
 Choice = TypeVar("Choice")
 
@@ -47,28 +49,74 @@ async def settle(
 
 
 async def listen(discovery: Discovery) -> None:
-    """A round of news, and then a word with those who claim something and were not met yet."""
+    """A round of news, and then a word with those whose word it takes."""
     await discovery.refresh()
-    met = _met(discovery)
-    await discovery.meet(
-        [fact for fact in discovery.others() if fact.state is NodeState.JOINING and fact.node_id not in met]
-    )
+    await meet_those_who_matter(discovery)
+
+
+async def meet_those_who_matter(discovery: Discovery) -> None:
+    """Ask those who were not met yet and claim something, or serve what nobody serves that was met."""
+    met, others = _met(discovery), discovery.others()
+    hearsay = [fact for fact in others if fact.node_id not in met]
+    seen = _Seen.of(fact for fact in others if fact.node_id in met)
+    await discovery.meet([f for f in hearsay if f.state is NodeState.JOINING or not seen.covers(f)])
 
 
 def believed(discovery: Discovery) -> list[NodeFact]:
-    """The facts in force. Of a node that is only talked about what it says to serve, but nothing that it claims: else
-    one such fact would keep all newcomers away from a hole.
+    """The facts in force. Of a node that is only talked about nothing that it claims, and what it says to serve only
+    beside others: where nobody serves it that was met there may be nobody, and a few such facts would keep all
+    newcomers away from a hole.
     """
-    met = _met(discovery)
-    return [
-        fact if fact.state is not NodeState.JOINING or fact.node_id in met else _without_claims(fact)
-        for fact in discovery.others()
-    ]
+    met, others = _met(discovery), discovery.others()
+    seen = _Seen.of(fact for fact in others if fact.node_id in met)
+    return [fact if fact.node_id in met else seen.within(fact) for fact in others]
 
 
 def _met(discovery: Discovery) -> set[str]:
     return {fact.node_id for fact in discovery.table.confirmed()}
 
 
-def _without_claims(fact: NodeFact) -> NodeFact:
-    return dataclasses.replace(fact, spans=fact.loaded_spans, trunks=fact.loaded_trunks, experts=fact.loaded_experts)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What those serve that were met: layers whole, trunks, and experts."""
+
+    spans: tuple[Span, ...]
+    trunks: tuple[Span, ...]
+    experts: frozenset[ExpertId]
+
+    @classmethod
+    def of(cls, met: Iterable[NodeFact]) -> _Seen:
+        spans: set[Span] = set()
+        trunks: set[Span] = set()
+        ranges: set[ExpertRange] = set()
+        for fact in met:
+            spans.update(fact.served_spans)
+            trunks.update(fact.served_trunks)
+            ranges.update(fact.served_experts)
+        whole = merge_spans([*spans])
+        experts = frozenset(expert for one in ranges for expert in one)
+        return cls(whole, merge_spans([*whole, *trunks]), experts)
+
+    def covers(self, fact: NodeFact) -> bool:
+        """Whether all of what it serves is served by somebody who was met."""
+        return (
+            not subtract_spans(fact.served_spans, self.spans)
+            and not subtract_spans(fact.served_trunks, self.trunks)
+            and self.experts.issuperset(expert for one in fact.served_experts for expert in one)
+        )
+
+    def within(self, fact: NodeFact) -> NodeFact:
+        """The fact, as if it said no more than that."""
+        if fact.state is NodeState.SERVING and self.covers(fact):
+            return fact
+        spans, trunks = (
+            subtract_spans(served, subtract_spans(served, seen))
+            for served, seen in ((fact.served_spans, self.spans), (fact.served_trunks, self.trunks))
+        )
+        alone = fact.experts if fact.state is NodeState.SERVING else fact.loaded_experts
+        experts = merge_experts(expert for one in alone for expert in one if expert in self.experts)
+        loaded = (spans, trunks, experts) if fact.state is NodeState.JOINING else ((), (), ())
+        return dataclasses.replace(
+            fact, spans=spans, trunks=trunks, experts=experts,
+            loaded_spans=loaded[0], loaded_trunks=loaded[1], loaded_experts=loaded[2],
+        )  # fmt: skip

@@ -31,7 +31,8 @@ def main(sizes: str, seed: int, hours: float | None, picture: Path | None, as_js
     possible         the same of when the machines there had room for the model at all
     of optimum       tokens/s of all sessions together, by the placement, against any placement of the same machines
     moves/node/h     how often a node changed its layers
-    route/best       seconds per token of a client's route by what it can know, against the best of all routes
+    route/best       seconds per token of a client's route by what it can know, against the best of all routes, mean
+    9 in 10          what it is at most for nine clients in ten
     look-ups/node/h  how often a node asked the DHT
     """
     if check_real:
