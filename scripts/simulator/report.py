@@ -29,7 +29,8 @@ N_DECISIONS = 15
 class Row:
     """covered: share of the time after the first full coverage; possible: in which the machines had room for the model.
     throughput: of the optimum. moves, look_ups: per node and hour. route: seconds per token against the best route's,
-    mean of clients; slow_route: what nine in ten of them stay below. balance: (hour, throughput), hosts: (hour, hosts of the rarest layer), over time.
+    mean of clients; slow_route: what nine in ten of them stay below. balance: (hour, throughput), hosts: (hour, hosts
+    of the rarest layer), over time.
     """
 
     n_nodes: int

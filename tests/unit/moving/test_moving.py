@@ -106,7 +106,7 @@ async def test_hearsay_counts_beside_what_was_met() -> None:
     """Of those who were met the fewest serve 0:2; that more do is only said, and speaks for the other layers."""
     here = Here()
     here.others.add(here.discovery, Span(0, 2), answers=True)
-    for _ in range(3):
+    for _ in range(5):
         here.others.add(here.discovery, Span(2, 6), answers=True)
     assert (await here.claims.choose())["spans"] == ["0:2"]
     for _ in range(3):
