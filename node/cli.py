@@ -20,6 +20,8 @@ from swarm.cli.console import (
 )
 from swarm.cli.options import (
     ADDRESS,
+    RATE,
+    SIZE,
     SPAN,
     Reach,
     RelayRateType,
@@ -112,25 +114,22 @@ node.add_command(stop)
 )
 @click.option(
     "--cache-budget",
-    type=click.IntRange(0),
+    type=SIZE,
     default=0,
-    metavar="BYTES",
     help="For all sessions' KV caches; 0: a quarter of the free memory.",
 )
 @click.option(
     "--memory",
     "memory_bytes",
-    type=click.IntRange(0),
+    type=SIZE,
     default=0,
-    metavar="BYTES",
     help="For weights and caches; a quarter is kept for caches. 0: what is free.",
 )
 @click.option(
     "--disk",
     "disk_bytes",
-    type=click.IntRange(0),
+    type=SIZE,
     default=0,
-    metavar="BYTES",
     help="The most that the release may take on disk; pieces of layers no longer hosted go. Of the nodes in one data "
     "folder the smallest counts. 0: unbounded.",
 )
@@ -138,7 +137,7 @@ node.add_command(stop)
     "--relay",
     "relay_rate",
     type=RelayRateType(),
-    default="4000000",
+    default="4MB/s",
     show_default=True,
     help="Pass on so much for nodes that nobody can dial, encrypted from end to end; `off`: nothing.",
 )
@@ -154,14 +153,11 @@ node.add_command(stop)
 )
 @click.option(
     "--upload-rate",
-    type=click.IntRange(0),
+    type=RATE,
     default=0,
-    metavar="BYTES/S",
     help="What the node may send: bounds BitTorrent, and what it says that it can pass on. 0: unbounded.",
 )
-@click.option(
-    "--download-rate", type=click.IntRange(0), default=0, metavar="BYTES/S", help="Bounds BitTorrent; 0: unbounded."
-)
+@click.option("--download-rate", type=RATE, default=0, help="Bounds BitTorrent; 0: unbounded.")
 @torrent_settings_option
 @timeout_option(120.0, "How long to wait for metadata, or for a next piece.")
 @node_options

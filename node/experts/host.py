@@ -4,16 +4,31 @@ weights read once for all of it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from node.model import ExpertStore
-from node.stage import DTYPES, BatchConfig, ComputeThread, Slice, is_out_of_memory, may_have, rows_of, tensor_of
-from swarm.errors import BadArgument, ExpertUnavailable, RemoteProtocolError, StageFull
+from node.stage import (
+    DTYPES,
+    WATCH_S,
+    BatchConfig,
+    ComputeThread,
+    Job,
+    Slice,
+    is_out_of_memory,
+    may_have,
+    rows_of,
+    tensor_of,
+)
+from swarm.errors import BadArgument, ExpertUnavailable, RemoteProtocolError, StageFull, SwarmError
 from swarm.messages import ExpertAnswer, ExpertCall
 from swarm.terms import NodeId
 
@@ -34,32 +49,81 @@ class ExpertHostConfig:
             raise BadArgument("max_waiting_rows, max_call_rows and max_answer_bytes must be positive")
 
 
+Reply = ExpertAnswer | BaseException
+"""What comes of a call: its answer, or what went wrong."""
+
+
 class ExpertHost:
-    """A compute thread of its own over the experts of a store."""
+    """A compute thread of its own over the experts of a store. Use within one event loop."""
 
     def __init__(self, store: ExpertStore, config: ExpertHostConfig | None = None) -> None:
         self.config = config or ExpertHostConfig()
         self._store = store
         self._waiting: Counter[NodeId] = Counter()  # rows of each caller
+        self._running: dict[Job, tuple[NodeId, Callable[[Reply], None]]] = {}
+        self._watch: asyncio.TimerHandle | None = None
         # Calls are no sessions that come back: there is nobody to linger for.
         self._compute = ComputeThread(self._compute_slices, BatchConfig(linger_share=0.0))
 
-    async def answer(self, call: ExpertCall, caller: NodeId) -> ExpertAnswer:
-        """Raises: ExpertUnavailable (one that is not here), StageFull, RemoteProtocolError; SessionLost when closed."""
+    def begin(self, call: ExpertCall, caller: NodeId, then: Callable[[Reply], None]) -> Callable[[], None]:
+        """Compute it; `then` is called in this loop with what comes of it. -> what takes the call back.
+
+        Raises: ExpertUnavailable (one that is not here), StageFull, RemoteProtocolError; SessionLost when closed. What
+        `then` may get of errors: these, and DeadlineExceeded when the thread is stuck.
+        """
+        loop = asyncio.get_running_loop()
         x = self._check(call)
         self._require_share(call.n_answers, caller)
-        self._waiting[caller] += call.n_answers
-        try:
-            job = await self._compute.run(object(), call.layer_idx, call.n_answers, (call, x), client=caller)
-        finally:
-            self._waiting[caller] -= call.n_answers
-            if not self._waiting[caller]:
-                del self._waiting[caller]
-        return ExpertAnswer(call.request_id, job.answer, job.started_s - job.queued_s, job.compute_s)
+
+        def done(job: Job) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._settle, job)
+
+        job = Job(object(), call.layer_idx, call.n_answers, (call, x), done, time.perf_counter(), client=caller)
+        self._compute.submit(job)
+        self._running[job] = caller, then
+        self._waiting[caller] += job.n_rows
+        if self._watch is None:
+            self._watch = loop.call_later(WATCH_S, self._look)
+        return partial(self._withdraw, job)
 
     def close(self) -> None:
         """End once the running batch is done; what waits fails."""
+        if self._watch is not None:
+            self._watch.cancel()
         self._compute.close()
+
+    def _settle(self, job: Job, error: Exception | None = None) -> None:
+        if job not in self._running:
+            return
+        then = self._forget(job)
+        call: ExpertCall = job.work[0]
+        queue_s = job.started_s - job.queued_s
+        then(error or job.error or ExpertAnswer(call.request_id, job.answer, queue_s, job.compute_s))
+
+    def _forget(self, job: Job) -> Callable[[Reply], None]:
+        caller, then = self._running.pop(job)
+        self._waiting[caller] -= job.n_rows
+        if not self._waiting[caller]:
+            del self._waiting[caller]
+        return then
+
+    def _withdraw(self, job: Job) -> None:
+        if self._compute.withdraw(job):
+            self._forget(job)
+        elif job in self._running:
+            self._running[job] = self._running[job][0], lambda reply: None  # its rows count until they are computed
+
+    def _look(self) -> None:
+        """Fail what waits for a thread that is stuck."""
+        self._watch = None
+        try:
+            self._compute.check()
+        except SwarmError as error:
+            for job in list(self._running):
+                self._settle(job, error)
+        if self._running:
+            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
 
     def _check(self, call: ExpertCall) -> Tensor:
         store = self._store

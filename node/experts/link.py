@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from node.experts.directory import Host
@@ -13,11 +14,14 @@ from swarm.errors import NodeUnreachable, RemoteProtocolError, SwarmError
 from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen, ExpertRefusal, Failure
 from swarm.rpc import Dialer, ExpertsCall, failure_to_error
 
+Reply = ExpertAnswer | SwarmError
+"""What comes of a call: its answer, or the error that came instead."""
+
 
 @dataclass(slots=True, eq=False)
 class _Asked:
     call: ExpertCall
-    answered: asyncio.Future[ExpertAnswer]
+    then: Callable[[Reply], None]
     sent_s: float = 0.0
 
 
@@ -51,15 +55,20 @@ class Link:
         await self._dialer.connect(self.host.address, self.host.node_id)
         self.is_there = True
 
-    def ask(self, call: ExpertCall) -> asyncio.Future[ExpertAnswer]:
-        """Send it as soon as may be -> its answer, or the error that came instead. Its id is new_id()'s."""
-        answered: asyncio.Future[ExpertAnswer] = asyncio.get_running_loop().create_future()
-        self._asked[call.request_id] = _Asked(call, answered)
-        answered.add_done_callback(lambda _: self._asked.pop(call.request_id, None))
+    def cost_s(self, n_rows: int) -> float:
+        """What an answer is likely to take: the usual time, longer for what was asked for already."""
+        return self.pace.expect_s(n_rows) * (1 + len(self._asked) / 4)
+
+    def ask(self, call: ExpertCall, then: Callable[[Reply], None]) -> None:
+        """Send it as soon as may be; `then` is called once with what comes of it. Its id is new_id()'s."""
+        self._asked[call.request_id] = _Asked(call, then)
         self._outgoing.put_nowait(call)
         if self._running is None:
             self._running = asyncio.create_task(self._run())
-        return answered
+
+    def forget(self, request_id: int) -> None:
+        """Nobody waits for that one any more."""
+        self._asked.pop(request_id, None)
 
     async def close(self) -> None:
         if self._running is not None:
@@ -83,9 +92,9 @@ class Link:
             self.is_up = self.is_there = False
             self._running = None
             self._outgoing = asyncio.Queue()
-            for asked in list(self._asked.values()):
-                if not asked.answered.done():
-                    asked.answered.set_exception(error)
+            failed, self._asked = self._asked, {}
+            for asked in failed.values():
+                asked.then(error)
 
     async def _talk(self, stream: ExpertsCall) -> None:
         writing = asyncio.create_task(self._write(stream))
@@ -110,15 +119,14 @@ class Link:
             stream.cancel()
 
     def _take(self, reply: ExpertAnswer | ExpertRefusal) -> None:
-        asked = self._asked.get(reply.request_id)
-        if asked is None or asked.answered.done():
+        asked = self._asked.pop(reply.request_id, None)
+        if asked is None:
             return  # somebody else was quicker, or nobody waits any more
         if isinstance(reply, ExpertRefusal):
-            failure = Failure(0, self.host.node_id, reply.code, reply.message)
-            asked.answered.set_exception(failure_to_error(failure))
+            asked.then(failure_to_error(Failure(0, self.host.node_id, reply.code, reply.message)))
         elif reply.rows.n_rows != asked.call.n_answers or reply.rows.dtype != asked.call.rows.dtype:
             said = f"{reply.rows.n_rows} rows of {reply.rows.dtype} answer a call of {asked.call.n_answers}"
-            asked.answered.set_exception(RemoteProtocolError(f"{said} in {asked.call.rows.dtype}"))
+            asked.then(RemoteProtocolError(f"{said} in {asked.call.rows.dtype}"))
         else:
             self.pace.note(asked.call.n_answers, time.monotonic() - asked.sent_s)
-            asked.answered.set_result(reply)
+            asked.then(reply)

@@ -12,6 +12,9 @@ N_REMEMBERED = 128
 N_BEFORE_HEDGING = 20
 """A 95th percentile of fewer calls would be their maximum, or less."""
 
+UNKNOWN_HEDGE_S = 2.0
+"""While so few were measured: a host that was met may still be one that never answers."""
+
 LEAST_HEDGE_S = 0.005
 """Below it the machine's own noise would be hedged against."""
 
@@ -40,8 +43,8 @@ class Pace:
         """The usual answer time of a call of n_rows; 0.0 while nothing was measured."""
         return max(self._few_s or 0.0, n_rows * (self._row_s or 0.0) if n_rows > FEW_ROWS else 0.0)
 
-    def hedge_s(self, n_rows: int) -> float | None:
-        """After how long another host should be asked too: the 95th percentile. None while too little is known."""
+    def hedge_s(self, n_rows: int) -> float:
+        """After how long another host should be asked too: the 95th percentile, once enough is known for that."""
         if not self._slow_s:
-            return None
+            return max(UNKNOWN_HEDGE_S, 4 * self.expect_s(n_rows))
         return max(LEAST_HEDGE_S, self._slow_s, 2 * self.expect_s(n_rows) if n_rows > FEW_ROWS else 0.0)

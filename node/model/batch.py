@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from node.model.cache import KVCache, LayerGroup
+from node.model.ops import native
 from node.model.pages import PAGE
 from node.model.rope import RopeTable
 
@@ -33,7 +34,7 @@ class Batch:
     lengths do not change while a batch goes through the layers.
     """
 
-    __slots__ = ("_masks", "chunks", "dtype", "k_rotations", "n_rows", "q_rotations")
+    __slots__ = ("_masks", "_native_rows", "chunks", "dtype", "k_rotations", "n_rows", "q_rotations")
 
     def __init__(self, chunks: Sequence[Chunk], rope: RopeTable, head_dim: int, dtype: torch.dtype) -> None:
         self.chunks = chunks
@@ -43,6 +44,15 @@ class Batch:
         self.q_rotations = self.k_rotations * head_dim**-0.5
         self.dtype = dtype
         self._masks: dict[tuple[int, int, int, int, int | None], Tensor | None] = {}
+        self._native_rows: dict[int | None, native.Rows] = {}
+
+    def native_rows(self, groups: Sequence[LayerGroup]) -> native.Rows:
+        """The same for our own kernels. groups: those of one layer in the chunks' caches, all with one window."""
+        window = groups[0].window
+        if window not in self._native_rows:
+            sessions = [_session(chunk, group) for chunk, group in zip(self.chunks, groups, strict=True)]
+            self._native_rows[window] = native.Rows(sessions, (self.q_rotations, self.k_rotations))
+        return self._native_rows[window]
 
     def mask(self, position: int, n_rows: int, page: int, group: LayerGroup) -> Tensor | None:
         """(n_rows, PAGE): 0 where the row at position + t sees the page's position, else -inf; None if all see all."""
@@ -62,3 +72,12 @@ class Batch:
             hidden |= keys <= rows - group.window
         mask = torch.zeros(n_rows, PAGE, dtype=self.dtype).masked_fill_(hidden, -torch.inf)
         return mask.to(self.k_rotations.device)
+
+
+def _session(chunk: Chunk, group: LayerGroup) -> native.Session:
+    """The pages that the chunk's rows see and are written to."""
+    first = group.first_visible(chunk.position) // PAGE
+    last = (chunk.position + chunk.n_rows - 1) // PAGE
+    pages = group.pages[first - group.first_page : last - group.first_page + 1]
+    addresses = [page.tensor.data_ptr() for page in pages]
+    return native.Session(chunk.n_rows, chunk.position, group.window, first, addresses)

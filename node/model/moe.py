@@ -24,12 +24,13 @@ class MoE:
     Source: Jiang et al. 2024 (Mixtral), section 2.1.
     """
 
-    __slots__ = ("elsewhere", "experts", "gate", "heat", "layer_idx", "n_experts_per_tok")
+    __slots__ = ("elsewhere", "experts", "gate", "heat", "layer_idx", "n_experts", "n_experts_per_tok")
 
     def __init__(
         self,
         gate: Linear,
         experts: Mapping[int, FeedForward],
+        n_experts: int,
         n_experts_per_tok: int,
         layer_idx: int = 0,
         elsewhere: Elsewhere | None = None,
@@ -37,6 +38,7 @@ class MoE:
     ) -> None:
         self.gate = gate
         self.experts = experts
+        self.n_experts = n_experts
         self.n_experts_per_tok = n_experts_per_tok
         self.layer_idx = layer_idx
         self.elsewhere = elsewhere
@@ -47,7 +49,11 @@ class MoE:
 
     def steps(self, x: Tensor) -> Steps[Tensor]:
         """Raises, when driven: what kept an expert elsewhere from answering."""
-        weights, chosen = self.route(x)
+        mixed = yield from self.mix(x, *self.route(x))
+        return mixed
+
+    def mix(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Steps[Tensor]:
+        """x (T, D), and what route made of it -> (T, D). Raises as steps does."""
         mixing = self._mix_one_row if x.shape[0] == 1 else self._mix_rows
         mixed = yield from mixing(x, weights, chosen)
         return mixed.to(x.dtype)
@@ -91,12 +97,21 @@ class MoE:
             mixed.add_(answers[expert_idx] * weights[:, nth, None])
         return mixed
 
+    @property
+    def is_whole(self) -> bool:
+        """Every expert is here."""
+        return len(self.experts) == self.n_experts
+
+    def count(self, n_rows: int, routed: Mapping[int, int]) -> None:
+        """Note how many of n_rows went to each of these experts."""
+        if self.heat is not None:
+            self.heat.count(self.layer_idx, n_rows, routed.items())
+
     def _answers(
         self, x: Tensor, routed: Mapping[int, int], rows: Mapping[int, Tensor], row_idxs: Mapping[int, Tensor]
     ) -> Steps[Answers]:
         """Of every expert that was routed to (ascending, how many rows each); rows, row_idxs: which those are."""
-        if self.heat is not None:
-            self.heat.count(self.layer_idx, x.shape[0], routed.items())
+        self.count(x.shape[0], routed)
         here = {expert_idx: self.experts[expert_idx] for expert_idx in routed if expert_idx in self.experts}
         if len(here) == len(routed):
             return {expert_idx: expert(rows[expert_idx]) for expert_idx, expert in here.items()}

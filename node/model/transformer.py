@@ -12,7 +12,8 @@ from node.model.attention import Attention
 from node.model.batch import Batch, Chunk
 from node.model.cache import KVCache
 from node.model.experts import Elsewhere, ExpertStore, Steps, feed_forward, finish
-from node.model.feed_forward import FeedForward
+from node.model.fused import FusedLayer, fused
+from node.model.layer import Layer
 from node.model.moe import MoE
 from node.model.norm import RMSNorm
 from node.model.ops import Linear, Numerics
@@ -21,29 +22,6 @@ from node.model.taking import Taker
 from swarm.errors import LocalProtocolError
 from swarm.release import ModelArgs
 from swarm.terms import Span
-
-
-class Layer:
-    """h (T, D) -> (T, D): attention, then one feed-forward network or a mixture, each added to the residual."""
-
-    __slots__ = ("attention", "attention_norm", "feed_forward", "ffn_norm")
-
-    def __init__(
-        self, attention_norm: RMSNorm, attention: Attention, ffn_norm: RMSNorm, feed_forward: FeedForward | MoE
-    ) -> None:
-        self.attention_norm = attention_norm
-        self.attention = attention
-        self.ffn_norm = ffn_norm
-        self.feed_forward = feed_forward
-
-    def steps(self, h: Tensor, batch: Batch, layer_idx: int) -> Steps[Tensor]:
-        h = h + self.attention(self.attention_norm(h), batch, layer_idx)
-        x = self.ffn_norm(h)
-        if isinstance(self.feed_forward, MoE):
-            mixed = yield from self.feed_forward.steps(x)
-        else:
-            mixed = self.feed_forward(x)
-        return h + mixed
 
 
 class SpanModel:
@@ -78,7 +56,7 @@ class SpanModel:
         self.experts = experts or ExpertStore(args, numerics, device=device)
         self.elsewhere = elsewhere
         self._rope = RopeTable(args.head_dim, args.rope_theta, self.device)
-        self._layers: dict[int, Layer] = {}
+        self._layers: dict[int, Layer | FusedLayer] = {}
         self._tok_embeddings: Tensor | None = None
         self._norm: RMSNorm | None = None
         self._output: Linear | None = None
@@ -93,7 +71,7 @@ class SpanModel:
         if layer_idx not in self.span:
             raise LocalProtocolError(f"layer {layer_idx} is outside of the span {self.span}")
         take = Taker(tensors, self.dtype, self.device)
-        self._layers[layer_idx] = Layer(
+        layer = Layer(
             RMSNorm(take("attention_norm.weight", self.args.dim), self.args.norm_eps),
             self._attention(take),
             RMSNorm(take("ffn_norm.weight", self.args.dim), self.args.norm_eps),
@@ -101,6 +79,7 @@ class SpanModel:
             if self.args.is_moe
             else feed_forward(take, "feed_forward.", self.args, self.numerics),
         )
+        self._layers[layer_idx] = fused(layer) or layer
 
     def is_trunk(self, layer_idx: int) -> bool:
         return any(layer_idx in span for span in self.trunks)
@@ -208,4 +187,4 @@ class SpanModel:
         for expert_idx in () if self.is_trunk(layer_idx) else range(args.n_experts):
             experts[expert_idx] = feed_forward(take, f"feed_forward.experts.{expert_idx}.", args, numerics)
         gate = Linear(weight, numerics.without_quantisation)
-        return MoE(gate, experts, args.n_experts_per_tok, layer_idx, self.elsewhere, self.experts.heat)
+        return MoE(gate, experts, args.n_experts, args.n_experts_per_tok, layer_idx, self.elsewhere, self.experts.heat)

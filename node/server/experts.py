@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from node.experts import ExpertHost
 from swarm.errors import RemoteProtocolError, SwarmError
@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 MAX_CALLS_AT_ONCE = 64
 """Of one stream, from when they are read until their answers are written: what comes beyond waits unread, and stops its
 sender."""
+
+Put = Callable[[ExpertAnswer | ExpertRefusal], None]
 
 
 class ExpertsHandler:
@@ -38,39 +40,62 @@ class ExpertsHandler:
             raise RemoteProtocolError(f"this node computes in profile {self._profile}, not {opening.profile}")
         replies: asyncio.Queue[ExpertAnswer | ExpertRefusal | None] = asyncio.Queue()
         room = asyncio.Semaphore(MAX_CALLS_AT_ONCE)
-        answering: set[asyncio.Task[None]] = set()
+        computing: dict[int, Callable[[], None]] = {}  # by the call's number: what takes it back
+        n_begun = n_replied = 0
 
-        async def answer(call: ExpertCall) -> None:
-            replies.put_nowait(await self._answer(call, caller))
+        def begin(call: ExpertCall) -> None:
+            nonlocal n_begun
+            n_begun += 1
+            nth = n_begun
+
+            def put(reply: ExpertAnswer | ExpertRefusal) -> None:
+                computing.pop(nth, None)
+                replies.put_nowait(reply)
+
+            if take_back := self._begin(call, caller, put):
+                computing[nth] = take_back
 
         async def read() -> None:
             try:
                 await room.acquire()
                 async for call in calls:
-                    task = asyncio.create_task(answer(call))
-                    answering.add(task)
-                    task.add_done_callback(answering.discard)
+                    begin(call)
                     await room.acquire()
-                await asyncio.gather(*answering)
             finally:
                 replies.put_nowait(None)
 
         reading = asyncio.create_task(read())
         try:
-            while (reply := await replies.get()) is not None:
+            while n_replied < n_begun or not reading.done():
+                reply = await replies.get()
+                if reply is None:
+                    await reading  # raises what was wrong with a frame
+                    continue
+                n_replied += 1
                 yield reply
                 room.release()
-            await reading  # raises what was wrong with a frame
         finally:
-            for task in (reading, *answering):
-                task.cancel()
-            await asyncio.gather(reading, *answering, return_exceptions=True)
+            reading.cancel()
+            for take_back in list(computing.values()):
+                take_back()
+            await asyncio.gather(reading, return_exceptions=True)
 
-    async def _answer(self, call: ExpertCall, caller: NodeId) -> ExpertAnswer | ExpertRefusal:
+    def _begin(self, call: ExpertCall, caller: NodeId, put: Put) -> Callable[[], None] | None:
+        """`put` is called once with the reply: every call gets one, whatever becomes of it. -> what takes the call
+        back; None where it was refused at once.
+        """
+
+        def then(reply: ExpertAnswer | BaseException) -> None:
+            put(reply if isinstance(reply, ExpertAnswer) else self._refusal(call, reply))
+
         try:
-            return await self._host.answer(call, caller)
-        except Exception as error:  # every call gets a reply, whatever became of it
-            if not isinstance(error, SwarmError):
-                _log.error("a call of experts failed", exc_info=error)
-            failure = error_to_failure(error, 0, self._node_id)
-            return ExpertRefusal(call.request_id, failure.code, failure.message)
+            return self._host.begin(call, caller, then)
+        except Exception as error:
+            then(error)
+            return None
+
+    def _refusal(self, call: ExpertCall, error: BaseException) -> ExpertRefusal:
+        if not isinstance(error, SwarmError):
+            _log.error("a call of experts failed", exc_info=error)
+        failure = error_to_failure(error, 0, self._node_id)
+        return ExpertRefusal(call.request_id, failure.code, failure.message)

@@ -6,12 +6,12 @@ states or refused, and that the cache never outgrows its budget. Knows nothing o
 hidden state (or token ids) in, hidden state (or the largest logits) out.
 """
 
-from node.stage.batch import BatchConfig, Slice
+from node.stage.batch import BatchConfig, Job, Slice
 from node.stage.compute import is_out_of_memory
 from node.stage.config import StageConfig
 from node.stage.prefixes import Prefix
 from node.stage.rows import DTYPES, rows_of, tensor_of
-from node.stage.scheduler import ComputeThread
+from node.stage.scheduler import WATCH_S, ComputeThread
 from node.stage.session import StageSession
 from node.stage.shares import may_have
 from node.stage.stage import Stage, StepOutput
@@ -19,8 +19,10 @@ from node.stage.top_logits import top_logits
 
 __all__ = [
     "DTYPES",
+    "WATCH_S",
     "BatchConfig",
     "ComputeThread",
+    "Job",
     "Prefix",
     "Slice",
     "Stage",

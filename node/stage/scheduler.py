@@ -121,22 +121,36 @@ class ComputeThread:
             loop.call_soon_threadsafe(settle, job)
 
         job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, n_batches or n_hops, client)
+        self.submit(job)
+        try:
+            while not future.done():
+                await asyncio.wait((future,), timeout=WATCH_S)
+                if not future.done():
+                    self.check()
+            return future.result()
+        except asyncio.CancelledError:
+            self.withdraw(job)
+            raise
+
+    def submit(self, job: Job) -> None:
+        """Its `done` is called in the thread once it is, or has failed. Raises: SessionLost when that is closed."""
         with self._wake:
             if self._closed:
                 raise SessionLost("the stage is shutting down")
             self._waiting.append(job)
             self._wake.notify()
-        try:
-            while not future.done():
-                await asyncio.wait((future,), timeout=WATCH_S)
-                if not future.done():
-                    self._pulse.check()
-            return future.result()
-        except asyncio.CancelledError:
-            with self._wake:
-                if job in self._waiting and not job.n_done:
-                    self._waiting.remove(job)
-            raise
+
+    def withdraw(self, job: Job) -> bool:
+        """Nobody waits for it any more. -> whether it had not begun, and so never will: nor is `done` called then."""
+        with self._wake:
+            has_not_begun = job in self._waiting and not job.started_s
+            if has_not_begun:
+                self._waiting.remove(job)
+        return has_not_begun
+
+    def check(self) -> None:
+        """Raises: DeadlineExceeded when the thread is stuck in a batch."""
+        self._pulse.check()
 
     def close(self) -> None:
         """End once the running batch is done; what waits fails with SessionLost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -36,9 +37,10 @@ BENCHES = (
 @click.command()
 @click.argument("name", type=click.Choice(BENCHES))
 @click.option("--rounds", "--minutes", "n_rounds", type=click.IntRange(1), help="More take longer and are steadier.")
+@click.option("--only", default="", metavar="TEXT", help="Of NAME's cases those with TEXT in their name.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line: bench, case, value, unit, peer, ratio, …")
 @click.option("--llama-cpp", is_flag=True, help="First build llama.cpp as a peer (once, about 5 minutes).")
-def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> None:
+def main(name: str, n_rounds: int | None, only: str, as_json: bool, llama_cpp: bool) -> None:
     """Measure NAME on this machine. Ratios are turned so that higher is better.
 
     \b
@@ -63,7 +65,16 @@ def main(name: str, n_rounds: int | None, as_json: bool, llama_cpp: bool) -> Non
     """
     bench = importlib.import_module(f"benchmarks.{name}")
     with interrupted_by_sigterm(), tempfile.TemporaryDirectory(prefix="swarm-bench-") as folder:
-        show(bench.run(Path(folder), n_rounds or bench.DEFAULT_ROUNDS), as_json)
+        show(bench.run(Path(folder), n_rounds or bench.DEFAULT_ROUNDS, *_chosen(bench, only)), as_json)
+
+
+def _chosen(bench: ModuleType, only: str) -> list[tuple[str, ...]]:
+    """What run() takes behind the rounds: the cases, in a bench that can be run case by case. Raises: UsageError."""
+    cases: tuple[str, ...] = getattr(bench, "CASES", ())
+    chosen = tuple(case for case in cases if only in case)
+    if only and not chosen:
+        raise click.UsageError(f"--only {only!r} is in none of its cases: {', '.join(cases) or 'it has but one'}")
+    return [chosen] if cases else []
 
 
 main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,22 +24,27 @@ from swarm.terms import Span
 
 BENCH = "attention"
 OURS, SDPA, LIMIT = "ours", "torch sdpa", "memory read"
-CASES = ((1, 512), (1, 4096), (1, 32768), (512, 0), (512, 3584))
+_SHAPES = {
+    f"{n_rows} row{'s' if n_rows > 1 else ''} behind {n_cached}": (n_rows, n_cached)
+    for n_rows, n_cached in ((1, 512), (1, 4096), (1, 32768), (512, 0), (512, 3584))
+}
 """(rows, positions cached before them): decode, and prompts."""
+CASES = tuple(_SHAPES)
 DEFAULT_ROUNDS = 9
 
 
-def run(work_dir: Path, n_rounds: int) -> list[Figure]:
+def run(work_dir: Path, n_rounds: int, cases: Sequence[str]) -> list[Figure]:
     torch.set_num_threads(1)
-    return asyncio.run(_measure(n_rounds))
+    return asyncio.run(_measure(n_rounds, cases))
 
 
 @torch.inference_mode()
-async def _measure(n_rounds: int) -> list[Figure]:
+async def _measure(n_rounds: int, cases: Sequence[str]) -> list[Figure]:
     figures: list[Figure] = []
     memory = MemoryRead(1 << 28)
     rope = RopeTable(ARGS.head_dim, ARGS.rope_theta, "cpu")
-    for n_rows, n_cached in CASES:
+    for case in cases:
+        n_rows, n_cached = _SHAPES[case]
         n_keys = n_cached + n_rows
         xq = torch.randn(n_rows, ARGS.n_heads, ARGS.head_dim).bfloat16() * ARGS.head_dim**-0.5
         keys, values = torch.randn(2, ARGS.n_kv_heads, n_keys, ARGS.head_dim).bfloat16()
@@ -66,7 +71,6 @@ async def _measure(n_rounds: int) -> list[Figure]:
         if n_rows == 1:
             contestants[LIMIT] = partial(memory.tokens_per_s, n_bytes)
         rounds = await take_turns(contestants, n_rounds)
-        case = f"{n_rows} row{'s' if n_rows > 1 else ''} behind {n_cached}"
         figures += [
             faster(BENCH, case, "calls/s", rounds[OURS], peer, rounds[peer]) for peer in contestants if peer != OURS
         ]

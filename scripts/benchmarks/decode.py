@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,30 +25,37 @@ N_CACHED = (512, 4096, 32768)
 PROMPT_TOKENS = 16
 DECODE_TOKENS = 6
 DEFAULT_ROUNDS = 9
+_LAYERS = {f"8x7B layer, {n_cached} cached": n_cached for n_cached in N_CACHED}
+_MODEL = "1.5e9 Mixtral"
+CASES = (*_LAYERS, _MODEL)
 
 
-def run(work_dir: Path, n_rounds: int) -> list[Figure]:
+def run(work_dir: Path, n_rounds: int, cases: Sequence[str]) -> list[Figure]:
     torch.set_num_threads(1)
-    figures = asyncio.run(_layer(n_rounds))
-    gc.collect()
-    with racers(work_dir) as everyone:
-        return figures + asyncio.run(_model(everyone, n_rounds))
+    figures: list[Figure] = []
+    if layers := {case: n_cached for case, n_cached in _LAYERS.items() if case in cases}:
+        figures += asyncio.run(_layer(n_rounds, layers))
+        gc.collect()
+    if _MODEL in cases:
+        with racers(work_dir) as everyone:
+            figures += asyncio.run(_model(everyone, n_rounds))
+    return figures
 
 
-async def _layer(n_rounds: int) -> list[Figure]:
+async def _layer(n_rounds: int, cases: Mapping[str, int]) -> list[Figure]:
     memory = MemoryRead()
     tensors = layer_tensors(LAYER_8X7B)
     ours = {name: Layer(LAYER_8X7B, tensors, Numerics(is_exact=name == EXACT)) for name in (EXACT, FAST)}
     ours |= {name: Layer(LAYER_8X7B, tensors, Numerics(quantisation=name)) for name in QUANTISED}
     figures: list[Figure] = []
-    for n_cached in N_CACHED:
+    for case, n_cached in cases.items():
         theirs = TransformersLayer(LAYER_8X7B, tensors, n_cached)
         contestants: dict[str, Measure] = {
             LIMIT: partial(memory.tokens_per_s, layer_bytes(LAYER_8X7B, n_cached)),
             TRANSFORMERS: theirs.tokens_per_s,
         }
         contestants |= {name: partial(layer.tokens_per_s, n_cached) for name, layer in ours.items()}
-        figures += await race(BENCH, f"8x7B layer, {n_cached} cached", "tokens/s", contestants, n_rounds)
+        figures += await race(BENCH, case, "tokens/s", contestants, n_rounds)
         del theirs, contestants
         gc.collect()
     return figures
@@ -63,4 +71,4 @@ async def _model(everyone: Racers, n_rounds: int) -> list[Figure]:
     contestants |= {name: partial(engine.decode, prompts, DECODE_TOKENS) for name, engine in everyone.ours.items()}
     if everyone.llama_cpp is not None:
         contestants[LLAMA_CPP] = partial(everyone.llama_cpp.decode, prompts, DECODE_TOKENS)
-    return await race(BENCH, "1.5e9 Mixtral", "tokens/s", contestants, n_rounds)
+    return await race(BENCH, _MODEL, "tokens/s", contestants, n_rounds)

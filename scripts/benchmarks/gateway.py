@@ -35,10 +35,10 @@ PEER = "the Python client"
 Load = tuple[int, int, int]
 """(streams at once, tokens of each, turns to a round): a turn of one stream is short, and takes more of them."""
 ELSEWHERE_MS = 100.0
-ELSEWHERE: tuple[Load, ...] = ((1, 20, 1), (8, 20, 1), (32, 20, 1))
-HERE: tuple[Load, ...] = ((1, 64, 3), (8, 24, 1), (32, 12, 1))
+ELSEWHERE: tuple[Load, ...] = ((1, 24, 1), (8, 28, 1), (32, 28, 1))
+HERE: tuple[Load, ...] = ((1, 64, 3), (8, 48, 1), (32, 32, 1))
 N_NODES = 3
-DEFAULT_ROUNDS = 5
+DEFAULT_ROUNDS = 4
 
 
 def run(work_dir: Path, n_rounds: int) -> list[Figure]:

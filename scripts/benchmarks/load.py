@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import torch
 
 from benchmarks.engine import CHUNK_ROWS
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, faster
 from benchmarks.models import MIXTRAL_1B5, prompts_of, write_model
 from benchmarks.one_process import load_model
 from node.model import PAGE
@@ -34,16 +34,18 @@ SESSION_TOKENS = 200
 COMMON_TOKENS = 2048
 SPARE_BYTES = 600 << 20
 """What a node may take beside its weights and its KV budget: torch, gRPC, libtorrent, Python."""
+_LOADING, _SERVING, _THOUSAND = "reading and packing", "serving and prefixes", "a thousand sessions"
+CASES = (_LOADING, _SERVING, _THOUSAND)
 DEFAULT_ROUNDS = 3
 
 
-def run(work_dir: Path, n_rounds: int) -> list[Figure]:
+def run(work_dir: Path, n_rounds: int, cases: Sequence[str]) -> list[Figure]:
     torch.set_num_threads(1)
     folder = work_dir / "model"
     write_model(MIXTRAL_1B5, folder)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    figures = _loading(folder, size, n_rounds)
-    command = [sys.executable, "-m", "benchmarks.load", str(folder), str(size)]
+    figures = _loading(folder, size, n_rounds) if _LOADING in cases else []
+    command = [sys.executable, "-m", "benchmarks.load", str(folder), str(size), *cases]
     answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800).stdout
     for line in answer.splitlines():
         case, value, unit, peer, peer_value, ratio = line.split("\t")
@@ -52,30 +54,41 @@ def run(work_dir: Path, n_rounds: int) -> list[Figure]:
 
 
 def _loading(folder: Path, size: int, n_rounds: int) -> list[Figure]:
-    """Read and pack, against reading the same files."""
-    ratios, ours, reads = [], [], []
+    """Read and pack, against reading the same files: what a packed form on disk could save at the most."""
+    ours: dict[str, list[float]] = {"": [], "int8": [], "int4": []}
+    reads: list[float] = []
     for _ in range(n_rounds):
         started_s = time.perf_counter()
         for path in sorted(folder.glob("*.safetensors")):
             with path.open("rb", buffering=0) as file:
                 while file.read(1 << 24):
                     pass
-        read_s = time.perf_counter() - started_s
-        started_s = time.perf_counter()
-        load_model(folder, "bf16")
-        load_s = time.perf_counter() - started_s
-        ours.append(size / load_s / 1e9)
-        reads.append(size / read_s / 1e9)
-        ratios.append(read_s / load_s)
-    median = statistics.median
-    case = "a 1.5e9 Mixtral, read and packed"
-    return [Figure(BENCH, case, median(ours), "GB/s", "read() of its files", median(reads), median(ratios))]
+        reads.append(size / (time.perf_counter() - started_s) / 1e9)
+        for quantisation, rates in ours.items():
+            started_s = time.perf_counter()
+            load_model(folder, "bf16", quantisation)
+            rates.append(size / (time.perf_counter() - started_s) / 1e9)
+    return [
+        faster(
+            BENCH, f"a 1.5e9 Mixtral, read and packed, {quantisation or 'bf16'}", "GB/s", rates,
+            "read() of its files", reads,
+        )
+        for quantisation, rates in ours.items()
+    ]  # fmt: skip
 
 
-def serve(folder: Path, size: int) -> None:
-    """In the child: print figures of memory and of prefixes, a line each."""
+def child(folder: Path, size: int, cases: Sequence[str]) -> None:
+    """Print figures of memory and of prefixes, a line each."""
     torch.set_num_threads(1)
+    config = StageConfig(cache_budget_bytes=BUDGET_BYTES)
     process = psutil.Process(os.getpid())
+    if _SERVING in cases:
+        _serve(folder, size, config, process)
+    if _THOUSAND in cases:
+        _thousand_sessions(config, process)
+
+
+def _serve(folder: Path, size: int, config: StageConfig, process: psutil.Process) -> None:
     model = load_model(folder, "bf16", is_exact=True)
     _print(
         "peak memory while loading",
@@ -84,7 +97,6 @@ def serve(folder: Path, size: int) -> None:
         "bytes",
         "weights + a tensor + 600 MiB",
     )
-    config = StageConfig(cache_budget_bytes=BUDGET_BYTES)
     stage = Stage(model.args, {model.span: model}, config, torch.device("cpu"))
     asyncio.run(_prefix(stage))
     serving = asyncio.run(_sessions(stage, 8, process))
@@ -96,7 +108,6 @@ def serve(folder: Path, size: int) -> None:
         "1.05 (weights + KV) + 600 MiB",
     )
     stage.shut_down()
-    _thousand_sessions(config, process)
 
 
 def _thousand_sessions(config: StageConfig, process: psutil.Process) -> None:
@@ -168,4 +179,4 @@ def _print(case: str, ours: int, bound: int, unit: str, peer: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]))
+    child(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import torch
@@ -27,11 +27,12 @@ ARGS = dataclasses.replace(
 )  # fmt: skip
 """2.7 GB in bf16."""
 
-N_SEQUENCES = (1, 2, 4)
+_COUNTS = {f"decode, 2 stages, {n} in flight": n for n in (1, 2, 4)}
+CASES = tuple(_COUNTS)
 DEFAULT_ROUNDS = 7
 
 
-def run(work_dir: Path, n_rounds: int) -> list[Figure]:
+def run(work_dir: Path, n_rounds: int, cases: Sequence[str]) -> list[Figure]:
     torch.set_num_threads(1)
     folder = work_dir / "wide"
     write_release(ARGS, folder, n_shards=6, tokenizer=PRESETS["demo"].tokenizer)
@@ -40,23 +41,23 @@ def run(work_dir: Path, n_rounds: int) -> list[Figure]:
         with serving(processes, magnet, ["0:3", "3:6"], "bf16") as nodes:
             processes.stop(seeder)
             guest = Guest(folder, Magnet.parse(magnet).infohash, "bf16", nodes)
-            return asyncio.run(_measure(guest, OneProcess(folder, "bf16", is_exact=True), n_rounds))
+            return asyncio.run(_measure(guest, OneProcess(folder, "bf16", is_exact=True), n_rounds, cases))
 
 
-async def _measure(guest: Guest, peer: OneProcess, n_rounds: int) -> list[Figure]:
+async def _measure(guest: Guest, peer: OneProcess, n_rounds: int, cases: Sequence[str]) -> list[Figure]:
     figures: list[Figure] = []
     try:
         async with guest:
-            for n_sequences in N_SEQUENCES:
-                figures.append(await _decode(guest, peer, n_sequences, n_rounds))
+            for case in cases:
+                figures.append(await _decode(guest, peer, case, n_rounds))
     finally:
         peer.close()
     return figures
 
 
-async def _decode(guest: Guest, peer: OneProcess, n_sequences: int, n_rounds: int) -> Figure:
+async def _decode(guest: Guest, peer: OneProcess, case: str, n_rounds: int) -> Figure:
     """Raises: AssertionError when a token differs between the stages and the one process."""
-    prompts = prompts_of(n_sequences, PROMPT_TOKENS, ARGS.vocab_size)
+    prompts = prompts_of(_COUNTS[case], PROMPT_TOKENS, ARGS.vocab_size)
     n_tokens = TURN_TOKENS * (n_rounds + 1) + 1
     told: dict[str, list[list[int]]] = {"ours": [], "peer": []}
     stages = Team([_kept(guest.generate(prompt, n_tokens, 2), told["ours"]) for prompt in prompts])
@@ -67,7 +68,7 @@ async def _decode(guest: Guest, peer: OneProcess, n_sequences: int, n_rounds: in
         await stages.close()
         await one.close()
     assert told["ours"] == told["peer"], "the tokens differ"
-    return faster(BENCH, f"decode, 2 stages, {n_sequences} in flight", "tok/s", rounds["ours"], PEER, rounds[PEER])
+    return faster(BENCH, case, "tok/s", rounds["ours"], PEER, rounds[PEER])
 
 
 async def _kept(sequence: AsyncGenerator[object, None], told: list[list[int]]) -> AsyncGenerator[object, None]:

@@ -1,7 +1,7 @@
 """Streams of completions, asked for and counted from outside: what a turn of several at once took.
 
-Reads lines and nothing else, so that it costs little beside what it measures: server-sent events of a gateway, plain
-lines of `gateway_peer`.
+Takes what comes as it comes, and counts in it how often a token is told, so that it costs little beside what it
+measures, and the same for every door: server-sent events of a gateway, plain lines of `gateway_peer`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PROMPT = "Tell me a story about a fox."
+TOLD = b'"finish_reason":null'
+"""What every piece of an answer with text has once."""
 START_TIMEOUT_S = 120.0
 
 Arrivals = tuple[list[float], int]
@@ -103,21 +105,21 @@ async def _arrivals(door: Door, seed: int, n_tokens: int) -> Arrivals:
         "stream_options": {"include_usage": True},
     }  # fmt: skip
     arrived: list[float] = []
-    usage = b""
+    received = bytearray()
     started_s = time.perf_counter()
-    async for line in _lines(door.url, asked):
-        if b'"finish_reason":null' in line:
-            arrived.append(time.perf_counter() - started_s)
-        elif b'"completion_tokens":' in line:
-            usage = line
-    n_told = re.search(rb'"completion_tokens":(\d+)', usage)
+    async for data in _pieces(door.url, asked):
+        now_s = time.perf_counter()
+        n_before = max(0, len(received) - len(TOLD) + 1)
+        received += data
+        arrived += [now_s - started_s] * received.count(TOLD, n_before)
+    n_told = re.search(rb'"completion_tokens":(\d+)', received)
     if not arrived or n_told is None:
         raise RuntimeError(f"{door.url} did not stream an answer")
     return arrived, int(n_told[1])
 
 
-async def _lines(url: str, asked: dict[str, object]) -> AsyncIterator[bytes]:
-    """The lines of the answer's body, as they come."""
+async def _pieces(url: str, asked: dict[str, object]) -> AsyncIterator[bytes]:
+    """The answer, as it comes."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
@@ -127,7 +129,7 @@ async def _lines(url: str, asked: dict[str, object]) -> AsyncIterator[bytes]:
             f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         writer.write(head.encode() + body)
-        while line := await reader.readline():
-            yield line
+        while data := await reader.read(1 << 16):
+            yield data
     finally:
         writer.close()

@@ -104,7 +104,7 @@ def check_memory() -> Finding:
     memory = psutil.virtual_memory()
     words = f"{format_size(memory.available)} free of {format_size(memory.total)}"
     if memory.available < FREE_MEMORY_BYTES:
-        return Finding("memory", "note", words, "end what takes the most, or host few layers: --memory BYTES")
+        return Finding("memory", "note", words, "end what takes the most, or host few layers: --memory SIZE")
     return Finding("memory", "ok", words)
 
 

@@ -23,7 +23,7 @@ EXIT_DISK = 6
 NODE_EXTRA_MODULES = frozenset({"torch", "safetensors", "psutil"})
 """What the extra [node] installs: a missing one of these is mended by installing the extra."""
 
-GATEWAY_EXTRA_MODULES = frozenset({"starlette", "uvicorn", "llguidance", "prometheus_client"})
+GATEWAY_EXTRA_MODULES = frozenset({"starlette", "uvicorn", "httptools", "llguidance", "prometheus_client"})
 """What the extra [gateway] installs."""
 
 

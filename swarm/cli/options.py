@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,19 +54,44 @@ class SpanType(click.ParamType[Span]):
             self.fail(error.message, param, ctx)
 
 
-class RelayRateType(click.ParamType[int]):
-    """`off`, or bytes per second."""
+class SizeType(click.ParamType[int]):
+    """Bytes, or so many of a unit: `8GB` (decimal; `8G` is the same) or `8GiB`. is_rate: `/s` may follow."""
 
-    name = "BYTES/S|off"
+    def __init__(self, *, least: int = 0, is_rate: bool = False) -> None:
+        self.name = "RATE" if is_rate else "SIZE"
+        self._least = least
+        self._is_rate = is_rate
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == "off":
-            return 0
-        if isinstance(value, int) or (value.isdecimal() and int(value) > 0):
-            return int(value)
-        self.fail(f"{value!r} is neither `off` nor a number of bytes per second", param, ctx)
+        if isinstance(value, int):
+            return value
+        text = value.strip().removesuffix("/s") if self._is_rate else value.strip()
+        match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,6})?) ?([kmgt]?)(i?)(b?)", text, re.IGNORECASE)
+        if match is None or (match[3] and not match[2]):
+            examples = (
+                "2M, 500kB/s or 2000000 (bytes a second)" if self._is_rate else "8GB, 512MiB or 8000000000 (bytes)"
+            )
+            self.fail(f"{value!r} is no {self.name.lower()}; write such as {examples}", param, ctx)
+        power = " kmgt".index(match[2].lower() or " ")
+        n_bytes = int(Decimal(match[1]) * (1024 if match[3] else 1000) ** power)
+        if n_bytes < self._least:
+            self.fail(f"{value!r} is {n_bytes} bytes; {self._least} are the least", param, ctx)
+        return n_bytes
 
 
+class RelayRateType(SizeType):
+    """`off`, or a rate."""
+
+    def __init__(self) -> None:
+        super().__init__(least=1, is_rate=True)
+        self.name = "RATE|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return 0 if value == "off" else super().convert(value, param, ctx)
+
+
+SIZE = SizeType()
+RATE = SizeType(is_rate=True)
 SPAN = SpanType()
 ADDRESS = AddressType()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from swarm.cli.console import format_piece_size, format_size, note, print_json
-from swarm.cli.options import json_option, onlooker_option, torrent_peer_option
+from swarm.cli.options import SizeType, json_option, onlooker_option, torrent_peer_option
 from swarm.cli.release_embedded import embedded
 from swarm.cli.release_files import hash_folder, torrent_path, write_atomically
 from swarm.cli.release_inspect import inspect
@@ -44,7 +44,7 @@ release.add_command(verify)
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--web-seed", "web_seeds", multiple=True, metavar="URL", help="An HTTP copy, BEP 19 (repeatable).")
 @click.option("--tracker", "trackers", multiple=True, metavar="URL", help="A tracker to announce to (repeatable).")
-@click.option("--piece-size", type=click.IntRange(min=16 * 1024), metavar="BYTES", help="Default: by total size.")
+@click.option("--piece-size", type=SizeType(least=16 * 1024), help="Default: by total size.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: NAME.torrent beside DIR."
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import format_piece_size, format_size, note, out_console, print_json
-from swarm.cli.options import Reach, json_option, magnet_of, timeout_option, torrent_options
+from swarm.cli.options import Reach, SizeType, json_option, magnet_of, timeout_option, torrent_options
 from swarm.cli.release_files import default_piece_size, reusable_torrent
 from swarm.errors import BadArgument
 from swarm.terms import ExpertId, Span
@@ -76,7 +76,7 @@ class PlanRow:
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Plan on this model's true layouts instead of a SOURCE.")
 @click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="With --layout: only these.")
 @click.option(
-    "--piece-size", "piece_sizes", type=click.IntRange(min=16 * 1024), multiple=True, metavar="BYTES",
+    "--piece-size", "piece_sizes", type=SizeType(least=16 * 1024), multiple=True,
     help="Plan with other pieces than the release has, or `release create` would pick (repeatable).",
 )  # fmt: skip
 @torrent_options

@@ -25,10 +25,22 @@ REMEMBERED_S = 120.0
 LINKS_S = 1.0
 """How old the links between nodes may be that a route is planned with: a large swarm has many thousands."""
 
+PLANNED_S = 0.1
+"""How long a plan holds for the same facts and round trips: of requests that come together one alone pays for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
     layer_time_s: float
+    until_s: float  # monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """asked: all that the route was planned from, but for the time."""
+
+    asked: tuple[Sequence[NodeFact], Mapping[NodeId, float], Mapping[NodeId, _Seen], Profile | None, frozenset[NodeId]]
+    route: Route
     until_s: float  # monotonic
 
 
@@ -46,6 +58,7 @@ class Experience:
         self._last: dict[Profile | None, Route] = {}
         self._links: Links = {}
         self._links_at_s = float("-inf")
+        self._planned: _Planned | None = None
 
     def plan(self, stated: Sequence[NodeFact], profile: Profile | None, exclude: frozenset[NodeId]) -> Route:
         """The best route by these facts and by what was met; the last one again while it is about as good.
@@ -53,6 +66,17 @@ class Experience:
         Raises: LayersUncovered.
         """
         facts, rtt_s, links_s = self._judged(stated)
+        asked = (stated, rtt_s, self._seen, profile, exclude)
+        now_s = time.monotonic()
+        if self._planned is None or now_s >= self._planned.until_s or asked != self._planned.asked:
+            route = self._plan(facts, profile, exclude, rtt_s, links_s)
+            self._planned = _Planned((stated, rtt_s, dict(self._seen), profile, exclude), route, now_s + PLANNED_S)
+        return self._planned.route
+
+    def _plan(
+        self, facts: Sequence[NodeFact], profile: Profile | None, exclude: frozenset[NodeId],
+        rtt_s: Mapping[NodeId, float], links_s: Links,
+    ) -> Route:  # fmt: skip
         now_s = time.time()
         best = plan_route(
             facts, n_layers=self._n_layers, now_s=now_s, profile=profile, exclude=exclude, rtt_s=rtt_s,

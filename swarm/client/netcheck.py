@@ -156,7 +156,8 @@ def _reach(verdict: Verdict, bound: Address, port: int, mapped: Mapped, has_rela
     if verdict.reachability is Reachability.REACHABLE:
         return Finding("reach", "ok", f"{n_asked}, and reached {Address(verdict.host, port)}")
     if verdict.reachability is Reachability.UNKNOWN:
-        return Finding("reach", "unknown", "nobody could dial back")
+        why = f": {verdict.problem}" if verdict.problem else ""
+        return Finding("reach", "unknown", f"nobody could dial back{why}")
     how = "open it in the firewall" if mapped.address or bound.is_loopback else "forward it on the router, or open it"
     mend = f"TCP port {port} must be let in: {how}; choose it with --listen HOST:PORT"
     return Finding("reach", "note" if has_relay else "bad", f"{n_asked}: {verdict.problem}", mend)
@@ -165,9 +166,7 @@ def _reach(verdict: Verdict, bound: Address, port: int, mapped: Mapped, has_rela
 def _relay(verdict: Verdict, relays: Sequence[NodeFact]) -> Finding:
     if not relays:
         state = "bad" if verdict.reachability is Reachability.UNREACHABLE else "note"
-        mend = (
-            "let a node that others reach be one: `swarm node start MAGNET --relay 4000000`" if state == "bad" else ""
-        )
+        mend = "let a node that others reach be one: `swarm node start MAGNET --relay 4MB/s`" if state == "bad" else ""
         return Finding("relay", state, "no node offers to be a relay", mend)
     best, others = relays[0], f", of {len(relays)} that offer it" if len(relays) > 1 else ""
     use = "a node here would serve through" if verdict.reachability is Reachability.UNREACHABLE else "were it needed:"

@@ -58,7 +58,8 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What came of being dialled back. host: as the others saw it, '' while nobody said. problem: of an unreachable
-    one, what they met. n_asked: how many were asked; n_answers: how many could say.
+    one, what they met; where nobody could say, why one could not. n_asked: how many were asked; n_answers: how many
+    could say.
     """
 
     reachability: Reachability
@@ -111,7 +112,11 @@ async def be_dialled(dialer: Dialer, nodes: Sequence[NodeFact], own: Address, ne
     """
     asked = [fact.address for fact in nodes if not fact.address.target][:MAX_ASKED]
     answers = await asyncio.gather(*(_ask(dialer, address, own.port) for address in asked))
-    telling = [a for a in answers if a is not None and not (network == "wan" and is_inside(a.host))]
+    told = [answer for answer in answers if isinstance(answer, Seen)]
+    telling = [seen for seen in told if not (network == "wan" and is_inside(seen.host))]
+    if not telling:
+        why = next((answer for answer in answers if isinstance(answer, str)), "")
+        return Verdict(Reachability.UNKNOWN, problem=why, n_asked=len(asked))
     return replace(count_answers(telling, {own.host, *own_hosts()}), n_asked=len(asked))
 
 
@@ -182,11 +187,13 @@ def own_address(listening: Address, advertise: Address | None, mapped: Address |
     return Address(outward_host(), listening.port) if listening.is_unspecified else listening
 
 
-async def _ask(dialer: Dialer, address: Address, port: int) -> Seen | None:
-    """What the node there says; None from one that does not say."""
+async def _ask(dialer: Dialer, address: Address, port: int) -> Seen | str:
+    """What the node there says; of one that does not say, why."""
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
             connection = await dialer.connect(address)
             return Seen(address.host, *await connection.dial_back(port, ASK_TIMEOUT_S))
-    except (SwarmError, TimeoutError):
-        return None
+    except SwarmError as error:
+        return error.message
+    except TimeoutError:
+        return f"{address} did not say within {ASK_TIMEOUT_S:g} s"

@@ -18,8 +18,6 @@ from swarm.gateway.generating import Piece
 from swarm.gateway.token_texts import TokenTexts, text_logprobs
 from swarm.gateway.tool_calls import ToolCall
 
-DONE = b"data: [DONE]\n\n"
-
 
 def event_bytes(value: Mapping[str, Any]) -> bytes:
     """One server-sent event. Source: HTML standard, server-sent events."""
@@ -61,7 +59,8 @@ class Answer:
         self._manner = dialect.manner
         self._texts = texts
         self._echoes = [prompt.echo for prompt, _ in asked.choices]
-        self._choices = [_Choice() for _ in self._echoes]
+        # Only a chat's first chunk, or one that brings an echo, differs from those that follow.
+        self._choices = [_Choice(has_begun=not (asked.is_chat or echo)) for echo in self._echoes]
         self._head: dict[str, Any] = {
             "id": answer_id,
             "object": _object_name(asked),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -58,7 +58,7 @@ def fence_config(config: GatewayConfig) -> FenceConfig:
     return FenceConfig(hosts=(*config.hosts, *_listened_name(config)), origins=config.cors)
 
 
-def routed(services: Services) -> Starlette:
+def routed(services: Services) -> ASGIApp:
     """Every path. Those of the API, of the metrics and of the swarm's data ask for a key where there are keys."""
     operations = Operations(services)
     open_routes = [
@@ -77,13 +77,30 @@ def routed(services: Services) -> Starlette:
     for route in guarded_routes:
         route.app = Guarded(route.path, route.app, services)
     generating = [
-        Route(CHAT_PATH, GenerateEndpoint(CHAT_PATH, chat_request, services), methods=["POST"]),
-        Route(COMPLETIONS_PATH, GenerateEndpoint(COMPLETIONS_PATH, completion_request, services), methods=["POST"]),
-        Route(FIM_PATH, GenerateEndpoint(FIM_PATH, fim_request, services), methods=["POST"]),
+        GenerateEndpoint(CHAT_PATH, chat_request, services),
+        GenerateEndpoint(COMPLETIONS_PATH, completion_request, services),
+        GenerateEndpoint(FIM_PATH, fim_request, services),
     ]
-    return Starlette(
-        routes=[*generating, *guarded_routes, *open_routes], exception_handlers={404: no_such_path, 405: no_such_path}
+    generating_routes = [Route(endpoint.path, endpoint, methods=["POST"]) for endpoint in generating]
+    everything = Starlette(
+        routes=[*generating_routes, *guarded_routes, *open_routes],
+        exception_handlers={404: no_such_path, 405: no_such_path},
     )
+    return Shortcut({endpoint.path: endpoint for endpoint in generating}, everything)
+
+
+class Shortcut:
+    """A POST to one of these paths goes straight to what answers it: layers of a framework would cost at every token.
+    Everything else goes to `others`.
+    """
+
+    def __init__(self, posts: Mapping[str, ASGIApp], others: ASGIApp) -> None:
+        self._posts = posts
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._posts.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        await (app or self._others)(scope, receive, send)
 
 
 class Operations:

@@ -19,6 +19,9 @@ from swarm.gateway.bodies import ClientGone
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
+DONE = b"data: [DONE]\n\n"
+"""What every stream of events ends with, in both dialects."""
+
 SEND_TIMEOUT_S = 60.0
 """How long a reader may take nothing at all: until it does, its sessions hold their place on every stage."""
 
@@ -36,20 +39,24 @@ async def send_bytes(send: Send, status: int, body: bytes, headers: Headers = ()
 
 
 async def send_events(send: Send, events: AsyncGenerator[bytes, None], headers: Headers = ()) -> None:
-    """Server-sent events as they come. Raises: whatever `events` raises before its first; ClientGone."""
+    """Server-sent events as they come; one that ends with DONE is the last. Raises: whatever `events` raises before its
+    first; ClientGone.
+    """
     described = (
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-cache"),
         (b"x-accel-buffering", b"no"),
     )
     async with Reader(send) as reader, aclosing(events):
-        has_begun = False
+        has_begun, goes_on = False, True
         async for event in events:
             if not has_begun:
                 await reader.send({"type": "http.response.start", "status": 200, "headers": [*described, *headers]})
                 has_begun = True
-            await reader.send({"type": "http.response.body", "body": event, "more_body": True})
-        await reader.send({"type": "http.response.body", "body": b""})
+            goes_on = not event.endswith(DONE)
+            await reader.send({"type": "http.response.body", "body": event, "more_body": goes_on})
+        if goes_on:
+            await reader.send({"type": "http.response.body", "body": b""})
 
 
 class Reader:
@@ -103,23 +110,29 @@ async def unless_gone(receive: Receive, answering: Coroutine[Any, Any, None]) ->
 
     Raises: ClientGone, and whatever the answering raises.
     """
-    work = asyncio.create_task(answering)
-    leaving = asyncio.create_task(_left(receive))
+    task = asyncio.current_task()
+    assert task is not None
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        task.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientGone
-        work.result()
+        await answering
+    except asyncio.CancelledError:
+        if not is_gone:
+            raise
     finally:
-        for task in (work, leaving):
-            task.cancel()
-        await asyncio.gather(work, leaving, return_exceptions=True)
+        watching.cancel()
+    if is_gone:
+        task.uncancel()
+        raise ClientGone
 
 
 def header_pairs(headers: Mapping[str, str]) -> Headers:
     return tuple((name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items())
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

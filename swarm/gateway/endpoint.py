@@ -12,11 +12,11 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from swarm.gateway.answers import DONE, Answer, event_bytes
+from swarm.gateway.answers import Answer, event_bytes
 from swarm.gateway.asked import Asked
 from swarm.gateway.bodies import ClientGone, parse_json, read_body
 from swarm.gateway.config import GatewayConfig
-from swarm.gateway.connection import Headers, send_bytes, send_events, send_json, unless_gone
+from swarm.gateway.connection import DONE, Headers, send_bytes, send_events, send_json, unless_gone
 from swarm.gateway.dialects import OPENAI, Dialect, dialect_of_body, dialect_of_head
 from swarm.gateway.faults import Fault, Refused, fault_of
 from swarm.gateway.generating import Generating, Piece
@@ -36,12 +36,12 @@ class GenerateEndpoint:
     """ASGI application of one path. read_request: makes of a body what it asks for."""
 
     def __init__(self, path: str, read_request: ReadRequest, services: Services) -> None:
-        self._path = path
+        self.path = path
         self._read_request = read_request
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note_handler(self._path)
+        note_handler(self.path)
         by_head = dialect_of_head(scope["path"], scope["headers"])
         spoken = [by_head or OPENAI]
         try:
@@ -131,7 +131,7 @@ class GenerateEndpoint:
 async def events_of(
     generating: Generating, answer: Answer, asked: Asked, dialect: Dialect
 ) -> AsyncGenerator[bytes, None]:
-    """The stream of one request. What goes wrong after it began is its last event; its end comes as one with the last
+    """The stream of one request. What goes wrong after it began is its last event; DONE comes as one with the last
     chunk, since every message costs as much as a token.
     """
     has_begun = False

@@ -17,8 +17,8 @@ from swarm.gateway.tool_calls import ToolCall, ToolCallReader
 from swarm.sampling import SamplingParams
 
 MAX_PIECES_WAITING = 8
-"""Of each answer: what it may run ahead of a connection that takes it slowly. More is made, and charged, for nothing
-when the caller leaves.
+"""Of each answer of several: what it may run ahead of a connection that takes it slowly. More is made, and charged, for
+nothing when the caller leaves.
 """
 
 
@@ -79,9 +79,8 @@ class Generating:
 
     def pieces(self) -> AsyncGenerator[Piece, None]:
         """Raises: SwarmError, whichever answer it is that cannot go on."""
-        return _side_by_side(
-            [self._answer(i, prompt, params) for i, (prompt, params) in enumerate(self._asked.choices)]
-        )
+        answers = [self._answer(i, prompt, params) for i, (prompt, params) in enumerate(self._asked.choices)]
+        return answers[0] if len(answers) == 1 else _side_by_side(answers)
 
     async def _answer(self, choice_idx: int, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Piece, None]:
         asked = self._asked
@@ -125,10 +124,7 @@ class Generating:
 
 
 async def _side_by_side(answers: Sequence[AsyncGenerator[Piece, None]]) -> AsyncGenerator[Piece, None]:
-    """The pieces of all as they come. The first failure ends them all.
-
-    Also of one alone, for some 3 us a token: its next token is asked for before this one is on its way out, not after.
-    """
+    """The pieces of all as they come. The first failure ends them all."""
     arrived: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue(MAX_PIECES_WAITING * len(answers))
 
     async def pump(answer: AsyncGenerator[Piece, None]) -> None:

@@ -1,24 +1,32 @@
-"""uvicorn's HTTP/1.1 protocol, bounded: in connections, in the time that a request's head may take, in what is early.
+"""uvicorn's HTTP/1.1 protocol, bounded: in connections, in what a request's head may take of time and room, in what is
+early.
 
-Without the second a caller could open connections, send a byte now and then, and hold them for ever. And a connection
-that sends its next request while one is answered would not be read any more, so that its end would go unnoticed, and
-the answer on for nobody: it is read on here, up to a bound.
+Without bounds on heads a caller could open connections, send a byte now and then, or bytes without an end, and hold
+them for ever. And a connection that sends its next request while one is answered would not be read any more, so that
+its end would go unnoticed, and the answer on for nobody: it is read on here, up to a bound.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+MAX_HEAD_BYTES = 64 << 10
+"""Of a request's line and headers, of the lines between a body's chunks, and of what follows a body's last."""
 
 MAX_EARLY_BYTES = 64 << 10
 """Of requests that come before the answer to the one before them. Nobody who waits for answers sends any."""
 
+MAX_EARLY_REQUESTS = 64
+"""The same, of those that are read in one piece with it: each takes some kilobytes, however short it is."""
 
-class BoundedProtocol(H11Protocol):
-    """Closes a connection that takes longer than head_timeout_s over a request's head, or that sends more than
-    MAX_EARLY_BYTES past the request that is being answered; and at once, one beyond max_connections of this server.
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes a connection that takes longer than head_timeout_s over a request's head, or more than MAX_HEAD_BYTES, or
+    that sends more than MAX_EARLY_BYTES past the request that is being answered; and at once, one beyond
+    max_connections of this server.
 
     The time is counted from the head's first byte, and for the first request from the connection's beginning.
     """
@@ -28,18 +36,31 @@ class BoundedProtocol(H11Protocol):
         self._max_connections = max_connections
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None  # self.cycle may be a later one already
+        self._is_in_head = False
+        self._n_since_progress = 0  # bytes that brought neither the end of a head nor a part of a body
+        self._early = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, HeadWithBody(transport, self.loop)))
         if len(self.connections) > self._max_connections:
             transport.abort()  # file descriptors are left for the nodes, the ledger and those who are being answered
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_answering_all_read:
+            self._early += data
+            if len(self._early) > MAX_EARLY_BYTES:
+                self.transport.abort()
+            return
+        self._n_since_progress += len(data)
         super().data_received(data)
-        if self._is_serving and not self.cycle.more_body:
-            self._read_on()
-        if not self._is_serving:
+        if self._n_since_progress > MAX_HEAD_BYTES or len(self.pipeline) > MAX_EARLY_REQUESTS:
+            self.transport.abort()
+            return
+        if self._is_answering_all_read:
+            self.flow.resume_reading()  # only a connection that is read tells when it ends
+        if not self._is_answering:
             if self._head_timer is None:
                 self._await_head()
         elif self._head_timer is not None:
@@ -49,23 +70,95 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
+        if self._answering is not None and self._is_answering:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
-    @property
-    def _is_serving(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+    # -- what the parser finds -----------------------------------------------------------------------------------------
 
-    def _read_on(self) -> None:
-        """Only a connection that is read tells when it ends."""
-        if len(self.conn.trailing_data[0]) > MAX_EARLY_BYTES:
-            self.transport.abort()
+    def on_message_begin(self) -> None:
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Headers that follow a body are none of the request's: nothing looked at them when it was let in."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._n_since_progress = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._n_since_progress = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._early and not self._is_answering_all_read and not self.transport.is_closing():
+            data, self._early = self._early, b""
+            self.data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_answering:
+            self.transport.abort()  # it would come in the middle of an answer
         else:
-            self.flow.resume_reading()
+            super().send_400_response(msg)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # -- the time that a head takes ------------------------------------------------------------------------------------
+
+    @property
+    def _is_answering(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
+
+    @property
+    def _is_answering_all_read(self) -> bool:
+        """Whether what comes now belongs to a later request than the one that is being answered."""
+        return self._answering is not None and not (self._answering.response_complete or self._answering.more_body)
 
     def _await_head(self) -> None:
-        self._head_timer = asyncio.get_running_loop().call_later(self._head_timeout_s, self._give_up)
+        self._head_timer = self.loop.call_later(self._head_timeout_s, self._give_up)
 
     def _give_up(self) -> None:
         self._head_timer = None
-        if not self._is_serving:
+        if not self._is_answering:
             self.transport.close()
+
+
+class HeadWithBody:
+    """A transport that keeps an answer's head back until the loop comes round: what is written by then goes out with
+    it, in one call of the system in place of two.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            data, self._head = self._head, b""
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -24,7 +24,6 @@ from swarm.terms import Address
 KEEP_ALIVE_S = 75.0
 """Longer than clients keep an idle connection, so that they and not we close it: ours would meet their next request."""
 
-MAX_HEAD_BYTES = 64 << 10
 BACKLOG = 1024
 CLOSE_WITHIN_S = 2
 """How long connections may take to notice that an answer has ended, once draining is over."""
@@ -56,7 +55,6 @@ class Gateway:
                 proxy_headers=False,
                 timeout_keep_alive=int(KEEP_ALIVE_S),
                 timeout_graceful_shutdown=CLOSE_WITHIN_S,
-                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             )
         )
         self._serving: asyncio.Task[None] | None = None

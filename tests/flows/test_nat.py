@@ -193,6 +193,9 @@ def test_a_router_that_forwards_ports_makes_it_reachable(
     networks.forward_by(protocol)
     try:
         says = networks.netcheck()
+        deadline_s = time.monotonic() + DEADLINE_S
+        while "often enough" in says["reach"]["says"] and time.monotonic() < deadline_s:
+            says = networks.netcheck()  # a node dials one host back now and then only
         assert says["mapping"]["state"] == says["reach"]["state"] == "ok", says
         assert f"{OUTER}:7100" in says["mapping"]["says"] and words in says["mapping"]["says"]
         assert f"{OUTER}:7100" in says["reach"]["says"]

@@ -52,11 +52,11 @@ async def test_a_stage_that_is_on_the_next_route_too_keeps_one_session(
     params = SamplingParams(max_tokens=60, temperature=0.0, ignore_eos=True)
     async with swarm.client() as client:
         undisturbed = await client.generate([5, 6, 7], params)
-        last = str(undisturbed.route.hops[-1].address)
-        victim = doomed if str((await doomed.event("ready"))["address"]) == last else spare
         async with client.stream([5, 6, 7], params) as stream:
             async for event in stream:
                 if event.index == 5:
+                    last = str(stream.result.route.hops[-1].address)
+                    victim = doomed if str((await doomed.event("ready"))["address"]) == last else spare
                     await victim.kill()
     assert stream.result.ids == undisturbed.ids
     assert stream.result.timings.n_replays >= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from node.experts import Directory, Dispatcher, ExpertHost, ExpertHostConfig
 from node.model import Answers, ExpertStore, Numerics
 from node.server import ExpertsHandler
+from node.server.experts import Put
 from node.weights import PRESETS
 from node.weights.synthetic import random_tensors
 from swarm.errors import ExpertUnavailable, RemoteProtocolError, SessionLost, StageFull
@@ -61,12 +62,14 @@ class SlowHandler(ExpertsHandler):
         finally:
             self.n_streams -= 1
 
-    async def _answer(self, call: ExpertCall, caller: NodeId) -> ExpertAnswer | ExpertRefusal:
-        await asyncio.sleep(self.pause_s)
-        answer = await super()._answer(call, caller)
-        if self.lies and isinstance(answer, ExpertAnswer):
-            return replace(answer, rows=Rows(1, "bf16", bytes(2 * ARGS.dim)))
-        return answer
+    def _begin(self, call: ExpertCall, caller: NodeId, put: Put) -> Callable[[], None] | None:
+        def lie(reply: ExpertAnswer | ExpertRefusal) -> None:
+            if self.lies and isinstance(reply, ExpertAnswer):
+                reply = replace(reply, rows=Rows(1, "bf16", bytes(2 * ARGS.dim)))
+            put(reply)
+
+        loop = asyncio.get_running_loop()
+        return loop.call_later(self.pause_s, super()._begin, call, caller, lie).cancel
 
 
 @dataclass
@@ -113,6 +116,15 @@ class World:
 async def experts_world() -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         yield World(stack)
+
+
+async def answer(host: ExpertHost, call: ExpertCall, caller: NodeId) -> ExpertAnswer:
+    answered: asyncio.Future[ExpertAnswer | BaseException] = asyncio.get_running_loop().create_future()
+    host.begin(call, caller, answered.set_result)
+    outcome = await answered
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 async def ask(dispatcher: Dispatcher, wanted: Mapping[int, Sequence[int]], x: Tensor = X) -> Answers:
@@ -172,6 +184,14 @@ async def test_a_late_host_is_hedged(experts_world: World) -> None:
             await asyncio.sleep(0.001)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_host_that_has_never_answered_is_hedged_too(experts_world: World) -> None:
+    silent, other = await experts_world.host(0), await experts_world.host(0)
+    silent.handler.pause_s = 600.0
+    dispatcher = await experts_world.dispatcher()
+    await ask(dispatcher, {0: [0]})
+    assert dispatcher.asked[other.node_id] == 1
 
 
 async def test_nobody_is_an_error_that_names_layer_and_expert_unless_somebody_comes(experts_world: World) -> None:
@@ -274,17 +294,17 @@ async def test_another_profile_or_release_is_refused(experts_world: World) -> No
 async def test_a_call_that_cannot_be_meant_is_refused_alone(call: ExpertCall, error: type[Exception]) -> None:
     host = ExpertHost(store_of(ExpertId(1, 0)))
     with pytest.raises(error):
-        await host.answer(call, CALLER)
+        await answer(host, call, CALLER)
     good = ExpertCall(2, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim)))
-    assert (await host.answer(good, CALLER)).request_id == 2
+    assert (await answer(host, good, CALLER)).request_id == 2
     host.close()
     with pytest.raises(SessionLost):
-        await host.answer(good, CALLER)
+        await answer(host, good, CALLER)
 
 
 async def test_what_waits_is_bounded() -> None:
     host = ExpertHost(store_of(ExpertId(1, 0)), ExpertHostConfig(max_waiting_rows=3))
     call = ExpertCall(1, 1, ((0, (0, 1)),), Rows(2, "bf16", bytes(4 * ARGS.dim)))
-    answers = await asyncio.gather(*(host.answer(call, CALLER) for _ in range(3)), return_exceptions=True)
+    answers = await asyncio.gather(*(answer(host, call, CALLER) for _ in range(3)), return_exceptions=True)
     host.close()
     assert [isinstance(answer, StageFull) for answer in answers] == [False, True, True]

@@ -20,17 +20,20 @@ _MIN_PACKED_VALUES = 1 << 14
 
 
 class Linear:
-    """x (T, in) -> x @ weight.T (T, out), in x's dtype, which is numerics.dtype. weight: (out, in); it is not kept."""
+    """x (T, in) -> x @ weight.T (T, out), in x's dtype, which is numerics.dtype. weight: (out, in); it is not kept.
 
-    __slots__ = ("_product",)
+    own: our own kernel's form of it, None where a library multiplies.
+    """
+
+    __slots__ = ("_product", "own")
 
     def __init__(self, weight: Tensor, numerics: Numerics) -> None:
-        own = _own(weight, numerics)
-        if own is None:
+        self.own: native.Own | None = None
+        if (own := _own(weight, numerics)) is None:
             self._product: Product = pack(weight, numerics)
         else:
-            self._product = packed = own(weight.shape)
-            packed.take(weight)
+            self._product = self.own = own(weight.shape)
+            self.own.take(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._product(x)
@@ -39,24 +42,25 @@ class Linear:
 class Gate:
     """x (T, in) -> silu(x @ w1.T) * (x @ w3.T) (T, out), in x's dtype, which is numerics.dtype.
 
-    weights: w1 and w3, each (out, in); each is asked for when the one before it is packed, and none is kept.
+    weights: w1 and w3, each (out, in); each is asked for when the one before it is packed, and none is kept. own: as
+    Linear's.
     """
 
-    __slots__ = ("_product",)
+    __slots__ = ("_product", "own")
 
     def __init__(self, weights: Iterable[Tensor], numerics: Numerics) -> None:
         coming = iter(weights)
         w1 = next(coming)
-        own = _own(w1, numerics)
-        if own is None:
+        self.own: native.Own | None = None
+        if (own := _own(w1, numerics)) is None:
             first = pack(w1, numerics)
             del w1
             self._product: Product = Pair(first, pack(next(coming), numerics))
         else:
-            self._product = packed = own(w1.shape, 2)
-            packed.take(w1, 0)
+            self._product = self.own = own(w1.shape, 2)
+            self.own.take(w1, 0)
             del w1
-            packed.take(next(coming), 1)
+            self.own.take(next(coming), 1)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._product(x)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -109,6 +109,7 @@ class Metrics:
             registry=self.registry,
         )
         self._ledger_lost = Gauge("swarm:ledger_entries_lost", "Requests not in the ledger.", registry=self.registry)
+        self._of_models: dict[str, ModelMetrics] = {}
 
     def saw_swarm(self, model_name: str, status: SwarmStatus) -> None:
         """Tell of this model's nodes and layers from now on. Call it before render() with what is known then.
@@ -125,9 +126,15 @@ class Metrics:
     def watch_ledger(self, n_lost: Callable[[], int]) -> None:
         self._ledger_lost.set_function(n_lost)
 
+    def of_model(self, model_name: str) -> ModelMetrics:
+        """One model's own, found once: looking for them by their labels costs at every request."""
+        if model_name not in self._of_models:
+            self._of_models[model_name] = ModelMetrics(self, model_name)
+        return self._of_models[model_name]
+
     def begin(self, model_name: str) -> RequestMeter:
         """A generation arrives, and waits. Use as a context manager: leaving it without finish() counts an abort."""
-        return RequestMeter(self, model_name, self._clock)
+        return RequestMeter(self.of_model(model_name), self.success, model_name, self._clock)
 
     def rejected(self, reason: str) -> None:
         """Count a refusal. reason: a fixed word: rate_limited, unauthorized, draining, not_ready, bad_request."""
@@ -155,15 +162,29 @@ class Metrics:
         return Histogram(f"swarm:{name}", words, ("model_name",), buckets=buckets, registry=self.registry)
 
 
+class ModelMetrics:
+    """One model's child of each labelled attribute of Metrics, by that attribute's name; made when it is first used."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self._metrics = metrics
+        self._name = name
+
+    def __getattr__(self, metric: str) -> Any:
+        child = getattr(self._metrics, metric).labels(self._name)
+        setattr(self, metric, child)
+        return child
+
+
 class RequestMeter:
     """One generation's way through the metrics: begun (waiting) -> admitted() -> token()… -> finish().
 
     first_token_s, duration_s: seconds since it arrived, for logs as well; None while there is none.
     """
 
-    def __init__(self, metrics: Metrics, model_name: str, clock: Callable[[], float]) -> None:
+    def __init__(self, metrics: ModelMetrics, success: Counter, name: str, clock: Callable[[], float]) -> None:
         self._metrics = metrics
-        self._name = model_name
+        self._success = success
+        self._name = name
         self._clock = clock
         self._began_s = clock()
         self._admitted_s: float | None = None
@@ -171,9 +192,7 @@ class RequestMeter:
         self._last_s: dict[int, float] = {}
         self._n_tokens = 0
         self._duration_s: float | None = None
-        self._inter_token = metrics.inter_token.labels(model_name)  # found once: looking for them costs at every token
-        self._generated = metrics.generation_tokens.labels(model_name)
-        metrics.waiting.labels(model_name).inc()
+        metrics.waiting.inc()
 
     def __enter__(self) -> Self:
         return self
@@ -199,44 +218,44 @@ class RequestMeter:
     def admitted(self) -> None:
         """It has its place."""
         self._admitted_s = self._clock()
-        self._metrics.waiting.labels(self._name).dec()
-        self._metrics.running.labels(self._name).inc()
-        self._metrics.queue_time.labels(self._name).observe(self._admitted_s - self._began_s)
+        self._metrics.waiting.dec()
+        self._metrics.running.inc()
+        self._metrics.queue_time.observe(self._admitted_s - self._began_s)
 
     def token(self, choice_idx: int = 0) -> None:
         """A token came, of one of the n choices that may be generated side by side."""
         now_s = self._clock()
         if self._first_s is None:
             self._first_s = now_s
-            self._metrics.first_token.labels(self._name).observe(now_s - self._began_s)
+            self._metrics.first_token.observe(now_s - self._began_s)
             if self._admitted_s is not None:
-                self._metrics.prefill_time.labels(self._name).observe(now_s - self._admitted_s)
+                self._metrics.prefill_time.observe(now_s - self._admitted_s)
         if choice_idx in self._last_s:
-            self._inter_token.observe(now_s - self._last_s[choice_idx])
+            self._metrics.inter_token.observe(now_s - self._last_s[choice_idx])
         self._last_s[choice_idx] = now_s
         self._n_tokens += 1
-        self._generated.inc()
+        self._metrics.generation_tokens.inc()
 
     def finish(self, finished_reason: str, n_prompt_tokens: int = 0, n_replays: int = 0) -> None:
         """It is over. finished_reason: a finish_reason of the API; what is none of FINISHED_REASONS counts as one."""
         if self._duration_s is not None:
             return
-        now_s, name, metrics = self._clock(), self._name, self._metrics
+        now_s, metrics = self._clock(), self._metrics
         self._duration_s = now_s - self._began_s
-        (metrics.waiting if self._admitted_s is None else metrics.running).labels(name).dec()
-        metrics.success.labels(name, known_reason(finished_reason)).inc()
-        metrics.e2e.labels(name).observe(self._duration_s)
-        metrics.prompt_tokens.labels(name).inc(n_prompt_tokens)
-        metrics.replays.labels(name).inc(n_replays)
+        (metrics.waiting if self._admitted_s is None else metrics.running).dec()
+        self._success.labels(self._name, known_reason(finished_reason)).inc()
+        metrics.e2e.observe(self._duration_s)
+        metrics.prompt_tokens.inc(n_prompt_tokens)
+        metrics.replays.inc(n_replays)
         if n_prompt_tokens:
-            metrics.request_prompt_tokens.labels(name).observe(n_prompt_tokens)
+            metrics.request_prompt_tokens.observe(n_prompt_tokens)
         if self._first_s is not None:
-            metrics.request_generation_tokens.labels(name).observe(self._n_tokens)
+            metrics.request_generation_tokens.observe(self._n_tokens)
             decode_s = max(self._last_s.values()) - self._first_s
-            metrics.decode_time.labels(name).observe(decode_s)
+            metrics.decode_time.observe(decode_s)
             n_gaps = max(self._n_tokens / len(self._last_s) - 1, 0)
             if n_gaps:
-                metrics.per_output_token.labels(name).observe(decode_s / n_gaps)
+                metrics.per_output_token.observe(decode_s / n_gaps)
 
 
 def known_reason(finish_reason: str) -> str:

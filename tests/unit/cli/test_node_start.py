@@ -47,6 +47,51 @@ def test_numerics(
     assert (str(config.profile), config.exact) == (profile, exact)
 
 
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        ("0", 0),
+        ("8000000000", 8_000_000_000),
+        ("8GB", 8_000_000_000),
+        ("8g", 8_000_000_000),
+        ("1.5 GiB", 3 << 29),
+        ("512MiB", 512 << 20),
+        ("2kB", 2000),
+        ("7B", 7),
+    ],
+)
+def test_sizes_have_units(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, n_bytes: int) -> None:
+    config = config_of(monkeypatch, tmp_path, "--memory", text, "--disk", text, "--upload-rate", text)
+    assert (config.memory_bytes, config.disk_bytes, config.upload_rate) == (n_bytes, n_bytes, n_bytes)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "rate"),
+    [("--upload-rate", "2M/s", 2_000_000), ("--relay", "4MB/s", 4_000_000), ("--relay", "off", 0)],
+)
+def test_rates_are_a_second_s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str, text: str, rate: int
+) -> None:
+    config = config_of(monkeypatch, tmp_path, option, text)
+    assert (config.relay_rate if option == "--relay" else config.upload_rate) == rate
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--memory", "8XB"),
+        ("--memory", "-1"),
+        ("--memory", "8 i"),
+        ("--disk", "1e9"),
+        ("--memory", "2M/s"),
+        ("--relay", "0"),
+    ],
+)
+def test_what_is_no_size_is_refused(tmp_path: Path, option: str, text: str) -> None:
+    ran = CliRunner().invoke(cli.node, ["start", MAGNET, "--data-dir", str(tmp_path), option, text])
+    assert ran.exit_code == 2 and "Invalid value" in ran.output
+
+
 def test_only_bf16_is_quantised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(BadArgument, match="fp32-int8"):
         config_of(monkeypatch, tmp_path, "--dtype", "fp32", "--quantize", "int8")

@@ -16,6 +16,7 @@ from swarm.client.routes import AVOID_S, SOLE_HOST_PAUSE_S, SPARELESS_S, RouteFi
 from swarm.discovery import RttBook
 from swarm.errors import LayersUncovered, NodeUnreachable, NoNodesFound, SessionLost, StageFull
 from swarm.facts import NodeFact, NodeState, Route
+from swarm.routing import plan_route
 from swarm.terms import Address, Infohash, NodeId, Profile, Span
 
 N_LAYERS = 4
@@ -388,3 +389,30 @@ async def test_where_there_was_no_spare_it_is_not_looked_for_again_at_once(
     discovery.clock.now_s += SPARELESS_S
     assert found.could_spare(slow, route)
     assert n_looks == 2
+
+
+async def test_a_rush_of_requests_is_planned_once_and_what_changes_is_heeded_at_once(
+    discovery: FakeDiscovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_plans = 0
+
+    def counting(*arguments: Any, **named: Any) -> Route:
+        nonlocal n_plans
+        n_plans += 1
+        return plan_route(*arguments, **named)
+
+    monkeypatch.setattr(experience, "plan_route", counting)
+    discovery.known = [fact("b"), fact("c")]
+    search = finder(discovery)
+    for _ in range(32):
+        assert names(await search.find(None)) == ["b"]
+    assert n_plans == 1
+    search.learn(await search.find(None), 4.0)  # disproves what b states
+    assert names(await search.find(None)) == ["c"]
+    discovery.known = [fact("b"), fact("c"), fact("a")]
+    assert names(await search.find(None)) == ["a"]
+    search.avoid([fact("a").node_id], SessionLost("it forgot"))
+    assert names(await search.find(None)) == ["c"]
+    assert n_plans == 4
+    discovery.clock.now_s += experience.PLANNED_S
+    assert names(await search.find(None)) == ["c"] and n_plans == 5

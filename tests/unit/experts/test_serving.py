@@ -16,7 +16,7 @@ from node.server.experts import MAX_CALLS_AT_ONCE
 from node.weights import PRESETS
 from node.weights.synthetic import random_tensors
 from swarm.errors import ExpertUnavailable, RemoteProtocolError, StageFull
-from swarm.messages import ExpertCall, ExpertOpen, ExpertRefusal, Rows
+from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen, ExpertRefusal, Rows
 from swarm.terms import ExpertId, Infohash, NodeId, Profile
 
 ARGS = PRESETS["tiny-mixtral"].args
@@ -28,6 +28,15 @@ CALLER = NodeId("c" * 52)
 def call_of(request_id: int, n_rows: int = 1) -> ExpertCall:
     rows = Rows(n_rows, "bf16", bytes(2 * ARGS.dim * n_rows))
     return ExpertCall(request_id, 1, ((0, tuple(range(n_rows))),), rows)
+
+
+async def answer(host: ExpertHost, call: ExpertCall, caller: NodeId) -> ExpertAnswer:
+    answered: asyncio.Future[ExpertAnswer | BaseException] = asyncio.get_running_loop().create_future()
+    host.begin(call, caller, answered.set_result)
+    outcome = await answered
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 @pytest.fixture
@@ -113,7 +122,7 @@ async def test_an_expert_that_goes_while_its_call_waits_is_refused(store: Expert
         return x
 
     experts[0] = wait  # type: ignore[assignment]
-    first = asyncio.create_task(host.answer(call_of(1), CALLER))
+    first = asyncio.create_task(answer(host, call_of(1), CALLER))
     await asyncio.to_thread(began.wait, 10)
     second = asyncio.create_task(_refusal(host))
     for _ in range(10):
@@ -126,9 +135,9 @@ async def test_an_expert_that_goes_while_its_call_waits_is_refused(store: Expert
 
 async def test_one_caller_leaves_room_for_others(store: ExpertStore) -> None:
     host = ExpertHost(store, ExpertHostConfig(max_waiting_rows=16))
-    flood = [asyncio.create_task(host.answer(call_of(i), CALLER)) for i in range(40)]
+    flood = [asyncio.create_task(answer(host, call_of(i), CALLER)) for i in range(40)]
     await asyncio.sleep(0)  # all of them asked, none is done
-    await host.answer(call_of(1), NodeId("d" * 52))
+    await answer(host, call_of(1), NodeId("d" * 52))
     answers = await asyncio.gather(*flood, return_exceptions=True)
     host.close()
     assert sum(isinstance(answer, StageFull) for answer in answers) == 40 - 12
@@ -137,7 +146,7 @@ async def test_one_caller_leaves_room_for_others(store: ExpertStore) -> None:
 
 async def test_an_answer_that_no_message_holds_is_refused(store: ExpertStore) -> None:
     host = ExpertHost(store, ExpertHostConfig(max_answer_bytes=3 * 2 * ARGS.dim))
-    await host.answer(call_of(1, n_rows=3), CALLER)
+    await answer(host, call_of(1, n_rows=3), CALLER)
     with pytest.raises(RemoteProtocolError, match="bytes"):
-        await host.answer(call_of(2, n_rows=4), CALLER)
+        await answer(host, call_of(2, n_rows=4), CALLER)
     host.close()

@@ -119,7 +119,7 @@ def test_an_expert_that_is_nowhere_is_never_left_out() -> None:
     fp32 = Numerics(torch.float32)
     one = FeedForward(Gate(torch.randn(2, 24, 16), fp32), Linear(torch.randn(16, 24), fp32))
     with pytest.raises(LocalProtocolError, match="of layer 0 is not loaded"):
-        MoE(Linear(torch.randn(4, 16), fp32), {0: one}, 2)(torch.randn(3, 16))
+        MoE(Linear(torch.randn(4, 16), fp32), {0: one}, 4, 2)(torch.randn(3, 16))
 
 
 def test_experts_of_a_layer_go_with_it_and_single_ones_stay() -> None:

@@ -21,7 +21,7 @@ def _moe(n_experts: int, k: int) -> MoE:
         return FeedForward(Gate(torch.randn(2, HIDDEN_DIM, DIM) * DIM**-0.5, FP32), linear(DIM, HIDDEN_DIM))
 
     experts = [expert() for _ in range(n_experts)]
-    return MoE(linear(n_experts, DIM), dict(enumerate(experts)), k)
+    return MoE(linear(n_experts, DIM), dict(enumerate(experts)), n_experts, k)
 
 
 def _reference(moe: MoE, x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def test_bf16_experts_are_summed_in_fp32() -> None:
         w13[0, 0, 0], w13[1, 0, 0] = 1, 1 / 4096
         return FeedForward(Gate(w13, Numerics()), Linear(w2, Numerics()))
 
-    moe = MoE(Linear(torch.zeros(3, DIM).bfloat16(), Numerics()), dict(enumerate(map(expert, (768, 3, 3)))), 3)
+    moe = MoE(Linear(torch.zeros(3, DIM).bfloat16(), Numerics()), dict(enumerate(map(expert, (768, 3, 3)))), 3, 3)
     x = torch.zeros(4, DIM).bfloat16()
     x[:, 0] = 64  # silu(64) * (64 / 4096) is 1, so that each expert answers its value
     for n_rows in (1, 4):

@@ -8,26 +8,15 @@
  * So its bits depend neither on the columns beside it, nor on the chunk that its row came in, nor on threads.
  */
 
-#include "tiles.h"
+#include "kernels.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 enum {
-    PAGE = 256,  /* keys */
     KEYS = 32,   /* in one step of values times weights */
     MAX_HEAD = 256,
 };
-
-typedef struct {
-    const uint16_t *queries;              /* bf16 (n_rows, n_heads, head_dim), rotated and scaled */
-    const uint16_t *const *keys, *const *values; /* of each page (n_kv_heads, PAGE, head_dim) */
-    uint16_t *out;                        /* bf16 (n_rows, n_heads, head_dim) */
-    long n_rows, n_heads, n_kv_heads, head_dim;
-    long position, window;                /* of the first row; 0: it sees everything before it */
-    long first_page, n_pages;
-    int n_threads;
-} attention;
 
 /* Sixteen columns: their queries, and what the pages up to now came to. */
 typedef struct {
@@ -174,12 +163,12 @@ static void attend_head(const attention *a, long kv_head, columns *all, bench *b
     for (long page = 0; page < a->n_pages; page++) {
         long position = (a->first_page + page) * PAGE, seen = a->position + a->n_rows - position;
         long at = kv_head * PAGE * a->head_dim;
-        pair_values(a->values[page] + at, least(PAGE, ratio_up(seen, KEYS) * KEYS), a->head_dim, b);
+        pair_values(a->values[page] + a->values_at + at, least(PAGE, ratio_up(seen, KEYS) * KEYS), a->head_dim, b);
         for (columns *c = all; c < all + ratio_up(n, COLUMNS); c++) {
             if (c->last[COLUMNS - 1] < position || c->first[0] >= position + PAGE)
                 continue;
             long n_keys = least(PAGE, ratio_up(c->last[COLUMNS - 1] + 1 - position, KEYS) * KEYS);
-            score(a, c, a->keys[page] + at, n_keys, position, b);
+            score(a, c, a->keys[page] + a->keys_at + at, n_keys, position, b);
             weigh(c, n_keys, a->head_dim, b);
             mix(c, n_keys, a->head_dim, b);
         }
@@ -188,7 +177,6 @@ static void attend_head(const attention *a, long kv_head, columns *all, bench *b
         close_columns(a, kv_head, i, least(COLUMNS, n - i), all + i / COLUMNS);
 }
 
-/* Returns 0, or -1 where there is no memory. head_dim: a multiple of 32, at most MAX_HEAD. */
 int attend(const attention *a)
 {
     long n_blocks = ratio_up(a->n_rows * (a->n_heads / a->n_kv_heads), COLUMNS);

@@ -34,6 +34,8 @@ def attend(
         xq.data_ptr(),
         ctypes.addressof(of_keys := _addresses(keys)),
         ctypes.addressof(of_values := _addresses(values)),
+        0,
+        0,
         out.data_ptr(),
         n_rows,
         n_heads,

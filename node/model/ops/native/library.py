@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -17,22 +18,19 @@ _FLAGS = (
     "-mamx-tile",
     "-mamx-bf16",
     "-mamx-int8",
+    "-ffp-contract=off",
 )
+"""The last: a sum and a product are rounded each, whatever the compiler, as they are in torch."""
 
 
-class Product(ctypes.Structure):
+class Matrix(ctypes.Structure):
     _fields_ = (
-        ("rows", ctypes.c_void_p),
         ("strips", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
-        ("out", ctypes.c_void_p),
-        ("n_rows", ctypes.c_long),
-        ("row_stride", ctypes.c_long),
         ("n_in", ctypes.c_long),
         ("n_out", ctypes.c_long),
         ("element", ctypes.c_int),
         ("n_matrices", ctypes.c_int),
-        ("n_threads", ctypes.c_int),
     )
 
 
@@ -41,6 +39,8 @@ class Attention(ctypes.Structure):
         ("queries", ctypes.c_void_p),
         ("keys", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
+        ("keys_at", ctypes.c_long),
+        ("values_at", ctypes.c_long),
         ("out", ctypes.c_void_p),
         ("n_rows", ctypes.c_long),
         ("n_heads", ctypes.c_long),
@@ -52,6 +52,60 @@ class Attention(ctypes.Structure):
         ("n_pages", ctypes.c_long),
         ("n_threads", ctypes.c_int),
     )
+
+
+class Layer(ctypes.Structure):
+    _fields_ = (
+        ("attention_norm", ctypes.c_void_p),
+        ("ffn_norm", ctypes.c_void_p),
+        ("wqkv", ctypes.POINTER(Matrix)),
+        ("wo", ctypes.POINTER(Matrix)),
+        ("router", ctypes.POINTER(Matrix)),
+        ("w13", ctypes.POINTER(ctypes.POINTER(Matrix))),
+        ("w2", ctypes.POINTER(ctypes.POINTER(Matrix))),
+        ("dim", ctypes.c_long),
+        ("n_heads", ctypes.c_long),
+        ("n_kv_heads", ctypes.c_long),
+        ("head_dim", ctypes.c_long),
+        ("n_experts", ctypes.c_long),
+        ("n_chosen", ctypes.c_long),
+        ("epsilon", ctypes.c_float),
+    )
+
+
+class Chunk(ctypes.Structure):
+    _fields_ = (
+        ("n_rows", ctypes.c_long),
+        ("position", ctypes.c_long),
+        ("window", ctypes.c_long),
+        ("first_page", ctypes.c_long),
+        ("keys_at", ctypes.c_long),
+        ("n_pages", ctypes.c_long),
+        ("pages", ctypes.POINTER(ctypes.c_void_p)),
+    )
+
+
+class Batch(ctypes.Structure):
+    _fields_ = (
+        ("chunks", ctypes.POINTER(Chunk)),
+        ("n_chunks", ctypes.c_long),
+        ("n_rows", ctypes.c_long),
+        ("q_rotations", ctypes.c_void_p),
+        ("k_rotations", ctypes.c_void_p),
+        ("n_threads", ctypes.c_int),
+    )
+
+
+class Routing(ctypes.Structure):
+    _fields_ = (
+        ("weights", ctypes.c_void_p),
+        ("chosen", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+    )
+
+
+OfALayer = Callable[[Layer, Batch, int, int, int, Routing], int]
+"""run_layer or attend_and_route: layer, batch, addresses of h, out and x, routing."""
 
 
 @cache
@@ -70,6 +124,22 @@ def library() -> ctypes.CDLL:
         ctypes.c_long,
         ctypes.c_int,
     )
-    built.multiply.argtypes = (ctypes.POINTER(Product),)
+    built.multiply.argtypes = (
+        ctypes.POINTER(Matrix),
+        ctypes.c_void_p,
+        ctypes.c_long,
+        ctypes.c_long,
+        ctypes.c_void_p,
+        ctypes.c_int,
+    )
     built.attend.argtypes = (ctypes.POINTER(Attention),)
+    for of_a_layer in (built.run_layer, built.attend_and_route):
+        of_a_layer.argtypes = (
+            ctypes.POINTER(Layer),
+            ctypes.POINTER(Batch),
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.POINTER(Routing),
+        )
     return built

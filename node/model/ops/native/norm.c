@@ -1,10 +1,9 @@
 /* Root-mean-square normalisation of rows. A row's bits are its own, whatever the number of rows and of threads. */
 
-#include "tiles.h"
+#include "kernels.h"
 
 #include <math.h>
 
-/* rows, out: bf16 (n_rows, n_in); weight: bf16 (n_in). out = row / sqrt(mean(row^2) + epsilon) * weight, rounded once. */
 void normalise(const uint16_t *rows, const uint16_t *weight, float epsilon, uint16_t *out, long n_rows, long n_in,
                int n_threads)
 {

@@ -12,7 +12,7 @@
  * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, TDPBF16PS, TDPBSSD, LDTILECFG.
  */
 
-#include "tiles.h"
+#include "kernels.h"
 
 #include <float.h>
 #include <stdlib.h>
@@ -29,21 +29,16 @@ enum {
     GROUP = 16,                /* strips whose sums are put aside at a time */
 };
 
-enum element { BF16 = 0, INT8 = 1 };
-
-/* One product: of one matrix, each of whose strips is 32 columns of it, or of the two of a gate, silu(x w1) * (x w3), of
- * which a strip has the same 16 columns.
- */
+/* One product: rows are bf16, n_rows x n_in, row_stride values apart; out is bf16, n_rows x n_out. */
 typedef struct {
-    const uint16_t *rows;     /* bf16, n_rows x n_in, row_stride values apart */
-    const char *strips;
-    const float *scales;      /* of int8: one for each column of the strips, else null */
-    uint16_t *out;            /* bf16, n_rows x n_out */
-    long n_rows, row_stride, n_in, n_out;
-    int element, n_matrices, n_threads;
+    const matrix *m;
+    const uint16_t *rows;
+    uint16_t *out;
+    long n_rows, row_stride;
+    int n_threads;
 } product;
 
-static long row_bytes(const product *p) { return p->element == BF16 ? 2 * p->n_in : p->n_in; }
+static long row_bytes(const product *p) { return p->m->element == BF16 ? 2 * p->m->n_in : p->m->n_in; }
 
 /* Ask Linux for the tile registers, once a process. Returns 0 where it grants them. */
 int request_tiles(void)
@@ -93,18 +88,18 @@ static void quantise_line(const uint16_t *row, long at, long n_in, float scale, 
 /* Rows [first, first + n) as tiles of `height` rows, a tile's steps one behind the other. */
 static void pack_rows(const product *p, long first, long n, long height, char *tiles, float *row_scales)
 {
-    long n_steps = ratio_up(row_bytes(p), LINE), values = p->element == BF16 ? LINE / 2 : LINE;
+    long n_steps = ratio_up(row_bytes(p), LINE), values = p->m->element == BF16 ? LINE / 2 : LINE;
     memset(tiles, 0, ratio_up(n, height) * height * n_steps * LINE);
     for (long i = 0; i < n; i++) {
         const uint16_t *row = p->rows + (first + i) * p->row_stride;
         char *line = tiles + (i / height * n_steps * height + i % height) * LINE;
-        if (p->element == INT8)
-            row_scales[i] = scale_of(row, p->n_in);
-        for (long at = 0; at < p->n_in; at += values, line += height * LINE) {
-            if (p->element == INT8)
-                quantise_line(row, at, p->n_in, row_scales[i], line);
+        if (p->m->element == INT8)
+            row_scales[i] = scale_of(row, p->m->n_in);
+        for (long at = 0; at < p->m->n_in; at += values, line += height * LINE) {
+            if (p->m->element == INT8)
+                quantise_line(row, at, p->m->n_in, row_scales[i], line);
             else
-                memcpy(line, row + at, 2 * least(values, p->n_in - at));
+                memcpy(line, row + at, 2 * least(values, p->m->n_in - at));
         }
     }
 }
@@ -186,9 +181,9 @@ static inline __m512 silu(__m512 x)
 /* 16 sums as numbers: of int8, times the scales of their columns and row. */
 static inline __m512 numbers(const product *p, const char *sums, float row_scale, long column)
 {
-    if (p->element == BF16)
+    if (p->m->element == BF16)
         return _mm512_loadu_ps(sums);
-    __m512 of_columns = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums)), _mm512_loadu_ps(p->scales + column));
+    __m512 of_columns = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums)), _mm512_loadu_ps(p->m->scales + column));
     return _mm512_mul_ps(of_columns, _mm512_set1_ps(row_scale));
 }
 
@@ -196,16 +191,16 @@ static inline __m512 numbers(const product *p, const char *sums, float row_scale
 static void finish(const product *p, const char *sums, const float *row_scales, long first_row, long n, long strip)
 {
     for (long i = 0; i < n; i++, sums += SUMS_STRIDE) {
-        uint16_t *out = p->out + (first_row + i) * p->n_out;
+        uint16_t *out = p->out + (first_row + i) * p->m->n_out;
         __m512 left = numbers(p, sums, row_scales[i], strip * STRIP_COLUMNS);
         __m512 right = numbers(p, sums + LINE, row_scales[i], strip * STRIP_COLUMNS + COLUMNS);
-        if (p->n_matrices == 2) {
+        if (p->m->n_matrices == 2) {
             long column = strip * COLUMNS;
-            put(out + column, _mm512_mul_ps(silu(left), right), p->n_out - column);
+            put(out + column, _mm512_mul_ps(silu(left), right), p->m->n_out - column);
         } else {
             long column = strip * STRIP_COLUMNS;
-            put(out + column, left, p->n_out - column);
-            put(out + column + COLUMNS, right, p->n_out - column - COLUMNS);
+            put(out + column, left, p->m->n_out - column);
+            put(out + column + COLUMNS, right, p->m->n_out - column - COLUMNS);
         }
     }
 }
@@ -246,7 +241,7 @@ static inline __attribute__((always_inline)) void strips_go_by(const share *of, 
         for (long from = 0; from < n_steps; from += stretch) {
             long to = least(n_steps, from + stretch);
             for (long s = group; s < least(of->end, group + GROUP); s++) {
-                const char *strip = of->p->strips + s * n_steps * STRIP_STEP;
+                const char *strip = of->p->m->strips + s * n_steps * STRIP_STEP;
                 char *sums = of->sums + (s - group) * strip_sums;
                 for (long step = from; step < to; step += piece)
                     rows_go_by(of, strip + step * STRIP_STEP, step, least(piece, to - step), sums, element);
@@ -258,12 +253,12 @@ static inline __attribute__((always_inline)) void strips_go_by(const share *of, 
     _tile_release();
 }
 
-/* Returns 0, or -1 where there is no memory. */
-int multiply(const product *p)
+int multiply(const matrix *m, const uint16_t *rows, long row_stride, long n_rows, uint16_t *out, int n_threads)
 {
-    if (p->n_rows == 0)
+    const product all = {m, rows, out, n_rows, row_stride, n_threads}, *p = &all;
+    if (n_rows == 0)
         return 0;
-    long n_strips = ratio_up(p->n_out, p->n_matrices == 2 ? COLUMNS : STRIP_COLUMNS);
+    long n_strips = ratio_up(p->m->n_out, p->m->n_matrices == 2 ? COLUMNS : STRIP_COLUMNS);
     long most = ratio_up(least(p->n_rows, MAX_ROWS), TILE_ROWS) * TILE_ROWS;
     long sums_bytes = GROUP * most * SUMS_STRIDE;
     char *tiles = aligned_alloc(LINE, most * ratio_up(row_bytes(p), LINE) * LINE);
@@ -276,7 +271,7 @@ int multiply(const product *p)
         for (int thread = 0; thread < p->n_threads; thread++) {
             share part = {p, tiles, row_scales, sums + thread * sums_bytes, row, n, height,
                           n_strips * thread / p->n_threads, n_strips * (thread + 1) / p->n_threads};
-            if (p->element == INT8)
+            if (p->m->element == INT8)
                 strips_go_by(&part, INT8);
             else
                 strips_go_by(&part, BF16);

@@ -6,14 +6,13 @@ weight takes the memory of its values, rounded up to whole tiles.
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from node.model.ops.int8 import quantise_channels
-from node.model.ops.native.library import Product, library
+from node.model.ops.native.library import Matrix, library
+from node.model.ops.native.room import ROOM
 
 _LINE_BYTES = 64
 _TILE_COLUMNS = 16
@@ -28,17 +27,20 @@ class _Strips:
     """Room for a matrix (out, in), or for the two of a gate, and their products once they are taken.
 
     x (T, in) bf16 -> x @ weight.T (T, out), or silu(x @ w1.T) * (x @ w3.T); summed exactly or in fp32, rounded once.
+    matrix: the same, for other kernels in C, as long as this object lives.
     """
 
-    __slots__ = ("_element", "_n_in", "_n_matrices", "_n_out", "_packed", "_scales")
+    __slots__ = ("_n_in", "_n_matrices", "_n_out", "_packed", "_scales", "matrix")
 
     def __init__(self, shape: torch.Size, n_matrices: int, element: int) -> None:
         self._n_out, self._n_in = shape
-        self._n_matrices, self._element = n_matrices, element
+        self._n_matrices = n_matrices
         n_strips = -(-n_matrices * -(-self._n_out // _TILE_COLUMNS) // 2)
         n_steps = -(-self._n_in * _ITEM_BYTES[element] // _LINE_BYTES)
-        self._packed = torch.empty(n_strips * n_steps * _STEP_BYTES, dtype=torch.uint8)
+        self._packed = ROOM.take(n_strips * n_steps * _STEP_BYTES)
         self._scales = torch.zeros(n_strips, 2, _TILE_COLUMNS) if element == _INT8 else None
+        scales = None if self._scales is None else self._scales.data_ptr()
+        self.matrix = Matrix(self._packed.data_ptr(), scales, self._n_in, self._n_out, element, n_matrices)
 
     def _pack(self, values: Tensor, nth: int) -> None:
         values = values.contiguous()
@@ -49,20 +51,8 @@ class _Strips:
         if x.stride(1) != 1:
             x = x.contiguous()
         out = torch.empty(x.shape[0], self._n_out, dtype=torch.bfloat16)
-        product = Product(
-            x.data_ptr(),
-            self._packed.data_ptr(),
-            None if self._scales is None else self._scales.data_ptr(),
-            out.data_ptr(),
-            x.shape[0],
-            x.stride(0),
-            self._n_in,
-            self._n_out,
-            self._element,
-            self._n_matrices,
-            torch.get_num_threads(),
-        )
-        if library().multiply(ctypes.byref(product)):
+        rows = x.data_ptr(), x.stride(0), x.shape[0]
+        if library().multiply(self.matrix, *rows, out.data_ptr(), torch.get_num_threads()):
             raise MemoryError("there is no memory for the rows of a product")
         return out
 
