@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -69,7 +68,12 @@ def believed(discovery: Discovery) -> list[NodeFact]:
     """
     met, others = _met(discovery), discovery.others()
     seen = _Seen.of(fact for fact in others if fact.node_id in met)
-    return [fact if fact.node_id in met else seen.within(fact) for fact in others]
+    covered = {spans for spans in {fact.spans for fact in others} if seen.has_layers(spans)}  # many serve the same
+
+    def is_usual(fact: NodeFact) -> bool:
+        return fact.state is NodeState.SERVING and fact.spans in covered and not (fact.trunks or fact.experts)
+
+    return [fact if fact.node_id in met or is_usual(fact) else seen.within(fact) for fact in others]
 
 
 def _met(discovery: Discovery) -> set[str]:
@@ -97,26 +101,30 @@ class _Seen:
         experts = frozenset(expert for one in ranges for expert in one)
         return cls(whole, merge_spans([*whole, *trunks]), experts)
 
+    def has_layers(self, spans: Iterable[Span]) -> bool:
+        return all(any(seen.covers(span) for seen in self.spans) for span in spans)
+
     def covers(self, fact: NodeFact) -> bool:
-        """Whether all of what it serves is served by somebody who was met."""
+        """Whether all of what it serves is served by somebody who was met: who serves a layer has its experts too."""
+        alone = fact.experts if fact.state is NodeState.SERVING else fact.loaded_experts
         return (
-            not subtract_spans(fact.served_spans, self.spans)
-            and not subtract_spans(fact.served_trunks, self.trunks)
-            and self.experts.issuperset(expert for one in fact.served_experts for expert in one)
+            self.has_layers(fact.served_spans)
+            and all(any(seen.covers(span) for seen in self.trunks) for span in fact.served_trunks)
+            and (not alone or self.experts.issuperset(expert for one in alone for expert in one))
         )
 
     def within(self, fact: NodeFact) -> NodeFact:
         """The fact, as if it said no more than that."""
-        if fact.state is NodeState.SERVING and self.covers(fact):
-            return fact
+        if self.covers(fact):
+            return fact if fact.state is not NodeState.JOINING else _without_claims(fact)
         spans, trunks = (
             subtract_spans(served, subtract_spans(served, seen))
             for served, seen in ((fact.served_spans, self.spans), (fact.served_trunks, self.trunks))
         )
         alone = fact.experts if fact.state is NodeState.SERVING else fact.loaded_experts
         experts = merge_experts(expert for one in alone for expert in one if expert in self.experts)
-        loaded = (spans, trunks, experts) if fact.state is NodeState.JOINING else ((), (), ())
-        return dataclasses.replace(
-            fact, spans=spans, trunks=trunks, experts=experts,
-            loaded_spans=loaded[0], loaded_trunks=loaded[1], loaded_experts=loaded[2],
-        )  # fmt: skip
+        return _without_claims(fact.changed(loaded_spans=spans, loaded_trunks=trunks, loaded_experts=experts))
+
+
+def _without_claims(fact: NodeFact) -> NodeFact:
+    return fact.changed(spans=fact.loaded_spans, trunks=fact.loaded_trunks, experts=fact.loaded_experts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 
 from hypothesis import given
@@ -97,9 +96,3 @@ def test_a_far_node_that_looked_best_is_left_once_it_was_measured() -> None:
     rtts = {one: trips[one] for one in asked(facts)}
     route = plan_route(facts, n_layers=8, now_s=NOW_S, rtt_s=rtts)
     assert trips[route.hops[0].node_id] == 0.002
-
-
-def test_a_fact_of_another_date_is_the_same_but_for_that() -> None:
-    one = fact(1, rtts=((7, 0.5),), queue_s=0.25)
-    later = one.dated(NOW_S + 9.0)
-    assert later == dataclasses.replace(one, issued_at_s=NOW_S + 9.0) and later != one
