@@ -47,8 +47,6 @@ class FakeDiscovery:
     n_refreshes: int = 0
     dead: list[NodeId] = dataclasses.field(default_factory=list)
     rtts: RttBook = dataclasses.field(default_factory=RttBook)
-    trips_s: dict[NodeId, float] = dataclasses.field(default_factory=dict)
-    measured: list[list[NodeId]] = dataclasses.field(default_factory=list)
 
     @property
     def table(self) -> FakeDiscovery:
@@ -67,10 +65,7 @@ class FakeDiscovery:
         self.on_refresh(self.n_refreshes)
 
     async def measure(self, nodes: Sequence[NodeFact]) -> None:
-        self.measured.append([fact.node_id for fact in nodes])
-        for fact in nodes:
-            if fact.node_id in self.trips_s:
-                self.rtts.note(fact.node_id, self.trips_s[fact.node_id])
+        """Nobody answers."""
 
     def describe_attempts(self) -> str:
         return "127.0.0.1:9: refused"
@@ -111,21 +106,6 @@ def fact(name: str, span: str = "0:4", **changes: Any) -> NodeFact:
 
 def names(route: Route) -> list[str]:
     return [hop.node_id[0] for hop in route.hops]
-
-
-async def test_the_nodes_that_matter_are_measured_before_a_route_is_chosen(discovery: FakeDiscovery) -> None:
-    """By what they say a is the best; it is far away, which only who asks it finds out."""
-    far, near = fact("a"), fact("b")
-    discovery.known = [far, near]
-    discovery.trips_s = {far.node_id: 0.2, near.node_id: 0.001}
-    one = finder(discovery)
-    assert names(await one.find(None)) == ["b"]
-    assert names(await one.find(None)) == ["b"]
-    assert [sorted(asked) for asked in discovery.measured] == [[far.node_id, near.node_id]]
-    discovery.clock.now_s += routes.MEASURE_INTERVAL_S
-    discovery.known.append(fact("c"))
-    await one.find(None)
-    assert discovery.measured[1:] == [[fact("c").node_id]], "whoever was measured is not asked again"
 
 
 async def test_what_is_known_is_used_without_asking_anybody(discovery: FakeDiscovery) -> None:
