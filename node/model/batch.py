@@ -79,5 +79,5 @@ def _session(chunk: Chunk, group: LayerGroup) -> native.Session:
     first = group.first_visible(chunk.position) // PAGE
     last = (chunk.position + chunk.n_rows - 1) // PAGE
     pages = group.pages[first - group.first_page : last - group.first_page + 1]
-    addresses = [page.tensor.data_ptr() for page in pages]
-    return native.Session(chunk.n_rows, chunk.position, group.window, first, addresses)
+    tensors = [page.tensor for page in pages]
+    return native.Session(chunk.n_rows, chunk.position, group.window, first, tensors)

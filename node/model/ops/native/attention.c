@@ -33,6 +33,16 @@ typedef struct {
     char weights[PAGE / KEYS][TILE];         /* row i: 32 keys of column i */
 } bench;
 
+/* What comes next is fetched line by line while this is computed: reading and computing take about as long, and more
+ * lines at once than a core can wait for would stop it. Null: nothing to fetch.
+ */
+static inline const char *fetch(const char *next, long n_lines)
+{
+    for (long i = 0; next && i < n_lines; i++)
+        _mm_prefetch(next + i * LINE, _MM_HINT_T1);
+    return next ? next + n_lines * LINE : next;
+}
+
 static const float NOTHING = -1e30f; /* below all scores, and still a number to subtract */
 
 static void open_columns(const attention *a, long kv_head, long first, long n, columns *c)
@@ -53,11 +63,12 @@ static void open_columns(const attention *a, long kv_head, long first, long n, c
 }
 
 /* Values (PAGE, head_dim), the first n_keys of them -> tiles of 32 keys and 16 values: row i has keys 2 i and 2 i + 1. */
-static void pair_values(const uint16_t *values, long n_keys, long head_dim, bench *b)
+static const char *pair_values(const uint16_t *values, long n_keys, long head_dim, bench *b, const char *next)
 {
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                                            21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    for (long key = 0; key < n_keys; key += 2, values += 2 * head_dim)
+    for (long key = 0; key < n_keys; key += 2, values += 2 * head_dim) {
+        next = fetch(next, head_dim / KEYS);
         for (long at = 0; at < head_dim; at += COLUMNS) {
             __m256i even = _mm256_loadu_si256((const __m256i *)(values + at));
             __m256i odd = _mm256_loadu_si256((const __m256i *)(values + head_dim + at));
@@ -65,10 +76,13 @@ static void pair_values(const uint16_t *values, long n_keys, long head_dim, benc
             _mm512_storeu_si512(b->values[key / KEYS][at / COLUMNS] + key % KEYS / 2 * LINE,
                                 _mm512_permutexvar_epi16(order, both));
         }
+    }
+    return next;
 }
 
 /* Scores of 16 columns for n_keys keys from `position` on, -infinity where a column does not see one. */
-static void score(const attention *a, const columns *c, const uint16_t *keys, long n_keys, long position, bench *b)
+static const char *score(const attention *a, const columns *c, const uint16_t *keys, long n_keys, long position,
+                         bench *b, const char *next)
 {
     const __m512i first = _mm512_loadu_si512(c->first), last = _mm512_loadu_si512(c->last);
     for (long key = 0; key < n_keys; key += TILE_ROWS) {
@@ -78,6 +92,7 @@ static void score(const attention *a, const columns *c, const uint16_t *keys, lo
             _tile_loadd(4, tile + step * LINE, 2 * a->head_dim);
             _tile_loadd(6, c->queries[step], LINE);
             _tile_dpbf16ps(0, 4, 6);
+            next = fetch(next, TILE_ROWS / 2);
         }
         _tile_stored(0, b->scores[key], LINE);
         for (long i = key; i < key + TILE_ROWS; i++) {
@@ -86,6 +101,7 @@ static void score(const attention *a, const columns *c, const uint16_t *keys, lo
             _mm512_storeu_ps(b->scores[i], _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), seen, b->scores[i]));
         }
     }
+    return next;
 }
 
 static inline __m512 weight_of(__m512 score, __m512 largest)
@@ -94,7 +110,7 @@ static inline __m512 weight_of(__m512 score, __m512 largest)
 }
 
 /* Scores -> weights, and the sums so far as if this page's largest scores had been known before. */
-static void weigh(columns *c, long n_keys, long head_dim, bench *b)
+static void weigh(columns *c, long n_keys, long head_dim, bench *b, const char *next)
 {
     __m512 before = _mm512_loadu_ps(c->largest), largest = before, total = _mm512_setzero_ps();
     for (long key = 0; key < n_keys; key++)
@@ -102,6 +118,7 @@ static void weigh(columns *c, long n_keys, long head_dim, bench *b)
     for (long key = 0; key < n_keys; key += KEYS) {
         __m512i pairs[KEYS / 2]; /* of keys, for each column */
         for (long i = 0; i < KEYS; i += 2) {
+            next = fetch(next, head_dim / KEYS);
             __m512 even = weight_of(_mm512_loadu_ps(b->scores[key + i]), largest);
             __m512 odd = weight_of(_mm512_loadu_ps(b->scores[key + i + 1]), largest);
             total = _mm512_add_ps(_mm512_add_ps(total, even), odd);
@@ -124,12 +141,13 @@ static void weigh(columns *c, long n_keys, long head_dim, bench *b)
     }
 }
 
-static void mix(columns *c, long n_keys, long head_dim, const bench *b)
+static void mix(columns *c, long n_keys, long head_dim, const bench *b, const char *next)
 {
     for (long at = 0; at < head_dim; at += 2 * COLUMNS) {
         _tile_loadd(0, c->mixed[0] + at, 4 * MAX_HEAD);
         _tile_loadd(1, c->mixed[0] + at + COLUMNS, 4 * MAX_HEAD);
         for (long step = 0; step < n_keys / KEYS; step++) {
+            next = fetch(next, KEYS / 2);
             _tile_loadd(4, b->weights[step], LINE);
             _tile_loadd(6, b->values[step][at / COLUMNS], LINE);
             _tile_dpbf16ps(0, 4, 6);
@@ -163,14 +181,23 @@ static void attend_head(const attention *a, long kv_head, columns *all, bench *b
     for (long page = 0; page < a->n_pages; page++) {
         long position = (a->first_page + page) * PAGE, seen = a->position + a->n_rows - position;
         long at = kv_head * PAGE * a->head_dim;
-        pair_values(a->values[page] + a->values_at + at, least(PAGE, ratio_up(seen, KEYS) * KEYS), a->head_dim, b);
+        const uint16_t *values = a->values[page] + a->values_at + at;
+        const char *ahead = NULL, *next = NULL; /* of few columns: many compute for longer than they wait */
+        if (n <= COLUMNS) {
+            ahead = (const char *)values;
+            next = page + 1 < a->n_pages ? (const char *)(a->keys[page + 1] + a->keys_at + at) : NULL;
+        }
+        if (n > COLUMNS)
+            pair_values(values, least(PAGE, ratio_up(seen, KEYS) * KEYS), a->head_dim, b, NULL);
         for (columns *c = all; c < all + ratio_up(n, COLUMNS); c++) {
             if (c->last[COLUMNS - 1] < position || c->first[0] >= position + PAGE)
                 continue;
             long n_keys = least(PAGE, ratio_up(c->last[COLUMNS - 1] + 1 - position, KEYS) * KEYS);
-            score(a, c, a->keys[page] + a->keys_at + at, n_keys, position, b);
-            weigh(c, n_keys, a->head_dim, b);
-            mix(c, n_keys, a->head_dim, b);
+            ahead = score(a, c, a->keys[page] + a->keys_at + at, n_keys, position, b, ahead);
+            weigh(c, n_keys, a->head_dim, b, ahead);
+            if (n <= COLUMNS)
+                next = pair_values(values, n_keys, a->head_dim, b, next);
+            mix(c, n_keys, a->head_dim, b, next);
         }
     }
     for (long i = 0; i < n; i += COLUMNS)

@@ -40,13 +40,13 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """n_rows of one session from position on; pages: addresses of those from first_page on, bf16, see layer.c."""
+    """n_rows of one session from position on; pages: those from first_page on, bf16 (layers, 2, KVH, PAGE, hd)."""
 
     n_rows: int
     position: int
     window: int | None
     first_page: int
-    pages: Sequence[int]
+    pages: Sequence[Tensor]
 
 
 class Rows:
@@ -63,6 +63,7 @@ class Rows:
             )
         )
         self._rotations = tuple(of.contiguous() for of in rotations)
+        self._of = sessions  # whose pages the addresses are of
         self.n_rows = sum(session.n_rows for session in sessions)
         self.batch = c.Batch(self.sessions, len(sessions), self.n_rows, *(of.data_ptr() for of in self._rotations), 0)
         self._room: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -156,5 +157,5 @@ def _matrices(owns: Sequence[Own | None]) -> ctypes.Array[ctypes._Pointer[c.Matr
     return pointers
 
 
-def _addresses(pages: Sequence[int]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(pages))(*pages)
+def _addresses(pages: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(pages))(*(page.data_ptr() for page in pages))

@@ -19,6 +19,8 @@ _STRETCH_BYTES = 64 << 20
 """Asked for at a time, for small matrices together; what of it is never written takes no memory."""
 
 _LINE_BYTES = 64
+_COLLAPSE = 25
+"""MADV_COLLAPSE of Linux 6.1: what was given in small pages, as where files fill the memory, is moved to huge ones."""
 
 
 class Room:
@@ -27,7 +29,7 @@ class Room:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stretch: weakref.ref[mmap.mmap] | None = None
-        self._begin = self._end = 0
+        self._start = self._begin = self._end = 0
 
     def take(self, n_bytes: int) -> Tensor:
         """Raises: MemoryError."""
@@ -40,6 +42,10 @@ class Room:
             return taken
 
     def _open(self, n_bytes: int) -> mmap.mmap:
+        """A new stretch; the one before it has been written by now."""
+        if self._stretch is not None and (before := self._stretch()) is not None:
+            with contextlib.suppress(OSError):  # no memory that is huge, or no such advice
+                before.madvise(_COLLAPSE, self._start, (self._begin - self._start) // _HUGE_BYTES * _HUGE_BYTES)
         size = max(n_bytes, _STRETCH_BYTES)
         try:
             stretch = mmap.mmap(-1, size + _HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -48,8 +54,8 @@ class Room:
         with contextlib.suppress(OSError):  # a system without them
             stretch.madvise(mmap.MADV_HUGEPAGE)
         address = torch.frombuffer(stretch, dtype=torch.uint8, count=1).data_ptr()
-        self._begin = -address % _HUGE_BYTES
-        self._end = self._begin + size
+        self._start = self._begin = -address % _HUGE_BYTES
+        self._end = self._start + size
         self._stretch = weakref.ref(stretch)
         return stretch
 
