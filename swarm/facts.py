@@ -108,12 +108,13 @@ class NodeFact:
             if e.expert_idxs[-1] >= self.n_experts:
                 raise BadArgument(f"node {self.node_id[:8]} claims experts beyond the model's {self.n_experts}")
 
-    def dated(self, issued_at_s: float) -> NodeFact:
-        """The same, as if it were issued then. A tenth of what dataclasses.replace takes, which checks it all again."""
+    def changed(self, **fields: object) -> NodeFact:
+        """As dataclasses.replace, in a tenth of the time, for it checks nothing again: no more may be claimed then."""
         copy = object.__new__(NodeFact)
         for get, put in _SLOTS:
             put(copy, get(self))
-        object.__setattr__(copy, "issued_at_s", issued_at_s)
+        for name, value in fields.items():
+            object.__setattr__(copy, name, value)
         return copy
 
     @property

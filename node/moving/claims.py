@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from node.moving.settling import believed, listen, settle
+from node.moving.settling import believed, listen, meet_those_who_matter, settle
 from node.placement import Assignment, Budget, PlacementConfig, Standing, decide, survey
 from node.server import Statement
 from swarm.discovery import Discovery
@@ -58,6 +58,7 @@ class Claims:
 
         The statement is as before then, and when the settling is broken off.
         """
+        await meet_those_who_matter(self._discovery)
         served, placed_at_s = self._said.spans, time.time()
         wish = self.look(self._said.n_layers, placed_at_s, served, served)
         if not wish.moves:

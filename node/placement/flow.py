@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from swarm.terms import Span
 
 Work = NDArray[np.float64]
-"""(n_layers + 1, n_layers + 1), or many of them: at [start, end] the layers per second of all nodes with just that span."""
+"""(n_layers + 1, n_layers + 1), or many of them: at [start, end] the layers per second of all who host just that."""
 
 _EXACT = 1e-9
 
@@ -56,8 +56,8 @@ def _within(work: Work) -> Work:
 
 
 def _worst_set(within: Work, flow: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The set of layers of which demand, and the work of nodes that are idle in its gaps, are the most together -> (that
-    sum, layers in it), each (n,).
+    """The set of layers of which demand, and the work of nodes that are idle in its gaps, are the most together ->
+    (that sum, layers in it), each (n,).
     """
     n, n_edges = within.shape[:2]
     rows = np.arange(n)

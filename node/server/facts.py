@@ -17,6 +17,9 @@ EXCHANGE_REFILL_S = 0.05
 costs milliseconds where 10,000 nodes are known.
 """
 
+HOST_SHARE = 4
+"""All of one host, whatever ids they made up, exchange so many times as often: several may live behind one router."""
+
 MAX_CALLERS = 1024
 
 
@@ -28,6 +31,7 @@ class FactsHandler:
         self._own = own
         self._dial_back = dial_back
         self._allowance = Allowance(EXCHANGES, EXCHANGE_REFILL_S, MAX_CALLERS)
+        self._of_hosts = Allowance(HOST_SHARE * EXCHANGES, EXCHANGE_REFILL_S / HOST_SHARE, MAX_CALLERS)
 
     async def describe(self, caller: NodeId) -> SignedFact:
         own = self._own()
@@ -36,11 +40,11 @@ class FactsHandler:
         return own
 
     async def exchange(
-        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId
+        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, host: str = ""
     ) -> tuple[Sequence[SignedFact], bool]:
         if release != self._discovery.release:
             raise RemoteProtocolError(f"this node serves release {self._discovery.release}, not {release}")
-        if not self._allowance.spend(caller):
+        if not self._allowance.spend(caller) or (host and not self._of_hosts.spend(host)):
             raise StageFull("you exchanged facts here often enough; ask another", retry_after_s=EXCHANGE_REFILL_S)
         return await self._discovery.receive(facts, known)
 

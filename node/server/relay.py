@@ -28,12 +28,16 @@ class RelayConfig:
     """What a node gives to others as their relay.
 
     n_places: nodes that may keep a place. n_tunnels: joined pairs at once, each two calls of the server's.
-    n_tunnels_per_caller: of one caller. rate: bytes/s of all tunnels together, counted once; 0: it is no relay.
+    n_tunnels_per_caller: of one caller. n_places_per_host, n_tunnels_per_host: of all nodes and callers at one host,
+    for ids are free; several may live behind one router. rate: bytes/s of all tunnels together, counted once; 0: it is
+    no relay.
     """
 
     n_places: int = 16
     n_tunnels: int = 48
     n_tunnels_per_caller: int = 12
+    n_places_per_host: int = 8
+    n_tunnels_per_host: int = 24
     rate: int = 4_000_000
 
 
@@ -41,6 +45,7 @@ class RelayConfig:
 class _Tunnel:
     target: NodeId
     caller: NodeId
+    host: str
     name: bytes = field(default_factory=lambda: os.urandom(TUNNEL_BYTES))
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
     to_target: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(QUEUED_CHUNKS))
@@ -75,6 +80,7 @@ class RelayHandler:
         self._config = config
         self._throttle = Throttle(config.rate)
         self._places: dict[NodeId, asyncio.Queue[bytes | None]] = {}
+        self._hosts: dict[NodeId, str] = {}  # of those with places; '' for this very machine
         self._tunnels: dict[bytes, _Tunnel] = {}
         self._closed = config.rate == 0
 
@@ -88,25 +94,30 @@ class RelayHandler:
         for place in self._places.values():
             _end(place)
 
-    async def reserve(self, caller: NodeId) -> AsyncIterator[bytes]:
-        if self._closed or (len(self._places) >= self._config.n_places and caller not in self._places):
+    async def reserve(self, caller: NodeId, host: str = "") -> AsyncIterator[bytes]:
+        others = [other for node_id, other in self._hosts.items() if node_id != caller]
+        is_full = len(others) >= self._config.n_places
+        if self._closed or is_full or (host and others.count(host) >= self._config.n_places_per_host):
             raise StageFull("this node is nobody else's relay now; choose another", retry_after_s=60.0)
         if (previous := self._places.get(caller)) is not None:
             _end(previous)  # the node came back, before its old connection was seen to be dead
         place = self._places[caller] = asyncio.Queue(self._config.n_tunnels)
+        self._hosts[caller] = host
         try:
             yield b""
             while (name := await place.get()) is not None:
                 yield name
         finally:
             if self._places.get(caller) is place:
-                del self._places[caller]
+                del self._places[caller], self._hosts[caller]
                 for tunnel in self._tunnels.values() if not self._closed else ():
                     if tunnel.target == caller:
                         tunnel.end()
 
-    async def connect(self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId) -> AsyncIterator[bytes]:
-        tunnel = self._open(target, caller)
+    async def connect(
+        self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId, host: str = ""
+    ) -> AsyncIterator[bytes]:
+        tunnel = self._open(target, caller, host)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACCEPT_TIMEOUT_S):
@@ -132,16 +143,21 @@ class RelayHandler:
         finally:
             offered.end()
 
-    def _open(self, target: NodeId, caller: NodeId) -> _Tunnel:
+    def _open(self, target: NodeId, caller: NodeId, host: str) -> _Tunnel:
         place = self._places.get(target)
         if place is None or self._closed:
             raise NodeUnreachable(f"node {short_id(target)} keeps no place at this relay")
         of_caller = sum(tunnel.caller == caller for tunnel in self._tunnels.values())
-        if len(self._tunnels) >= self._config.n_tunnels or of_caller >= self._config.n_tunnels_per_caller:
+        of_host = sum(tunnel.host == host for tunnel in self._tunnels.values()) if host else 0
+        if (
+            len(self._tunnels) >= self._config.n_tunnels
+            or of_caller >= self._config.n_tunnels_per_caller
+            or of_host >= self._config.n_tunnels_per_host
+        ):
             raise StageFull("this relay joins as many calls as it may", retry_after_s=5.0)
         if place.full():
             raise StageFull(f"node {short_id(target)} does not come for those who call it here", retry_after_s=5.0)
-        tunnel = _Tunnel(target, caller)
+        tunnel = _Tunnel(target, caller, host)
         self._tunnels[tunnel.name] = tunnel
         place.put_nowait(tunnel.name)
         return tunnel

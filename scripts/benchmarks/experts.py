@@ -36,26 +36,31 @@ N_SESSIONS = 8
 PROMPT_TOKENS = 16
 DECODE_TOKENS = 6
 DEFAULT_ROUNDS = 5
+CASES = ("experts on 2", "experts on 4", "layers on 2", "8x7b layer")
 
 
-def run(work_dir: Path, n_rounds: int) -> list[Figure]:
+def run(work_dir: Path, n_rounds: int, cases: Sequence[str] = CASES) -> list[Figure]:
     torch.set_num_threads(1)
-    figures = asyncio.run(_model(n_rounds))
+    figures = asyncio.run(_model(n_rounds, cases))
     gc.collect()
-    return figures + asyncio.run(_layer(n_rounds))
+    return figures + (asyncio.run(_layer(n_rounds)) if "8x7b layer" in cases else [])
 
 
-async def _model(n_rounds: int) -> list[Figure]:
+async def _model(n_rounds: int, cases: Sequence[str]) -> list[Figure]:
     """The Mixtral of 1.5e9: experts on two and on four, then half of the layers on another."""
+    if not set(cases).intersection(CASES[:3]):
+        return []
     models, _ = load_parts(MIXTRAL_1B5, holding_of(MIXTRAL_1B5, "layers 0:16"))
     here = Engine.of(next(iter(models.values())))
     figures: list[Figure] = []
     try:
         for n_parts in (2, 4):
-            with Parts("mixtral-1b5", expert_parts(MIXTRAL_1B5, n_parts)) as parts:
-                figures += await _experts_on(parts, here, n_rounds)
-        with Parts("mixtral-1b5", ["layers 0:8", "layers 8:16"]) as parts:
-            figures += await _split(parts, here, n_rounds)
+            if f"experts on {n_parts}" in cases:
+                with Parts("mixtral-1b5", expert_parts(MIXTRAL_1B5, n_parts)) as parts:
+                    figures += await _experts_on(parts, here, n_rounds)
+        if "layers on 2" in cases:
+            with Parts("mixtral-1b5", ["layers 0:8", "layers 8:16"]) as parts:
+                figures += await _split(parts, here, n_rounds)
     finally:
         here.close()
     return figures

@@ -9,17 +9,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from node.placement.flow import capacity as flow_capacity
+from node.placement.flow import shares, work_of
 from simulator.population import Machine, draw_machine
 from simulator.world import Node
+from swarm.discovery import DiscoveryConfig
 from swarm.errors import LayersUncovered
 from swarm.facts import NodeFact
-from swarm.routing import HOP_OVERHEAD_S, plan_route
-from swarm.terms import NodeId
+from swarm.routing import HOP_OVERHEAD_S, Links, plan_route, worth_measuring
+from swarm.terms import NodeId, Span
 
 N_LINKS = 16
 """Round trips in a fact: to the nearest of the N_MET nodes that it met."""
 
 N_MET = 64
+
+N_ASKED = DiscoveryConfig().max_asked_per_round
+"""Whom a client measures before it chooses."""
 
 
 def optimum(nodes: Sequence[Node], n_layers: int) -> float:
@@ -37,27 +43,13 @@ def optimum(nodes: Sequence[Node], n_layers: int) -> float:
 
 
 def capacity(nodes: Sequence[Node], n_layers: int) -> float:
-    """Tokens per second through this placement, when every node shares its time among its layers as is best.
-
-    A flow goes through if any set of layers, whose nodes work for it alone, takes it: by Hall's theorem for spans.
-    A node in several pieces counts as if it shared its time among them by their lengths.
-    """
-    speed_within = np.zeros((n_layers + 1, n_layers + 1))  # [a, b]: of nodes that lie within layers a to b
+    """Tokens per second through this placement, when every node shares its time among its layers as is best."""
+    work: list[tuple[Span, float]] = []
     for node in nodes:
-        for span in node.served:
-            share = len(span) / sum(map(len, node.served))
-            speed = min(share / node.machine.layer_time_s, node.machine.max_tokens_per_s * len(span))
-            speed_within[: span.start + 1, span.end :] += speed
-    total = float(speed_within[0, n_layers])
-
-    def holds(flow: float) -> bool:
-        worst = np.zeros(n_layers + 1)  # [b]: most that layers below b demand, plus what is idle in their gaps
-        for end in range(1, n_layers + 1):
-            taken = worst[end - 1] + flow
-            worst[end] = max(taken, float((worst[:end] + speed_within[:end, end]).max()))
-        return bool(worst[n_layers] <= total + 1e-9)
-
-    return _largest(holds, total / n_layers)
+        if n_served := sum(map(len, node.served)):
+            speed = min(1.0 / node.machine.layer_time_s, node.machine.max_tokens_per_s * n_served)
+            work += shares(node.served, speed)
+    return float(flow_capacity(work_of(work, n_layers)[None])[0])
 
 
 def _largest(holds: object, high: float) -> float:
@@ -69,34 +61,34 @@ def _largest(holds: object, high: float) -> float:
 
 
 def route_cost(
-    nodes: Sequence[Node], facts: Sequence[NodeFact], n_layers: int, now_s: float, draw: random.Random
+    nodes: Sequence[Node], facts: Sequence[NodeFact], links_s: Links, n_layers: int, now_s: float, draw: random.Random
 ) -> float | None:
     """A client's route by what it can know, against the best one by what is true: seconds per token, as a ratio.
 
     None while the model is not whole.
     """
     client = draw_machine(draw)
-    machines = [node.machine for node in nodes]
-    places = {node.node_id: place for place, node in enumerate(nodes)}
-    met = draw.sample(nodes, min(N_MET, len(nodes)))
-    rtt_s = {node.node_id: client.rtt_s(node.machine) for node in met}
-    links_s = _links(nodes, draw)
+    by_id = {node.node_id: node for node in nodes}
+    rtt_s = {node.node_id: client.rtt_s(node.machine) for node in draw.sample(nodes, min(N_MET, len(nodes)))}
+    asked = worth_measuring(facts, N_ASKED, n_layers=n_layers, now_s=now_s, rtt_s=rtt_s, links_s=links_s)
+    rtt_s |= {f.node_id: client.rtt_s(by_id[f.node_id].machine) for f in asked if f.node_id in by_id}
     try:
         route = plan_route(facts, n_layers=n_layers, now_s=now_s, rtt_s=rtt_s, links_s=links_s, client="a client")
     except LayersUncovered:
         return None
-    if not all(hop.node_id in places for hop in route.hops):
+    if not all(hop.node_id in by_id for hop in route.hops):
         return None
     taken = 0.0
     before = client
     for hop in route.hops:
-        machine = machines[places[hop.node_id]]
+        machine = by_id[hop.node_id].machine
         taken += before.rtt_s(machine) / 2 + HOP_OVERHEAD_S + len(hop.span) * machine.layer_time_s
         before = machine
     return (taken + before.rtt_s(client) / 2) / best_cost(nodes, client, n_layers)
 
 
-def _links(nodes: Sequence[Node], draw: random.Random) -> dict[tuple[NodeId, NodeId], float]:
+def draw_links(nodes: Sequence[Node], draw: random.Random) -> Links:
+    """The round trips that the nodes' facts tell."""
     links: dict[tuple[NodeId, NodeId], float] = {}
     for node in nodes:
         met = draw.sample(nodes, min(N_MET, len(nodes)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from swarm.discovery import RttBook
 from swarm.facts import NodeFact, Route
-from swarm.routing import believe, links_of, mend_route, plan_route, route_cost_s, steady
+from swarm.routing import believe, links_of, mend_route, plan_route, route_cost_s, steady, worth_measuring
 from swarm.routing.costs import Links
 from swarm.terms import NodeId, Profile
 
@@ -90,6 +90,11 @@ class Experience:
         )  # fmt: skip
         self._last[profile] = route
         return route
+
+    def worth_measuring(self, stated: Sequence[NodeFact], n: int) -> list[NodeFact]:
+        """At most n nodes whose round trips might make for a better route."""
+        facts, rtt_s, links_s = self._judged(stated)
+        return worth_measuring(facts, n, n_layers=self._n_layers, now_s=time.time(), rtt_s=rtt_s, links_s=links_s)
 
     def mend(self, broken: Route, stated: Sequence[NodeFact], exclude: frozenset[NodeId]) -> Route:
         """The broken route with the best that there is, by what was met, in the place of what it lost.

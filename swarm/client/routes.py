@@ -28,6 +28,14 @@ RETRY_S = 0.25
 SPARELESS_S = 1.0
 """How long nobody looks again for a spare, after there was none: a slow hop asks for one at every token."""
 
+N_MEASURED = 16
+MEASURE_S = 0.5
+"""How many nodes a client asks, and for how long, before it chooses a route among those that it has not met. More of
+them find a better one in a large swarm, and make the first token come later."""
+
+MEASURE_INTERVAL_S = 60.0
+"""How long it then chooses by what it has."""
+
 QUIET_S = 2.0
 """How long a search goes on before anybody is told of it: most end sooner."""
 
@@ -57,6 +65,8 @@ class RouteFinder:
         self.wait_s = wait_s
         self._avoided: dict[NodeId, _Avoided] = {}
         self._spareless: dict[tuple[NodeId, Route], float] = {}  # until when, monotonic
+        self._for_batches = for_batches
+        self._measured_at_s = float("-inf")
         self._experience = Experience(discovery.rtts, n_layers, client_id, for_batches)
 
     async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
@@ -72,7 +82,8 @@ class RouteFinder:
         try:
             while True:
                 try:
-                    return self._plan(profile, broken)
+                    route = self._plan(profile, broken)
+                    return self._plan(profile, broken) if broken is None and await self._measure() else route
                 except LayersUncovered as error:
                     if error.message != said and time.monotonic() - started_s >= QUIET_S:
                         said = error.message
@@ -118,6 +129,19 @@ class RouteFinder:
             self._spareless[node_id, route] = now_s + SPARELESS_S
             return False
         return True
+
+    async def _measure(self) -> bool:
+        """Take the round trips that might make for a better route, every so often; whether there were any to take."""
+        now_s = time.monotonic()
+        if self._for_batches or now_s < self._measured_at_s + MEASURE_INTERVAL_S:
+            return False
+        self._measured_at_s = now_s
+        wanted = self._experience.worth_measuring(self._facts(), N_MEASURED)
+        if wanted:
+            with contextlib.suppress(TimeoutError):  # those who take so long are far away, or gone
+                async with asyncio.timeout(MEASURE_S):
+                    await self._discovery.measure(wanted)
+        return bool(wanted)
 
     def _plan(self, profile: Profile | None, broken: Route | None) -> Route:
         """Over the facts in force: without the avoided nodes, or else with those that have had their pause."""

@@ -187,6 +187,11 @@ class Discovery:
         answered = await asyncio.gather(*(self._ask(address) for address in self._some(addresses)))
         return frozenset(node_id for node_id in answered if node_id is not None)
 
+    async def measure(self, nodes: Sequence[NodeFact]) -> None:
+        """Take the round trip to the first max_asked_per_round of these nodes, by an exchange of nothing with each."""
+        addresses = list(dict.fromkeys(fact.address for fact in nodes))[: self.config.max_asked_per_round]
+        await asyncio.gather(*(self._ping(address) for address in addresses if not self._is_own(address)))
+
     async def run(self) -> None:
         """Exchange for as long as the task lives. A round that fails is the network's business: the next one comes."""
         pause_s = min(self.config.first_interval_s, self.config.exchange_interval_s)
@@ -312,6 +317,12 @@ class Discovery:
             log.exception("asking %s failed", address)
             self.outcomes[str(address)] = f"{type(error).__name__} while asking it"
         return node_id
+
+    async def _ping(self, address: Address) -> None:
+        nothing = Known(MAX_TAG, MAX_TAG)
+        with contextlib.suppress(SwarmError):  # who does not answer stays unmeasured: rounds find out why
+            answer = await self._port.exchange(address, self.release, (), nothing, self.config.call_timeout_s)
+            self.rtts.note(answer.node_id, answer.rtt_s)
 
     async def _ask_for(self, address: Address, pushed: Sequence[SignedFact], known: Known) -> tuple[NodeId, bool]:
         """One exchange -> (who answered, whether it is worth another)."""

@@ -86,7 +86,7 @@ class FactTable:
         if known is None and len(self._entries) >= self._max_nodes and not self._evict(now):
             return False
         confirmed = known is not None and known.confirmed and known.signed.fact.address == fact.address
-        here = fact.dated(now)
+        here = fact.changed(issued_at_s=now)
         entry = _Entry(SignedFact(fact, signed.payload, signed.signature), here, now + fact.ttl_s, confirmed=confirmed)
         if known is None:
             insort(self._ids, fact.node_id)

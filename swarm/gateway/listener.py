@@ -9,6 +9,9 @@ its end would go unnoticed, and the answer on for nobody: it is read on here, up
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -29,10 +32,14 @@ class BoundedProtocol(HttpToolsProtocol):
     max_connections of this server.
 
     The time is counted from the head's first byte, and for the first request from the connection's beginning.
+    turns: in which this server's connections begin their requests.
     """
 
-    def __init__(self, *arguments: Any, head_timeout_s: float, max_connections: int, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, head_timeout_s: float, max_connections: int, turns: Turns | None = None, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
+        self._turns = turns or Turns()
         self._max_connections = max_connections
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
@@ -110,7 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        self._turns.take(partial(super()._start_asgi_task, cycle, app))
 
     # -- the time that a head takes ------------------------------------------------------------------------------------
 
@@ -130,6 +137,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer = None
         if not self._is_answering:
             self.transport.close()
+
+
+class Turns:
+    """Requests begin one at a time, each time that the loop comes round: of a rush the first are on their way to the
+    swarm while the last are still being read, and not all of them once the last was.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def take(self, begin: Callable[[], None]) -> None:
+        """Have it called, after those that came before."""
+        self._waiting.append(begin)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        begin = self._waiting.popleft()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
+        begin()
 
 
 class HeadWithBody:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -127,6 +128,11 @@ class ModelRegistry:
     def models(self) -> tuple[ServedModel, ...]:
         """Those that are open, in the order of their links."""
         return tuple(slot.model for slot in self._slots if slot.model is not None)
+
+    @property
+    def network(self) -> str:
+        """How far its clients reach: loopback, lan or wan."""
+        return self._config.network or os.environ.get("SWARM_NETWORK") or "wan"
 
     @property
     def default(self) -> ServedModel | None:

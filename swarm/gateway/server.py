@@ -16,7 +16,7 @@ import uvicorn
 from swarm.errors import ListenError
 from swarm.gateway.app import make_app
 from swarm.gateway.config import GatewayConfig
-from swarm.gateway.listener import BoundedProtocol
+from swarm.gateway.listener import BoundedProtocol, Turns
 from swarm.gateway.models import ModelRegistry
 from swarm.gateway.services import Services
 from swarm.terms import Address
@@ -40,7 +40,10 @@ class Gateway:
         app, self.drain = make_app(self._services)
         self._config = config
         protocol: Any = partial(
-            BoundedProtocol, head_timeout_s=config.header_timeout_s, max_connections=config.max_connections
+            BoundedProtocol,
+            head_timeout_s=config.header_timeout_s,
+            max_connections=config.max_connections,
+            turns=Turns(),
         )
         self._server = _Server(
             uvicorn.Config(

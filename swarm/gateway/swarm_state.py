@@ -100,7 +100,8 @@ class SwarmState:
         args, status = model.client.release.args, seen.status
         routes = self._book.running(model.name)
         missing = merge_spans([Span(layer_idx, layer_idx + 1) for layer_idx in status.missing_layers])
-        options = status.mending_options and f" {status.mending_options}"
+        network = "" if self._registry.network == "wan" else f" --network {self._registry.network}"
+        options = network + (status.mending_options and f" {status.mending_options}")
         return fields | {
             "infohash": status.infohash,
             "n_layers": status.n_layers,

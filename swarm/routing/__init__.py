@@ -11,6 +11,7 @@ from swarm.routing.belief import believe, links_of, steady
 from swarm.routing.costs import DEFAULT_LAYER_TIME_S, HOP_OVERHEAD_S, Links
 from swarm.routing.coverage import coverage, expert_coverage, layer_ranges
 from swarm.routing.experts import describe_missing, layers_served, missing_experts
+from swarm.routing.measuring import worth_measuring
 from swarm.routing.mend import mend_route
 from swarm.routing.plan import plan_route, route_cost_s
 
@@ -30,4 +31,5 @@ __all__ = [
     "plan_route",
     "route_cost_s",
     "steady",
+    "worth_measuring",
 ]

@@ -38,9 +38,12 @@ class NodeHandler(Protocol):
     async def describe(self, caller: NodeId, /) -> SignedFact: ...
 
     async def exchange(
-        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, /
+        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, host: str, /
     ) -> tuple[Sequence[SignedFact], bool]:
-        """(what is known here beyond `known`, whether there is more for who asks again)"""
+        """(what is known here beyond `known`, whether there is more for who asks again)
+
+        host: where the call comes from; '' for this very machine.
+        """
         ...
 
     async def dial_back(self, address: Address, caller: NodeId, /) -> str:
@@ -49,13 +52,15 @@ class NodeHandler(Protocol):
 
 
 class RelayHandler(Protocol):
-    """All three are cancelled when the caller cancels or disconnects."""
+    """All three are cancelled when the caller cancels or disconnects. host: where the call comes from; '' for this very
+    machine.
+    """
 
-    def reserve(self, caller: NodeId, /) -> AsyncIterator[bytes]:
+    def reserve(self, caller: NodeId, host: str, /) -> AsyncIterator[bytes]:
         """Keep a place for the caller: first b"", then the tunnels that it is to accept."""
         ...
 
-    def connect(self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId, /) -> AsyncIterator[bytes]:
+    def connect(self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId, host: str, /) -> AsyncIterator[bytes]:
         """Join the caller to the node of that id: what it sends -> what the node answers."""
         ...
 

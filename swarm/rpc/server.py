@@ -28,7 +28,7 @@ from swarm.messages import (
     Step,
 )
 from swarm.rpc import paths
-from swarm.rpc.callers import Callers, host_of
+from swarm.rpc.callers import Callers, host_of, outside_host
 from swarm.rpc.config import RpcConfig, server_options
 from swarm.rpc.handlers import ExpertsHandler, NodeHandler, RelayHandler, StageHandler
 from swarm.rpc.health import Health
@@ -222,7 +222,9 @@ class RpcServer:
     async def _exchange(self, request: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> bytes:
         assert self._node is not None
         release, facts, known = decode_exchange_request(request)
-        return encode_exchange_reply(*await self._node.exchange(release, facts, known, caller))
+        return encode_exchange_reply(
+            *await self._node.exchange(release, facts, known, caller, outside_host(context.peer()))
+        )
 
     async def _dial_back(self, request: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> bytes:
         assert self._node is not None
@@ -231,14 +233,15 @@ class RpcServer:
 
     async def _reserve(self, _: bytes, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
         assert self._relay is not None
-        async with contextlib.aclosing(_closable(self._relay.reserve(caller))) as tunnels:
+        async with contextlib.aclosing(_closable(self._relay.reserve(caller, outside_host(context.peer())))) as tunnels:
             async for tunnel in tunnels:
                 await context.write(encode_reserve_reply(tunnel))
 
     async def _connect(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
         assert self._relay is not None
         target = decode_connect_opening(await self._first_frame(context))
-        await _pass_on(self._relay.connect(target, _received(context), caller), context)
+        host = outside_host(context.peer())
+        await _pass_on(self._relay.connect(target, _received(context), caller, host), context)
 
     async def _accept(self, _: Any, context: grpc.aio.ServicerContext, caller: NodeId) -> None:
         assert self._relay is not None

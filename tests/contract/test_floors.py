@@ -60,6 +60,7 @@ SOLE_IMPORTERS = {
     "safetensors": ("node.weights",),
     "starlette": ("swarm.gateway",),
     "uvicorn": ("swarm.gateway",),
+    "httptools": (),
     "prometheus_client": ("swarm.gateway",),
     "zeroconf": ("swarm.discovery",),
     "torch": ("node",),

@@ -57,7 +57,7 @@ async def test_a_killed_node_leaves_a_hole_and_a_new_one_fills_it(serve_pages: S
     whole = await page.locator(".layer[data-layer='3']").evaluate("cell => getComputedStyle(cell).backgroundImage")
     assert "gradient" in red and whole == "none"
     await expect(page.locator(".node.is-gone")).to_contain_text(lost[:8])
-    await expect(page.locator(".lend code")).to_contain_text("--layers 0:3")
+    await expect(page.locator(".lend code")).to_contain_text("--network loopback --layers 0:3")
 
     await served.swarm.start("0:3")
     await until_hosts(page, [1] * 12)

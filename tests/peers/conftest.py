@@ -55,7 +55,7 @@ class EchoNode:
         return signed_fact(self.key)
 
     async def exchange(
-        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, /
+        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, host: str, /
     ) -> tuple[Sequence[SignedFact], bool]:
         await self._behave(caller)
         return facts, False

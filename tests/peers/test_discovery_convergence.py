@@ -54,7 +54,7 @@ class Participant:
         raise NotImplementedError
 
     async def exchange(
-        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId
+        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, host: str
     ) -> tuple[Sequence[SignedFact], bool]:
         self.n_exchanges += 1
         return await self.discovery.receive(facts, known)

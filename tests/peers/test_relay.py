@@ -15,7 +15,7 @@ from node.server.relay import QUEUED_CHUNKS
 from swarm.errors import NodeUnreachable, StageFull, SwarmError, Unauthenticated
 from swarm.identity import NodeKey
 from swarm.rpc import Dialer, RpcConfig, RpcServer, let_in
-from swarm.terms import Address, Infohash
+from swarm.terms import Address, Infohash, NodeId
 
 WAIT_S = 5.0
 RELEASE = Infohash("ab" * 20)
@@ -288,3 +288,38 @@ async def test_a_node_that_never_comes_for_its_tunnels_is_told_of_so_many_only()
                     await asyncio.gather(calling, return_exceptions=True)
         relay.close()
         assert len([name async for name in place]) == 1, "the end took the place of a name"
+
+
+async def test_new_ids_bring_one_host_no_more_places_and_tunnels() -> None:
+    relay = RelayHandler(RelayConfig(n_places=4, n_places_per_host=2, n_tunnels_per_host=1))
+    first, second, third = (NodeKey.generate().node_id for _ in range(3))
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def reserve(node_id: NodeId, host: str) -> None:
+            place = await stack.enter_async_context(contextlib.aclosing(relay.reserve(node_id, host)))
+            assert await anext(place) == b""
+
+        await reserve(first, "192.0.2.1")
+        await reserve(second, "192.0.2.1")
+        with pytest.raises(StageFull, match="choose another"):
+            await reserve(third, "192.0.2.1")
+        await reserve(second, "192.0.2.1")  # it came back: that takes no further place
+        await reserve(third, "192.0.2.2")
+        assert relay.n_free_places == 1
+
+        async def call(host: str) -> asyncio.Future[bytes]:
+            chunks = relay.connect(first, silence(), NodeKey.generate().node_id, host)
+            await stack.enter_async_context(contextlib.aclosing(chunks))
+            calling = asyncio.ensure_future(anext(chunks))
+            stack.callback(calling.cancel)
+            await asyncio.sleep(0)
+            return calling
+
+        waiting = await call("192.0.2.3")
+        with pytest.raises(StageFull, match="as many calls as it may"):
+            await (await call("192.0.2.3"))
+        other = await call("192.0.2.4")
+        assert not waiting.done() and not other.done()
+        for calling in (waiting, other):
+            calling.cancel()
+        await asyncio.gather(waiting, other, return_exceptions=True)

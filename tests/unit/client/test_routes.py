@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -63,6 +63,9 @@ class FakeDiscovery:
         self.n_refreshes += 1
         self.clock.now_s += STEP_S
         self.on_refresh(self.n_refreshes)
+
+    async def measure(self, nodes: Sequence[NodeFact]) -> None:
+        """Nobody answers."""
 
     def describe_attempts(self) -> str:
         return "127.0.0.1:9: refused"

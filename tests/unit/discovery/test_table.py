@@ -52,6 +52,12 @@ def test_a_signed_fact_survives_and_a_changed_one_does_not() -> None:
         check_fact(sign_fact(KEYS[1], fact(KEYS[0], 1)))
 
 
+def test_a_changed_fact_is_the_same_but_for_that() -> None:
+    one = fact(KEYS[0], 1, rtts=((7, 0.5),), queue_s=0.25)
+    changes = {"issued_at_s": 9.0, "spans": (Span(0, 2),)}
+    assert one.changed(**changes) == replace(one, **changes) != one
+
+
 def test_the_newest_fact_of_a_node_wins_in_any_order() -> None:
     table = FactTable(RELEASE, Clock())
     assert table.add(sign_fact(KEYS[0], fact(KEYS[0], 2, free_sessions=2)))

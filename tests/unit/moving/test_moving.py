@@ -92,6 +92,28 @@ async def test_a_claim_counts_only_of_a_node_that_was_met() -> None:
     assert (await here.claims.choose())["spans"] == ["2:4"]
 
 
+async def test_what_nobody_serves_that_was_met_is_a_hole_whatever_is_said() -> None:
+    here = Here()
+    here.others.add(here.discovery, Span(0, 6), answers=False)
+    here.others.add(here.discovery, Span(0, 4), answers=True)
+    assert (await here.claims.choose())["spans"] == ["4:6"]
+    here.others.add(here.discovery, Span(3, 6), answers=True)
+    chosen = await here.claims.choose()
+    assert not any("no other node hosts" in reason for reason in chosen["reasons"])
+
+
+async def test_hearsay_counts_beside_what_was_met() -> None:
+    """Of those who were met the fewest serve 0:2; that more do is only said, and speaks for the other layers."""
+    here = Here()
+    here.others.add(here.discovery, Span(0, 2), answers=True)
+    for _ in range(5):
+        here.others.add(here.discovery, Span(2, 6), answers=True)
+    assert (await here.claims.choose())["spans"] == ["0:2"]
+    for _ in range(3):
+        here.others.add(here.discovery, Span(0, 2), answers=False)
+    assert Span.parse((await here.claims.choose())["spans"][0]).start >= 2
+
+
 async def test_the_last_copy_is_left_only_to_a_node_that_answers() -> None:
     here = Here(Span(0, 2))
     here.others.add(here.discovery, Span(0, 6), answers=False)

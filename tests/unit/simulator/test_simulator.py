@@ -59,6 +59,7 @@ def test_one_sum_for_all_lookers_is_what_each_would_add_up_alone(forming: World)
         assert alone.hosts.tolist() == together.hosts.tolist()
         assert alone.serving.tolist() == together.serving.tolist()
         assert alone.supply == pytest.approx(together.supply, abs=1e-6)
+        assert alone.work == pytest.approx(together.work, abs=1e-6)
 
 
 def test_what_is_counted_as_served_is_served(forming: World) -> None:
