@@ -1,5 +1,5 @@
 """uvicorn's HTTP/1.1 protocol, bounded: in connections, in what a request's head may take of time and room, in what is
-early.
+early, and in how long an answer waits for a caller who takes none of it.
 
 Without bounds on heads a caller could open connections, send a byte now and then, or bytes without an end, and hold
 them for ever. And a connection that sends its next request while one is answered would not be read any more, so that
@@ -25,11 +25,16 @@ MAX_EARLY_BYTES = 64 << 10
 MAX_EARLY_REQUESTS = 64
 """The same, of those that are read in one piece with it: each takes some kilobytes, however short it is."""
 
+STALLED_S = 60.0
+"""How long a caller may take nothing of what waits to go out to it. A connection that is closed keeps its place until
+all of that was taken, and an answer waits for ever.
+"""
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """Closes a connection that takes longer than head_timeout_s over a request's head, or more than MAX_HEAD_BYTES, or
     that sends more than MAX_EARLY_BYTES past the request that is being answered; and at once, one beyond
-    max_connections of this server.
+    max_connections of this server. Breaks one off whose caller takes nothing for STALLED_S.
 
     The time is counted from the head's first byte, and for the first request from the connection's beginning.
     turns: in which this server's connections begin their requests.
@@ -49,7 +54,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._early = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, HeadWithBody(transport, self.loop)))
+        self._patience = Patience(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, HeadWithBody(transport, self.loop, self._patience)))
         if len(self.connections) > self._max_connections:
             transport.abort()  # file descriptors are left for the nodes, the ledger and those who are being answered
         self._await_head()
@@ -82,6 +88,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answering.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        self._patience.end()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._patience.begin()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._patience.end()
+        if self.transport.is_closing():
+            self._patience.begin()  # the rest has to go out too
 
     # -- what the parser finds -----------------------------------------------------------------------------------------
 
@@ -160,14 +177,44 @@ class Turns:
         begin()
 
 
-class HeadWithBody:
-    """A transport that keeps an answer's head back until the loop comes round: what is written by then goes out with
-    it, in one call of the system in place of two.
-    """
+class Patience:
+    """Breaks a connection off of whose waiting bytes none go out for STALLED_S, from begin() until end()."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
+        self._n_waiting = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        if self._timer is None:
+            self._look_later()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_later(self) -> None:
+        self._n_waiting = self._transport.get_write_buffer_size()
+        self._timer = self._loop.call_later(STALLED_S, self._look) if self._n_waiting else None
+
+    def _look(self) -> None:
+        if self._transport.get_write_buffer_size() >= self._n_waiting:
+            self._transport.abort()
+        else:
+            self._look_later()
+
+
+class HeadWithBody:
+    """A transport that keeps an answer's head back until the loop comes round: what is written by then goes out with
+    it, in one call of the system in place of two. patience: with who does not take the rest of it once it is closed.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience: Patience) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._patience = patience
         self._head = b""
 
     def write(self, data: bytes) -> None:
@@ -182,6 +229,7 @@ class HeadWithBody:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        self._patience.begin()
 
     def _flush(self) -> None:
         if self._head:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from swarm.gateway import listener
 from swarm.gateway.listener import MAX_EARLY_BYTES, MAX_EARLY_REQUESTS, MAX_HEAD_BYTES, BoundedProtocol
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
@@ -65,11 +66,11 @@ async def port(app: WaitingApp) -> AsyncIterator[int]:
 async def listening(app: Any) -> AsyncIterator[int]:
     """A server's port, of at most 4 connections."""
     protocol: Any = partial(BoundedProtocol, head_timeout_s=60.0, max_connections=4)
-    listener = socket.create_server(("127.0.0.1", 0))
+    bound = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    serving = asyncio.create_task(server._serve([listener]))  # as serve() does, signals aside
-    yield listener.getsockname()[1]
+    serving = asyncio.create_task(server._serve([bound]))  # as serve() does, signals aside
+    yield bound.getsockname()[1]
     server.should_exit = True
     await serving
 
@@ -246,3 +247,31 @@ async def test_connections_beyond_the_most_are_closed_and_the_others_served(app:
             writer.write(REQUEST)
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
             writer.close()
+
+
+@pytest.mark.parametrize("n_parts", [1, 1000])
+async def test_who_takes_nothing_of_an_answer_is_broken_off(n_parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the answer waits for him, or is written whole and its connection waits to be closed."""
+    monkeypatch.setattr(listener, "STALLED_S", 0.2)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        n = n_parts if scope["path"] == "/much" else 0
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        for _ in range(n):
+            await send({"type": "http.response.body", "body": bytes(16 << 20), "more_body": True})
+        await send({"type": "http.response.body", "body": b"all"})
+
+    async with listening(app) as port, asyncio.timeout(20):
+        stalled = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+        for one in stalled:
+            one.sendall(b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = b""
+        while not answer.startswith(b"HTTP/1.1 200"):  # all four places are taken until then
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = b""
+            with contextlib.suppress(ConnectionResetError):
+                answer = await reader.read()
+            writer.close()
+        for one in stalled:
+            one.close()
