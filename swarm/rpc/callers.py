@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import unquote
@@ -61,9 +62,15 @@ class Callers:
 
 
 def outside_host(peer: str) -> str:
-    """As host_of, for who counts callers by host: '' from this very machine, where a relay brings calls of many."""
+    """As host_of, for who counts callers by host: '' from this very machine, where a relay brings calls of many. All of
+    an IPv6 /64 is one: a single machine may call from any address of its own.
+    """
     host = host_of(peer)
-    return "" if _is_here(host) else host
+    if _is_here(host):
+        return ""
+    if ":" not in host:
+        return host
+    return str(ipaddress.IPv6Network((host.partition("%")[0], 64), strict=False))
 
 
 def host_of(peer: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from swarm.errors import StageFull
 from swarm.identity import NodeKey, issue
-from swarm.rpc.callers import Callers, host_of
+from swarm.rpc.callers import Callers, host_of, outside_host
 
 IDENTITIES = [issue(NodeKey.generate()) for _ in range(3)]
 
@@ -45,6 +45,17 @@ def test_new_ids_give_a_host_no_more_calls(here: str) -> None:
         open_calls(callers, stack, [Context(2, "ipv4:192.0.2.2:1000")])
     with ExitStack() as stack:
         open_calls(callers, stack, [Context(2, here % 1003)] * 2)
+
+
+def test_an_ipv6_network_counts_as_one_host() -> None:
+    """A machine may call from each of its addresses."""
+    callers = Callers(IDENTITIES[0].authority_pem, max_calls=2)
+    with ExitStack() as stack:
+        open_calls(callers, stack, [Context(i, f"ipv6:%5B2001:db8::{i}%5D:1000") for i in range(2)])
+        with pytest.raises(StageFull):
+            open_calls(callers, stack, [Context(2, "ipv6:%5B2001:db8::2%5D:1000")])
+        open_calls(callers, stack, [Context(2, "ipv6:%5B2001:db8:0:1::2%5D:1000")])
+    assert outside_host("ipv6:%5Bfe80::1%25eth0%5D:42") == outside_host("ipv6:%5Bfe80::2%25eth0%5D:42")
 
 
 def test_calls_from_this_machine_count_by_caller_alone() -> None:
