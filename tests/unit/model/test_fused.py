@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ from swarm.terms import ExpertId, Span
 
 pytestmark = pytest.mark.skipif(native.why_absent() is not None, reason=str(native.why_absent()))
 
+M_PERTURB = -6  # of glibc's mallopt: fill what is given
 N_POSITIONS = PAGE + 90
 MIXTURE = dataclasses.replace(PRESETS["tiny-mixtral"].args, n_layers=3, windows=(None, 100, None), head_dim=32)
 DENSE = dataclasses.replace(PRESETS["tiny-mistral"].args, n_layers=2, windows=(100, 100), head_dim=64)
@@ -140,6 +142,21 @@ def test_a_session_that_is_not_finite_stays_so_and_harms_no_other() -> None:
     got = model.forward_batch(torch.cat((spoilt, h)), [Chunk(cache, 8) for cache in caches])
     assert torch.equal(got[8:], fed(model, h, 8)[0])
     assert got[:8].isnan().all()
+
+
+def test_without_memory_nothing_is_written_to_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lay in the memory that there was could be read from there later, and need not be finite."""
+    model = model_of(MIXTURE, Numerics())
+    cache = new_cache(model)
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_PERTURB, 0x5A)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: -1)  # nothing has room for the sums of so many
+    try:
+        with pytest.raises(MemoryError):
+            model.forward(rows_of(MIXTURE, 8), cache, 0)
+    finally:
+        libc.mallopt(M_PERTURB, 0)
+    assert not cache.layer(0).keys(0).any() and not cache.layer(0).values(0).any()
 
 
 @pytest.mark.parametrize("changed", [{"head_dim": 16}, {"dtype": torch.float32}, {"quantisation": "int4"}], ids=str)

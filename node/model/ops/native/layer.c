@@ -89,7 +89,7 @@ static int attend_sessions(const layer *l, const batch *b, const uint16_t *h, ui
     normalise(h, l->attention_norm, l->epsilon, x, b->n_rows, l->dim, least(b->n_threads, b->n_rows));
     int status = multiply(l->wqkv, x, l->dim, b->n_rows, wide, b->n_threads);
     long row = 0;
-    for (const chunk *c = b->chunks; c < b->chunks + b->n_chunks; row += c++->n_rows)
+    for (const chunk *c = b->chunks; c < b->chunks + b->n_chunks && !status; row += c++->n_rows)
         place(l, b, c, row, wide, queries);
     row = 0;
     for (const chunk *c = b->chunks; c < b->chunks + b->n_chunks && !status; row += c++->n_rows) {
@@ -102,7 +102,8 @@ static int attend_sessions(const layer *l, const batch *b, const uint16_t *h, ui
     }
     if (!status)
         status = multiply(l->wo, wide, of_heads, b->n_rows, x, b->n_threads);
-    add(h, x, out, b->n_rows * l->dim);
+    if (!status)
+        add(h, x, out, b->n_rows * l->dim);
     return status;
 }
 
