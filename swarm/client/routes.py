@@ -36,6 +36,9 @@ them find a better one in a large swarm, and make the first token come later."""
 MEASURE_INTERVAL_S = 60.0
 """How long it then chooses by what it has."""
 
+SILENT_S = 600.0
+"""How long who gave no answer to that is not asked again: the next in line are, who may be there."""
+
 QUIET_S = 2.0
 """How long a search goes on before anybody is told of it: most end sooner."""
 
@@ -67,6 +70,7 @@ class RouteFinder:
         self._spareless: dict[tuple[NodeId, Route], float] = {}  # until when, monotonic
         self._for_batches = for_batches
         self._measured_at_s = float("-inf")
+        self._silent: dict[NodeId, float] = {}  # who was asked in vain, until when (monotonic)
         self._experience = Experience(discovery.rtts, n_layers, client_id, for_batches)
 
     async def find(self, profile: Profile | None, broken: Route | None = None) -> Route:
@@ -136,11 +140,15 @@ class RouteFinder:
         if self._for_batches or now_s < self._measured_at_s + MEASURE_INTERVAL_S:
             return False
         self._measured_at_s = now_s
-        wanted = self._experience.worth_measuring(self._facts(), N_MEASURED)
+        self._silent = {node_id: until_s for node_id, until_s in self._silent.items() if until_s > now_s}
+        facts = [fact for fact in self._facts() if fact.node_id not in self._silent]
+        wanted = self._experience.worth_measuring(facts, N_MEASURED)
         if wanted:
             with contextlib.suppress(TimeoutError):  # those who take so long are far away, or gone
                 async with asyncio.timeout(MEASURE_S):
                     await self._discovery.measure(wanted)
+            measured = self._discovery.rtts.rtts_s()
+            self._silent |= {fact.node_id: now_s + SILENT_S for fact in wanted if fact.node_id not in measured}
         return bool(wanted)
 
     def _plan(self, profile: Profile | None, broken: Route | None) -> Route:

@@ -84,3 +84,17 @@ async def test_who_is_silent_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) ->
     async with asyncio.timeout(20):
         assert await swarm.choose() in (silent, other)
     assert len(swarm.port.asked) == 2
+
+
+async def test_who_is_silent_keeps_nobody_else_from_being_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few facts of quick nodes that are not there are made up for nothing."""
+    monkeypatch.setattr(routes, "MEASURE_S", 0.01)
+    monkeypatch.setattr(routes, "MEASURE_INTERVAL_S", 0.0)
+    swarm = Swarm()
+    for _ in range(6):
+        swarm.add(0.0001, None)
+    there = swarm.add(0.002, 0.001)
+    async with asyncio.timeout(20):
+        for _ in range(2):
+            await swarm.choose()
+    assert swarm.discovery.rtts.rtts_s() == {there: 0.001}
