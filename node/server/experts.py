@@ -74,6 +74,7 @@ class ExpertsHandler:
                 n_replied += 1
                 yield reply
                 room.release()
+            await reading  # also where it ended while the last reply was on its way out
         finally:
             reading.cancel()
             for take_back in list(computing.values()):

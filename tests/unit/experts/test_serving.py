@@ -150,3 +150,24 @@ async def test_an_answer_that_no_message_holds_is_refused(store: ExpertStore) ->
     with pytest.raises(RemoteProtocolError, match="bytes"):
         await answer(host, call_of(2, n_rows=4), CALLER)
     host.close()
+
+
+async def test_what_is_wrong_with_a_later_frame_is_said_though_all_calls_were_answered(host: ExpertHost) -> None:
+    """Also where it comes while the last answer is on its way out."""
+    may_fail, failed = asyncio.Event(), asyncio.Event()
+
+    async def calls() -> AsyncIterator[ExpertCall]:
+        yield call_of(1)
+        await may_fail.wait()
+        failed.set()
+        raise RemoteProtocolError("that was no frame")
+
+    handler = ExpertsHandler(NodeId("h" * 52), RELEASE, PROFILE, host)
+    async with asyncio.timeout(20):
+        replies = aiter(handler.apply(ExpertOpen(RELEASE, PROFILE), calls(), CALLER))
+        assert isinstance(await anext(replies), ExpertAnswer)
+        may_fail.set()
+        await failed.wait()
+        await asyncio.sleep(0)  # for the reading task to end
+        with pytest.raises(RemoteProtocolError, match="no frame"):
+            await anext(replies)
