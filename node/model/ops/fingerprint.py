@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from node.model.ops import native
 from node.model.ops.exact import sample
@@ -40,8 +41,40 @@ def fingerprint(shapes: Iterable[tuple[int, int]], numerics: Numerics) -> str:
     if native.why_absent() is None:
         rows, cached = sample(2 * PAGE, 64, 3)[1].view(3, 2, 32), sample(2 * PAGE, 32, 1)[0].view(2, 1, PAGE, 32)
         attended = native.attend(rows, list(cached), list(cached), 0, PAGE + 7, None)
-        digest.update(attended.view(torch.int16).numpy().tobytes())
+        for part in (attended, _whole_layer()):
+            digest.update(part.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _whole_layer() -> Tensor:
+    """(3, 64): what a small mixture layer of our own kernels makes of three rows: rotations, routing and sums too."""
+    dim, head_dim, n_experts = 64, 32, 4
+
+    def product(n_out: int, n_in: int, n_matrices: int = 1) -> native.Bf16:
+        packed = native.Bf16(torch.Size((n_out, n_in)), n_matrices)
+        for nth in range(n_matrices):
+            packed.take(sample(n_out, n_in, 1)[0].roll(nth, 0), nth)
+        return packed
+
+    x = sample(dim, dim, 3)[1]
+    parts = native.Parts(
+        norms=(x[0].contiguous(), x[1].contiguous()),
+        epsilon=1e-5,
+        wqkv=product(4 * head_dim, dim),
+        wo=product(dim, 2 * head_dim),
+        router=product(n_experts, dim),
+        experts=[(product(n, dim, 2), product(dim, n)) for n in [96] * n_experts],
+        n_heads=2,
+        n_kv_heads=1,
+        head_dim=head_dim,
+        n_experts=n_experts,
+        n_chosen=2,
+    )
+    page = sample(2 * PAGE, head_dim, 1)[0].clone()  # keys, then values
+    angles = torch.arange(3)[:, None, None] * torch.linspace(1.0, 0.01, head_dim // 2)
+    rotations = torch.polar(torch.ones_like(angles), angles)
+    rows = native.Rows([native.Session(3, 20, None, 0, [page])], (rotations, rotations))
+    return native.Layer(parts).run(x, rows, [0])[0]
 
 
 _GATE = (448, 256)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from node.model.ops.native import library as c
 from node.model.ops.native.products import Bf16, Int8
+from swarm.errors import LocalProtocolError
 from swarm.pages import PAGE
 
 Own = Bf16 | Int8
@@ -88,6 +89,8 @@ class Layer:
     __slots__ = ("_layer", "_parts", "_shape", "_values_of_a_layer")
 
     def __init__(self, parts: Parts) -> None:
+        if len({w13.matrix.n_out for w13, _ in parts.experts}) > 1:
+            raise LocalProtocolError("experts of several sizes in one layer; its kernel makes room for those of one")
         self._parts = parts  # what the addresses are of
         attention_norm, ffn_norm = parts.norms
         dim = len(attention_norm)
