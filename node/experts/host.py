@@ -60,13 +60,14 @@ class ExpertHost:
         self.config = config or ExpertHostConfig()
         self._store = store
         self._waiting: Counter[NodeId] = Counter()  # rows of each caller
-        self._running: dict[Job, tuple[NodeId, Callable[[Reply], None]]] = {}
+        self._running: dict[Job, Callable[[Reply], None]] = {}
         self._watch: asyncio.TimerHandle | None = None
         # Calls are no sessions that come back: there is nobody to linger for.
         self._compute = ComputeThread(self._compute_slices, BatchConfig(linger_share=0.0))
 
     def begin(self, call: ExpertCall, caller: NodeId, then: Callable[[Reply], None]) -> Callable[[], None]:
-        """Compute it; `then` is called in this loop with what comes of it. -> what takes the call back.
+        """Compute it; `then` is called in this loop with what comes of it. -> what ends the call, to be called once:
+        when nobody waits any more, or the answer is on its way. Until then its rows count as the caller's.
 
         Raises: ExpertUnavailable (one that is not here), StageFull, RemoteProtocolError; SessionLost when closed. What
         `then` may get of errors: these, and DeadlineExceeded when the thread is stuck.
@@ -81,11 +82,11 @@ class ExpertHost:
 
         job = Job(object(), call.layer_idx, call.n_answers, (call, x), done, time.perf_counter(), client=caller)
         self._compute.submit(job)
-        self._running[job] = caller, then
+        self._running[job] = then
         self._waiting[caller] += job.n_rows
         if self._watch is None:
             self._watch = loop.call_later(WATCH_S, self._look)
-        return partial(self._withdraw, job)
+        return partial(self._end, job, caller)
 
     def close(self) -> None:
         """End once the running batch is done; what waits fails."""
@@ -94,25 +95,24 @@ class ExpertHost:
         self._compute.close()
 
     def _settle(self, job: Job, error: Exception | None = None) -> None:
-        if job not in self._running:
-            return
-        then = self._forget(job)
-        call: ExpertCall = job.work[0]
-        queue_s = job.started_s - job.queued_s
-        then(error or job.error or ExpertAnswer(call.request_id, job.answer, queue_s, job.compute_s))
+        then = self._running.pop(job, None)
+        if then is not None:
+            call: ExpertCall = job.work[0]
+            queue_s = job.started_s - job.queued_s
+            then(error or job.error or ExpertAnswer(call.request_id, job.answer, queue_s, job.compute_s))
 
-    def _forget(self, job: Job) -> Callable[[Reply], None]:
-        caller, then = self._running.pop(job)
+    def _end(self, job: Job, caller: NodeId) -> None:
+        if self._compute.withdraw(job):
+            self._running.pop(job, None)
+        elif job in self._running:  # its rows count until they are computed
+            self._running[job] = lambda _: self._release(job, caller)
+            return
+        self._release(job, caller)
+
+    def _release(self, job: Job, caller: NodeId) -> None:
         self._waiting[caller] -= job.n_rows
         if not self._waiting[caller]:
             del self._waiting[caller]
-        return then
-
-    def _withdraw(self, job: Job) -> None:
-        if self._compute.withdraw(job):
-            self._forget(job)
-        elif job in self._running:
-            self._running[job] = self._running[job][0], lambda reply: None  # its rows count until they are computed
 
     def _look(self) -> None:
         """Fail what waits for a thread that is stuck."""

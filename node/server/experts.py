@@ -38,9 +38,9 @@ class ExpertsHandler:
             raise RemoteProtocolError(f"this node serves release {self._release}, not {opening.release}")
         if not self._profile.satisfies(opening.profile):
             raise RemoteProtocolError(f"this node computes in profile {self._profile}, not {opening.profile}")
-        replies: asyncio.Queue[ExpertAnswer | ExpertRefusal | None] = asyncio.Queue()
+        replies: asyncio.Queue[tuple[int, ExpertAnswer | ExpertRefusal] | None] = asyncio.Queue()
         room = asyncio.Semaphore(MAX_CALLS_AT_ONCE)
-        computing: dict[int, Callable[[], None]] = {}  # by the call's number: what takes it back
+        begun: dict[int, Callable[[], None]] = {}  # by the call's number: what ends it
         n_begun = n_replied = 0
 
         def begin(call: ExpertCall) -> None:
@@ -48,12 +48,8 @@ class ExpertsHandler:
             n_begun += 1
             nth = n_begun
 
-            def put(reply: ExpertAnswer | ExpertRefusal) -> None:
-                computing.pop(nth, None)
-                replies.put_nowait(reply)
-
-            if take_back := self._begin(call, caller, put):
-                computing[nth] = take_back
+            if end := self._begin(call, caller, lambda reply: replies.put_nowait((nth, reply))):
+                begun[nth] = end
 
         async def read() -> None:
             try:
@@ -67,23 +63,26 @@ class ExpertsHandler:
         reading = asyncio.create_task(read())
         try:
             while n_replied < n_begun or not reading.done():
-                reply = await replies.get()
-                if reply is None:
+                numbered = await replies.get()
+                if numbered is None:
                     await reading  # raises what was wrong with a frame
                     continue
                 n_replied += 1
+                nth, reply = numbered
                 yield reply
+                if end := begun.pop(nth, None):  # not before: what its caller does not take counts as the caller's
+                    end()
                 room.release()
             await reading  # also where it ended while the last reply was on its way out
         finally:
             reading.cancel()
-            for take_back in list(computing.values()):
-                take_back()
+            for end in begun.values():
+                end()
             await asyncio.gather(reading, return_exceptions=True)
 
     def _begin(self, call: ExpertCall, caller: NodeId, put: Put) -> Callable[[], None] | None:
-        """`put` is called once with the reply: every call gets one, whatever becomes of it. -> what takes the call
-        back; None where it was refused at once.
+        """`put` is called once with the reply: every call gets one, whatever becomes of it. -> what ends the call; None
+        where it was refused at once.
         """
 
         def then(reply: ExpertAnswer | BaseException) -> None:

@@ -68,8 +68,16 @@ class SlowHandler(ExpertsHandler):
                 reply = replace(reply, rows=Rows(1, "bf16", bytes(2 * ARGS.dim)))
             put(reply)
 
-        loop = asyncio.get_running_loop()
-        return loop.call_later(self.pause_s, super()._begin, call, caller, lie).cancel
+        ends: list[Callable[[], None] | None] = []
+        begin = super()._begin
+        later = asyncio.get_running_loop().call_later(self.pause_s, lambda: ends.append(begin(call, caller, lie)))
+
+        def end() -> None:
+            later.cancel()
+            for inner in filter(None, ends):
+                inner()
+
+        return end
 
 
 @dataclass
@@ -120,8 +128,9 @@ async def experts_world() -> AsyncIterator[World]:
 
 async def answer(host: ExpertHost, call: ExpertCall, caller: NodeId) -> ExpertAnswer:
     answered: asyncio.Future[ExpertAnswer | BaseException] = asyncio.get_running_loop().create_future()
-    host.begin(call, caller, answered.set_result)
+    end = host.begin(call, caller, answered.set_result)
     outcome = await answered
+    end()
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome

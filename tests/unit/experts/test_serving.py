@@ -32,8 +32,9 @@ def call_of(request_id: int, n_rows: int = 1) -> ExpertCall:
 
 async def answer(host: ExpertHost, call: ExpertCall, caller: NodeId) -> ExpertAnswer:
     answered: asyncio.Future[ExpertAnswer | BaseException] = asyncio.get_running_loop().create_future()
-    host.begin(call, caller, answered.set_result)
+    end = host.begin(call, caller, answered.set_result)
     outcome = await answered
+    end()
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
@@ -81,6 +82,32 @@ async def test_what_its_caller_does_not_read_stops_the_stream(host: ExpertHost) 
     assert calls.n_read == MAX_CALLS_AT_ONCE
     await anext(replies)
     await replies.aclose()
+
+
+async def test_answers_that_nobody_takes_count_as_their_caller_s(store: ExpertStore) -> None:
+    host = ExpertHost(store, ExpertHostConfig(max_waiting_rows=8))
+
+    class OneByOne(Calls):
+        async def __anext__(self) -> ExpertCall:
+            while host._running:
+                await asyncio.sleep(0.001)
+            return await super().__anext__()
+
+    calls = OneByOne()
+    handler = ExpertsHandler(NodeId("a" * 52), RELEASE, PROFILE, host)
+    replies = handler.apply(ExpertOpen(RELEASE, PROFILE), calls, CALLER)
+    assert isinstance(replies, AsyncGenerator)
+    await anext(replies)
+    async with asyncio.timeout(10):
+        while calls.n_read < MAX_CALLS_AT_ONCE or host._running:
+            await asyncio.sleep(0.001)
+    waiting = [await anext(replies) for _ in range(MAX_CALLS_AT_ONCE - 1)]
+    refused = [reply for reply in waiting if isinstance(reply, ExpertRefusal)]
+    assert len(refused) >= len(waiting) - 8
+    assert {reply.code for reply in refused} == {StageFull.__name__}
+    await replies.aclose()
+    assert (await answer(host, call_of(1, n_rows=4), CALLER)).rows.n_rows == 4, "all shares have come back"
+    host.close()
 
 
 async def _refusal(host: ExpertHost) -> ExpertRefusal:
