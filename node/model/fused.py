@@ -1,8 +1,9 @@
 """A layer in one call into our own kernels, where this machine runs them for all of its products.
 
-It computes what Layer says, in the same order (but for the last bits of the router's softmax, where the libraries'
-exponentials differ, and for which of two experts with the same logit is the first); layer.py stays the text to read. One call a layer instead of thirty:
-while a token is computed, the weights that go by between two calls push Python's own memory out of the caches.
+It computes what Layer says, in the same order, but for the last bits of the router's softmax (the libraries'
+exponentials differ) and for which of two experts with equal logits is the first; layer.py stays the text to read. One
+call a layer instead of thirty: while a token is computed, the weights that go by between two calls push Python's own
+memory out of the caches.
 """
 
 from __future__ import annotations

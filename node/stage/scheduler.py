@@ -141,7 +141,7 @@ class ComputeThread:
             self._wake.notify()
 
     def withdraw(self, job: Job) -> bool:
-        """Nobody waits for it any more. -> whether it is out of the queue; `done` is called only if it was just begun."""
+        """Nobody waits for it any more. -> whether it left the queue; `done` is called only if it was just begun."""
         with self._wake:
             has_not_begun = job in self._waiting and not job.started_s
             if has_not_begun:
