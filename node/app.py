@@ -206,10 +206,12 @@ class _Node:
 
     async def propose(self) -> dict[str, Any]:
         """What this node would host now, and why. Nothing is claimed, fetched or told to anybody."""
+        if self._config.names_parts:
+            said = "there is nothing to choose where --layers, --trunk or --experts say what to host"
+            raise BadArgument(f"{said}; leave them out, or see what they fetch with `swarm release plan`")
         _, args = await self._read_release()
         budget = await self._measure(args)
-        if budget is None:
-            raise BadArgument("there is nothing to choose where --trunk or --experts say what to host")
+        assert budget is not None
         await self.discovery.refresh()
         return self._claims(budget, args).propose(args.n_layers)
 

@@ -84,7 +84,7 @@ node.add_command(stop)
     "--quantize",
     "quantisation",
     type=click.Choice(["int8", "int4"]),
-    help="Keep the layers' matrices in fewer bits, on CPUs: int8 decodes about 1.8 times as fast, int4 holds "
+    help="Keep the layers' matrices in fewer bits, on CPUs: int8 decodes about 1.9 times as fast, int4 holds "
     "three times the layers but is slow at prompts. Clients see a profile of its own.",
 )
 @click.option(

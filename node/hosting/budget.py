@@ -37,8 +37,9 @@ def layers_that_fit(args: ModelArgs, numerics: Numerics, memory_bytes: int, disk
     n_fitting = max(0, budget - ends) // layer
     if n_fitting == 0:
         raise BadArgument(
-            f"one layer of this model takes {(layer + ends) / 1e9:.1f} GB, but {budget / 1e9:.1f} GB can be used; "
-            "free some memory, or pick a smaller dtype or --quantize"
+            f"one layer of this model takes {(layer + ends) / 1e6:,.1f} MB, but {budget / 1e6:,.1f} MB can be used: "
+            "what --memory says or what is free, less a part for caches; give it more, or pick a smaller dtype or "
+            "--quantize"
         )
     if disk_bytes:
         stored = STORED_DTYPES[args.stored_dtype]
@@ -46,8 +47,8 @@ def layers_that_fit(args: ModelArgs, numerics: Numerics, memory_bytes: int, disk
         if n_fitting == 0:
             needed = (outer + args.n_layer_params) * stored
             raise BadArgument(
-                f"one layer of this model takes {needed} bytes on disk and --disk allows {disk_bytes}; allow at least "
-                "that"
+                f"one layer of this model takes {needed / 1e6:,.1f} MB on disk and --disk allows "
+                f"{disk_bytes / 1e6:,.1f} MB; allow at least that"
             )
     return min(args.n_layers, n_fitting)
 

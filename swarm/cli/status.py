@@ -55,7 +55,8 @@ def status(
     if not seen.nodes:
         raise NoNodesFound(
             f"no node of {seen.name} was found within {timeout_s:g} s; start one with `swarm node start MAGNET`, name "
-            "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it"
+            "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it "
+            "(nodes that were started with --network loopback are found with that only)"
         )
 
 

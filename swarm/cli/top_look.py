@@ -36,7 +36,7 @@ class Look:
         free = [0] * self.seen.n_layers
         for fact in self.seen.nodes:
             if fact.n_layers == self.seen.n_layers:
-                for layer_idx in (i for span in fact.served_spans for i in span):
+                for layer_idx in (i for span in (*fact.served_spans, *fact.served_trunks) for i in span):
                     free[layer_idx] += fact.free_sessions
         return min(free, default=0)
 

@@ -89,7 +89,10 @@ class _Parser:
         text = re.sub(r"[\r\n\t]", "", text).strip().strip("\"'<>`").strip()
         match = re.match(r"magnet:(?://)?/?\?", text, re.IGNORECASE)
         if match is None:
-            raise MagnetError(f"{text[:60]!r} is not a magnet link; it must start with magnet:?xt=urn:btih:")
+            raise MagnetError(
+                f"{text[:60]!r} is not a magnet link; it must start with magnet:?xt=urn:btih: "
+                "(`swarm release list` prints those of known releases)"
+            )
         for parameter in text[match.end() :].split("&"):
             key, _, raw = parameter.removeprefix("amp;").partition("=")
             self.take(re.sub(r"\.\d+$", "", key.strip().lower()), raw.strip())
