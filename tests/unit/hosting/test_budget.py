@@ -45,7 +45,7 @@ def test_quantised_layers_leave_room_for_more_of_them(quantisation: str, n_taken
 
 @pytest.mark.parametrize("n_layers", [0.99, 0, -100])
 def test_too_little_for_one_layer_is_refused_with_what_mends_it(n_layers: float) -> None:
-    with pytest.raises(BadArgument, match=r"one layer of this model takes .* MB.*--memory.*give it more.*smaller dtype"):
+    with pytest.raises(BadArgument, match=r"one layer of this model takes .* MB.*--memory.*give it more.*dtype"):
         layers_that_fit(ARGS, BF16, memory_for(n_layers))
 
 
