@@ -34,6 +34,8 @@ FREE_MEMORY_BYTES = 2 << 30
 OPEN_FILES = 1024
 """A torrent session alone may have 200 connections, and a node several hundred more."""
 
+NOT_COMPARED = Finding("clock", "note", "compared with nobody's", "name a node that runs: --peer HOST:PORT")
+
 CLOCK_NOTE_S = 5.0
 CLOCK_BAD_S = 120.0
 """Nodes refuse facts from further ahead (swarm.discovery.table)."""
@@ -64,7 +66,7 @@ def doctor(
         check_open_files(),
         *([] if listen is None else [check_port(listen)]),
         check_keys(keys_dir),
-        *(asyncio.run(check_clocks(peers)) if peers else ()),
+        *(asyncio.run(check_clocks(peers)) if peers else (NOT_COMPARED,)),
     ]
     print_findings(DOCTOR_SCHEMA, findings, as_json)
     if worst(findings) == "bad":

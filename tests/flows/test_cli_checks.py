@@ -60,6 +60,7 @@ def test_doctor_finds_a_sound_machine_sound_and_what_is_not(tmp_path: Path) -> N
     folders = ("--data-dir", tmp_path / "data", "--keys-dir", keys)
     status, says, _ = swarm("doctor", *folders)
     assert status == 0 and "bad" not in {finding["state"] for finding in says.values()}
+    assert "--peer" in says["clock"]["mend"], "there is nobody to compare it with"
     assert "torch" in says["node"]["says"] and "free" in says["disk"]["says"]
     assert not (tmp_path / "data").exists(), "it looks, and makes nothing"
 
