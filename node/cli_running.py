@@ -132,8 +132,8 @@ def _layers(one: Note) -> str:
 
 
 def _fetched(one: Note) -> str:
-    whole = "" if not one.needed_bytes else f", {format_percent(one.fetched_bytes, one.needed_bytes)} of what it needs"
-    return format_size(one.fetched_bytes) + whole
+    has = f", has {format_percent(one.have_bytes, one.needed_bytes)} of what it needs" if one.needed_bytes else ""
+    return format_size(one.fetched_bytes) + has
 
 
 def _wait_for_end(notes: Sequence[Note], data_dir: Path | None) -> None:

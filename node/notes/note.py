@@ -36,6 +36,7 @@ class Note:
     free_sessions: int
     cache_bytes: int
     needed_bytes: int
+    have_bytes: int
     fetched_bytes: int
     uploaded_bytes: int
     share_ratio: float | None

@@ -69,6 +69,7 @@ class NoteKeeper:
             free_sessions=0 if stage is None else stage.free_sessions,
             cache_bytes=0 if stage is None else stage.cache_bytes,
             needed_bytes=0 if progress is None else progress.needed_bytes,
+            have_bytes=0 if progress is None else progress.have_bytes,
             fetched_bytes=moved.fetched_ever_bytes,
             uploaded_bytes=moved.uploaded_ever_bytes,
             share_ratio=moved.share_ratio,

@@ -119,8 +119,10 @@ def test_status_shows_what_a_host_of_experts_hosts(capsys: pytest.CaptureFixture
     note = Note(
         pid=1, started_s=0.0, node_id="a" * 52, name="fake", infohash="b" * 40, state="serving",
         address="127.0.0.1:7000", profile="bf16", spans=(), loaded_spans=(), trunks=("0:2",), experts=("0-1:3",),
-        n_sessions=0, free_sessions=0, cache_bytes=0, needed_bytes=0, fetched_bytes=0, uploaded_bytes=0,
-        share_ratio=None, drain_ends_s=None, version="",
+        n_sessions=0, free_sessions=0, cache_bytes=0, needed_bytes=2000, have_bytes=2000, fetched_bytes=0,
+        uploaded_bytes=0, share_ratio=None, drain_ends_s=None, version="",
     )  # fmt: skip
     show([note])
-    assert "trunk 0:2 experts 0-1:3" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "trunk 0:2 experts 0-1:3" in told
+    assert "0 B, has 100% of what it needs" in told, "all of it was here"
