@@ -5,6 +5,7 @@ package.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -264,3 +265,12 @@ class Finding:
     state: str
     says: str
     mend: str = ""
+
+
+def machine_of(host: str) -> str:
+    """The same for all addresses that one machine may easily have: an IPv4 address, or an IPv6 /64.
+
+    Raises: ValueError for a name.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return str(address if address.version == 4 else ipaddress.IPv6Network((int(address), 64), strict=False))

@@ -20,6 +20,11 @@ from swarm.torrent import TorrentConfig, TorrentSession, with_settings
 NETWORKS = ("loopback", "lan", "wan")
 
 
+def network_name(name: str | None) -> str:
+    """The network that is meant: None takes the environment's SWARM_NETWORK, else wan."""
+    return name or os.environ.get("SWARM_NETWORK") or "wan"
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """One participant's settings in each room that talks.
@@ -38,7 +43,7 @@ class NetworkConfig:
 
         bootstrap: DHT nodes to begin with, instead of the network's own (the Mainline's well-known ones on wan).
         """
-        name = name or os.environ.get("SWARM_NETWORK") or "wan"
+        name = network_name(name)
         if name not in NETWORKS:
             raise BadArgument(f"network {name!r} is unknown; choose one of {', '.join(NETWORKS)}")
         host = "127.0.0.1" if name == "loopback" else "0.0.0.0"

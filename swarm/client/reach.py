@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from swarm.errors import SwarmError
 from swarm.facts import NodeFact, NodeState, Reachability
 from swarm.rpc import Dialer
-from swarm.terms import Address, NodeId
+from swarm.terms import Address, NodeId, machine_of
 
 MAX_ASKED = 3
 """Nodes asked to dial back: one that lies is outvoted by two that do not."""
@@ -148,10 +148,9 @@ def count_answers(answers: Sequence[Seen], own_hosts: Collection[str]) -> Verdic
 def _place(host: str) -> str:
     """The same for whatever one participant may easily call its host: its names, and the addresses of its network."""
     try:
-        address = ipaddress.ip_address(host)
+        return machine_of(host)
     except ValueError:
         return "a name"
-    return str(address if address.version == 4 else ipaddress.ip_network((int(address), 64), strict=False))
 
 
 def relays_for(facts: Iterable[NodeFact], rtts_s: Mapping[NodeId, float], without: frozenset[NodeId]) -> list[NodeFact]:

@@ -41,10 +41,10 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     def __init__(
-        self, *arguments: Any, head_timeout_s: float, max_connections: int, turns: Turns | None = None, **named: Any
+        self, *arguments: Any, head_timeout_s: float, max_connections: int, turns: Turns, **named: Any
     ) -> None:
         super().__init__(*arguments, **named)
-        self._turns = turns or Turns()
+        self._turns = turns
         self._max_connections = max_connections
         self._head_timeout_s = head_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None

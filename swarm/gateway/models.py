@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from swarm.client import AsyncClient, SwarmStatus, connect_async
+from swarm.client.network import network_name
 from swarm.errors import BadArgument, SwarmError
 from swarm.gateway.config import GatewayConfig
 from swarm.routing import describe_missing
@@ -132,7 +132,7 @@ class ModelRegistry:
     @property
     def network(self) -> str:
         """How far its clients reach: loopback, lan or wan."""
-        return self._config.network or os.environ.get("SWARM_NETWORK") or "wan"
+        return network_name(self._config.network)
 
     @property
     def default(self) -> ServedModel | None:

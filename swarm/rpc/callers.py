@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import unquote
@@ -12,7 +11,7 @@ import grpc
 
 from swarm.errors import StageFull, Unauthenticated
 from swarm.identity import node_id_of_certificate
-from swarm.terms import Address, NodeId
+from swarm.terms import Address, NodeId, machine_of
 
 _MAX_REMEMBERED = 1024
 
@@ -66,11 +65,7 @@ def outside_host(peer: str) -> str:
     an IPv6 /64 is one: a single machine may call from any address of its own.
     """
     host = host_of(peer)
-    if _is_here(host):
-        return ""
-    if ":" not in host:
-        return host
-    return str(ipaddress.IPv6Network((host.partition("%")[0], 64), strict=False))
+    return "" if _is_here(host) else machine_of(host)
 
 
 def host_of(peer: str) -> str:

@@ -19,7 +19,7 @@ from node.server import ExpertsHandler
 from node.server.experts import Put
 from node.weights import PRESETS
 from node.weights.synthetic import random_tensors
-from swarm.errors import ExpertUnavailable, RemoteProtocolError, SessionLost, StageFull
+from swarm.errors import ExpertUnavailable, RemoteProtocolError
 from swarm.facts import NodeFact, NodeState
 from swarm.identity import NodeKey, issue
 from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen, ExpertRefusal, Rows
@@ -124,16 +124,6 @@ class World:
 async def experts_world() -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         yield World(stack)
-
-
-async def answer(host: ExpertHost, call: ExpertCall, caller: NodeId) -> ExpertAnswer:
-    answered: asyncio.Future[ExpertAnswer | BaseException] = asyncio.get_running_loop().create_future()
-    end = host.begin(call, caller, answered.set_result)
-    outcome = await answered
-    end()
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
 
 
 async def ask(dispatcher: Dispatcher, wanted: Mapping[int, Sequence[int]], x: Tensor = X) -> Answers:
@@ -284,36 +274,3 @@ async def test_another_profile_or_release_is_refused(experts_world: World) -> No
             call = ExpertCall(1, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim)))
             with pytest.raises(RemoteProtocolError, match="this node"):
                 await asyncio.gather(stream.send(call), anext(stream.replies()))
-
-
-@pytest.mark.parametrize(
-    ("call", "error"),
-    [
-        (ExpertCall(1, 1, ((7, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim))), ExpertUnavailable),
-        (ExpertCall(1, 99, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim))), ExpertUnavailable),
-        (ExpertCall(1, 1, ((0, (0,)),), Rows(1, "fp32", bytes(4 * ARGS.dim))), RemoteProtocolError),
-        (ExpertCall(1, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim - 2))), RemoteProtocolError),
-        (
-            ExpertCall(1, 1, ((0, tuple(range(2049))),), Rows(2049, "bf16", bytes(2049 * 2 * ARGS.dim))),
-            RemoteProtocolError,
-        ),
-    ],
-    ids=["expert not here", "no such layer", "dtype", "length", "rows"],
-)
-async def test_a_call_that_cannot_be_meant_is_refused_alone(call: ExpertCall, error: type[Exception]) -> None:
-    host = ExpertHost(store_of(ExpertId(1, 0)))
-    with pytest.raises(error):
-        await answer(host, call, CALLER)
-    good = ExpertCall(2, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim)))
-    assert (await answer(host, good, CALLER)).request_id == 2
-    host.close()
-    with pytest.raises(SessionLost):
-        await answer(host, good, CALLER)
-
-
-async def test_what_waits_is_bounded() -> None:
-    host = ExpertHost(store_of(ExpertId(1, 0)), ExpertHostConfig(max_waiting_rows=3))
-    call = ExpertCall(1, 1, ((0, (0, 1)),), Rows(2, "bf16", bytes(4 * ARGS.dim)))
-    answers = await asyncio.gather(*(answer(host, call, CALLER) for _ in range(3)), return_exceptions=True)
-    host.close()
-    assert [isinstance(answer, StageFull) for answer in answers] == [False, True, True]

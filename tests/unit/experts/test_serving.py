@@ -15,7 +15,7 @@ from node.server import ExpertsHandler
 from node.server.experts import MAX_CALLS_AT_ONCE
 from node.weights import PRESETS
 from node.weights.synthetic import random_tensors
-from swarm.errors import ExpertUnavailable, RemoteProtocolError, StageFull
+from swarm.errors import ExpertUnavailable, RemoteProtocolError, SessionLost, StageFull
 from swarm.messages import ExpertAnswer, ExpertCall, ExpertOpen, ExpertRefusal, Rows
 from swarm.terms import ExpertId, Infohash, NodeId, Profile
 
@@ -198,3 +198,38 @@ async def test_what_is_wrong_with_a_later_frame_is_said_though_all_calls_were_an
         await asyncio.sleep(0)  # for the reading task to end
         with pytest.raises(RemoteProtocolError, match="no frame"):
             await anext(replies)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (ExpertCall(1, 1, ((7, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim))), ExpertUnavailable),
+        (ExpertCall(1, 99, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim))), ExpertUnavailable),
+        (ExpertCall(1, 1, ((0, (0,)),), Rows(1, "fp32", bytes(4 * ARGS.dim))), RemoteProtocolError),
+        (ExpertCall(1, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim - 2))), RemoteProtocolError),
+        (
+            ExpertCall(1, 1, ((0, tuple(range(2049))),), Rows(2049, "bf16", bytes(2049 * 2 * ARGS.dim))),
+            RemoteProtocolError,
+        ),
+    ],
+    ids=["expert not here", "no such layer", "dtype", "length", "rows"],
+)
+async def test_a_call_that_cannot_be_meant_is_refused_alone(
+    store: ExpertStore, call: ExpertCall, error: type[Exception]
+) -> None:
+    host = ExpertHost(store)
+    with pytest.raises(error):
+        await answer(host, call, CALLER)
+    good = ExpertCall(2, 1, ((0, (0,)),), Rows(1, "bf16", bytes(2 * ARGS.dim)))
+    assert (await answer(host, good, CALLER)).request_id == 2
+    host.close()
+    with pytest.raises(SessionLost):
+        await answer(host, good, CALLER)
+
+
+async def test_what_waits_is_bounded(store: ExpertStore) -> None:
+    host = ExpertHost(store, ExpertHostConfig(max_waiting_rows=3))
+    call = ExpertCall(1, 1, ((0, (0, 1)),), Rows(2, "bf16", bytes(4 * ARGS.dim)))
+    answers = await asyncio.gather(*(answer(host, call, CALLER) for _ in range(3)), return_exceptions=True)
+    host.close()
+    assert [isinstance(answer, StageFull) for answer in answers] == [False, True, True]

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from swarm.gateway import listener
-from swarm.gateway.listener import MAX_EARLY_BYTES, MAX_EARLY_REQUESTS, MAX_HEAD_BYTES, BoundedProtocol
+from swarm.gateway.listener import MAX_EARLY_BYTES, MAX_EARLY_REQUESTS, MAX_HEAD_BYTES, BoundedProtocol, Turns
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -65,7 +65,7 @@ async def port(app: WaitingApp) -> AsyncIterator[int]:
 @contextlib.asynccontextmanager
 async def listening(app: Any) -> AsyncIterator[int]:
     """A server's port, of at most 4 connections."""
-    protocol: Any = partial(BoundedProtocol, head_timeout_s=60.0, max_connections=4)
+    protocol: Any = partial(BoundedProtocol, head_timeout_s=60.0, max_connections=4, turns=Turns())
     bound = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
