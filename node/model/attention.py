@@ -1,18 +1,20 @@
 """Grouped-query attention over sessions' cached keys and values, causal, with an optional sliding window.
 
-Where this machine runs our own kernels, ops/native/attention.c is what computes. Elsewhere the query heads that share a
-KV head are rows of one product, page by page of the cache: the scores of all pages that some row sees, one softmax over
-them, then the pages' values added up in fp32, first page first. A page's products have the same shape wherever the page
-stands, and what a row must not see adds exact zeros. In both, a row's bits do not depend on the chunk that it came in,
-nor on how much is cached after it.
+Where this machine runs our own kernels, ops/native/attention.c is what computes. On other CPUs the query heads that
+share a KV head are rows of one product, page by page of the cache: the scores of all pages that some row sees, one
+softmax over them, then the pages' values added up in fp32, first page first. A page's products have the same shape
+wherever the page stands, and what a row must not see adds exact zeros. In both, a row's bits do not depend on the chunk
+that it came in, nor on how much is cached after it.
 
-Scores are plain matrix products, not scaled_dot_product_attention: on a CPU that runs a slow kernel per query head, and
-it sums in an order that depends on the chunk.
+Scores are plain matrix products there, not scaled_dot_product_attention: on a CPU that runs a slow kernel per query
+head, and it sums in an order that depends on the chunk. On other devices, which promise no bits, that is what computes,
+over the pages put side by side; but where they run our own kernels whole layers do (see on_gpu).
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from node.model.batch import Batch, Chunk
@@ -63,6 +65,8 @@ def attend(xq: Tensor, batch: Batch, chunk: Chunk, kv: LayerCache) -> list[Tenso
     """Attention of a chunk's rows xq (T, H, hd), rotated and scaled, tile by tile -> (t, H * hd) each."""
     if _is_native(xq):
         return [_attend_natively(xq, chunk.position, kv)]
+    if xq.device.type != "cpu":
+        return [attend_at_once(xq, chunk.position, kv)]
     n_kv_heads = kv.group.shape[1]
     group = xq.shape[1] // n_kv_heads
     most = MAX_TILE_SCORES // (group * (chunk.position + chunk.n_rows + PAGE))
@@ -84,6 +88,27 @@ def _attend_natively(xq: Tensor, position: int, kv: LayerCache) -> Tensor:
     pages = range(first - kv.group.first_page, (position + xq.shape[0] - 1) // PAGE - kv.group.first_page + 1)
     keys, values = [kv.keys(i) for i in pages], [kv.values(i) for i in pages]
     return native.attend(xq, keys, values, first, position, kv.group.window)
+
+
+def attend_at_once(xq: Tensor, position: int, kv: LayerCache) -> Tensor:
+    """Rows xq (T, H, hd), the first of them at position, by the library's kernel over a copy of the pages."""
+    n_rows, n_heads, head_dim = xq.shape
+    window, n_kv_heads = kv.group.window, kv.group.shape[1]
+    first, end = kv.group.first_visible(position) // PAGE, (position + n_rows - 1) // PAGE + 1
+    pages = range(first - kv.group.first_page, end - kv.group.first_page)
+    n_keys = position + n_rows - first * PAGE
+    keys, values = (torch.cat([of(i) for i in pages], 1)[:, :n_keys] for of in (kv.keys, kv.values))  # (KVH, S, hd)
+    q = xq.view(n_rows, n_kv_heads, -1, head_dim).permute(1, 2, 0, 3).reshape(n_kv_heads, -1, head_dim)
+    mask = None
+    if n_rows > 1 or window is not None:
+        own = torch.arange(position, position + n_rows, device=xq.device)[:, None]  # (T, 1)
+        theirs = torch.arange(first * PAGE, first * PAGE + n_keys, device=xq.device)[None]  # (1, S)
+        mask = theirs <= own
+        if window is not None:
+            mask &= theirs > own - window
+        mask = mask.repeat(n_heads // n_kv_heads, 1)  # (G * T, S)
+    out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=1.0)  # (KVH, G * T, hd)
+    return out.view(n_kv_heads, -1, n_rows, head_dim).permute(2, 0, 1, 3).reshape(n_rows, n_heads * head_dim)
 
 
 def _attend_tile(xq: Tensor, batch: Batch, position: int, kv: LayerCache, n_kv_heads: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from node.model.cache import KVCache, LayerGroup
 from node.model.ops import native
+from node.model.ops.parts import Session
 from node.model.pages import PAGE
 from node.model.rope import RopeTable
 
@@ -34,24 +35,35 @@ class Batch:
     lengths do not change while a batch goes through the layers.
     """
 
-    __slots__ = ("_masks", "_native_rows", "chunks", "dtype", "k_rotations", "n_rows", "q_rotations")
+    __slots__ = ("_head_dim", "_masks", "_native_rows", "_q_rotations", "chunks", "dtype", "k_rotations", "n_rows")
 
     def __init__(self, chunks: Sequence[Chunk], rope: RopeTable, head_dim: int, dtype: torch.dtype) -> None:
         self.chunks = chunks
         self.n_rows = sum(chunk.n_rows for chunk in chunks)
         rotations = [rope.rotations(chunk.position, chunk.n_rows) for chunk in chunks]
         self.k_rotations = rotations[0] if len(chunks) == 1 else torch.cat(rotations)
-        self.q_rotations = self.k_rotations * head_dim**-0.5
+        self._head_dim = head_dim
+        self._q_rotations: Tensor | None = None
         self.dtype = dtype
         self._masks: dict[tuple[int, int, int, int, int | None], Tensor | None] = {}
         self._native_rows: dict[int | None, native.Rows] = {}
+
+    @property
+    def q_rotations(self) -> Tensor:
+        if self._q_rotations is None:
+            self._q_rotations = self.k_rotations * self._head_dim**-0.5
+        return self._q_rotations
+
+    def sessions(self, groups: Sequence[LayerGroup]) -> list[Session]:
+        """The chunks as our own kernels see them. groups: those of one layer in the chunks' caches."""
+        return [_session(chunk, group) for chunk, group in zip(self.chunks, groups, strict=True)]
 
     def native_rows(self, groups: Sequence[LayerGroup]) -> native.Rows:
         """The same for our own kernels. groups: those of one layer in the chunks' caches, all with one window."""
         window = groups[0].window
         if window not in self._native_rows:
-            sessions = [_session(chunk, group) for chunk, group in zip(self.chunks, groups, strict=True)]
-            self._native_rows[window] = native.Rows(sessions, (self.q_rotations, self.k_rotations))
+            rotations = self.q_rotations, self.k_rotations
+            self._native_rows[window] = native.Rows(self.sessions(groups), rotations)
         return self._native_rows[window]
 
     def mask(self, position: int, n_rows: int, page: int, group: LayerGroup) -> Tensor | None:
@@ -74,10 +86,10 @@ class Batch:
         return mask.to(self.k_rotations.device)
 
 
-def _session(chunk: Chunk, group: LayerGroup) -> native.Session:
+def _session(chunk: Chunk, group: LayerGroup) -> Session:
     """The pages that the chunk's rows see and are written to."""
     first = group.first_visible(chunk.position) // PAGE
     last = (chunk.position + chunk.n_rows - 1) // PAGE
     pages = group.pages[first - group.first_page : last - group.first_page + 1]
     tensors = [page.tensor for page in pages]
-    return native.Session(chunk.n_rows, chunk.position, group.window, first, tensors)
+    return Session(chunk.n_rows, chunk.position, group.window, first, tensors)

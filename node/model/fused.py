@@ -8,6 +8,8 @@ memory out of the caches.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from node.model.batch import Batch
@@ -16,6 +18,7 @@ from node.model.feed_forward import FeedForward
 from node.model.layer import Layer
 from node.model.moe import MoE
 from node.model.ops import Gate, Linear, native
+from node.model.ops.parts import MAX_CHOSEN, MAX_EXPERTS, Parts
 
 
 class FusedLayer:
@@ -26,14 +29,14 @@ class FusedLayer:
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
         self._moe = layer.feed_forward if isinstance(layer.feed_forward, MoE) else None
-        self._native = native.Layer(_parts(layer))
+        self._native = native.Layer(parts_of(layer))
 
     def steps(self, h: Tensor, batch: Batch, layer_idx: int) -> Steps[Tensor]:
         caches = [chunk.cache.layer(layer_idx) for chunk in batch.chunks]
         rows = batch.native_rows([cache.group for cache in caches])
         nths = [cache.nth for cache in caches]
         if not self._native.has_experts and self._moe is not None and self._moe.is_whole:
-            self._native = native.Layer(_parts(self.layer))  # what was elsewhere has come
+            self._native = native.Layer(parts_of(self.layer))  # what was elsewhere has come
         if self._native.has_experts:
             h, counts = self._native.run(h, rows, nths)
             if self._moe is not None:
@@ -47,23 +50,29 @@ class FusedLayer:
 
 def fused(layer: Layer) -> FusedLayer | None:
     """None where some product of the layer runs a library's kernel, or its sizes are not our kernels'."""
-    attention, network = layer.attention, layer.feed_forward
-    products: list[Linear | Gate] = [attention.wqkv, attention.wo]
-    if isinstance(network, MoE):
-        products.append(network.gate)
-        if network.n_experts > native.MAX_EXPERTS or network.n_experts_per_tok > native.MAX_CHOSEN:
-            return None
-    else:
-        products += [network.w13, network.w2]
-    if any(product.own is None for product in products) or not native.fits(attention.head_dim):
+    if not runs_own_kernels(layer, (native.Bf16, native.Int8)) or not native.fits(layer.attention.head_dim):
         return None
     return FusedLayer(layer)
 
 
-def _parts(layer: Layer) -> native.Parts:
+def runs_own_kernels(layer: Layer, kinds: type | tuple[type, ...]) -> bool:
+    """Whether every product of the layer is of one of these kinds, and its mixture no larger than our kernels take."""
+    attention, network = layer.attention, layer.feed_forward
+    products: list[Linear | Gate] = [attention.wqkv, attention.wo]
+    if isinstance(network, MoE):
+        products.append(network.gate)
+        if network.n_experts > MAX_EXPERTS or network.n_experts_per_tok > MAX_CHOSEN:
+            return False
+    else:
+        products += [network.w13, network.w2]
+    return all(isinstance(product.own, kinds) for product in products)
+
+
+def parts_of(layer: Layer) -> Parts[Any]:
+    """What the layer's kernels, all of one kind, are handed."""
     attention, network = layer.attention, layer.feed_forward
     mixture = network if isinstance(network, MoE) else None
-    return native.Parts(
+    return Parts(
         norms=(layer.attention_norm.weight.contiguous(), layer.ffn_norm.weight.contiguous()),
         epsilon=layer.ffn_norm.eps,
         wqkv=_own(attention.wqkv),
@@ -78,7 +87,7 @@ def _parts(layer: Layer) -> native.Parts:
     )
 
 
-def _experts(network: FeedForward | MoE) -> list[tuple[native.Own, native.Own]]:
+def _experts(network: FeedForward | MoE) -> list[tuple[Any, Any]]:
     """[] while not all of them are here."""
     if isinstance(network, FeedForward):
         experts = [network]
@@ -89,6 +98,6 @@ def _experts(network: FeedForward | MoE) -> list[tuple[native.Own, native.Own]]:
     return [(_own(expert.w13), _own(expert.w2)) for expert in experts]
 
 
-def _own(product: Linear | Gate) -> native.Own:
+def _own(product: Linear | Gate) -> Any:
     assert product.own is not None
     return product.own

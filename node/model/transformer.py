@@ -16,6 +16,7 @@ from node.model.fused import FusedLayer, fused
 from node.model.layer import Layer
 from node.model.moe import MoE
 from node.model.norm import RMSNorm
+from node.model.on_gpu import GpuLayer, Replays, gpu_layer
 from node.model.ops import Linear, Numerics
 from node.model.rope import RopeTable, halves_to_interleaved
 from node.model.taking import Taker
@@ -56,7 +57,8 @@ class SpanModel:
         self.experts = experts or ExpertStore(args, numerics, device=device)
         self.elsewhere = elsewhere
         self._rope = RopeTable(args.head_dim, args.rope_theta, self.device)
-        self._layers: dict[int, Layer | FusedLayer] = {}
+        self._layers: dict[int, Layer | FusedLayer | GpuLayer] = {}
+        self._replays = Replays()
         self._tok_embeddings: Tensor | None = None
         self._norm: RMSNorm | None = None
         self._output: Linear | None = None
@@ -79,7 +81,7 @@ class SpanModel:
             if self.args.is_moe
             else feed_forward(take, "feed_forward.", self.args, self.numerics),
         )
-        self._layers[layer_idx] = fused(layer) or layer
+        self._layers[layer_idx] = fused(layer) or gpu_layer(layer) or layer
 
     def is_trunk(self, layer_idx: int) -> bool:
         return any(layer_idx in span for span in self.trunks)
@@ -146,8 +148,12 @@ class SpanModel:
         """
         layers = layers or chunks[0].cache.span
         batch = Batch(chunks, self._rope, self.args.head_dim, self.dtype)
-        for layer_idx in layers:
-            h = yield from self._layers[layer_idx].steps(h, batch, layer_idx)
+        on_gpu = [layer for idx in layers if isinstance(layer := self._layers[idx], GpuLayer) and layer.is_whole]
+        if len(on_gpu) == len(layers):
+            h = self._replays.run(on_gpu, h, batch, layers)
+        else:
+            for layer_idx in layers:
+                h = yield from self._layers[layer_idx].steps(h, batch, layer_idx)
         for chunk in chunks:
             chunk.cache.advance(chunk.n_rows)
         return h

@@ -65,28 +65,31 @@ def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession])
         try:
             session.begin(step.epoch)
             held.append(session)
-            h = _enter(part, session, step)
+            entered = _enter(part, session, step)
             while not _prepare(session, part.n_rows):
                 _drop(make_room(session, held), ready)
-            ready.append((part, session, step, h))
+            ready.append((part, session, step, entered))
         except SwarmError as error:
             part.job.error = error
     if not ready:
         return
     model, span = ready[0][1].model, ready[0][1].span
-    rows = [h for *_, h in ready]
-    h = rows[0] if len(rows) == 1 else torch.cat(rows)  # (T, D)
+    entered = [rows for *_, rows in ready]
+    together = entered[0] if len(entered) == 1 else torch.cat(entered)  # one transfer to the device for all
+    h = model.embed(together) if span.start == 0 else together.to(model.device)  # (T, D)
     chunks = [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready]
     h = yield from model.batch_steps(h, chunks, span)
-    outputs = h.split([part.n_rows for part, *_ in ready])
-    for (part, session, step, _), output in zip(ready, outputs, strict=True):
-        session.cache.keep_rows(output)
+    is_last = span.end == model.args.n_layers
+    n_rows = [part.n_rows for part, *_ in ready]
+    outputs = (h if is_last else h.cpu()).split(n_rows)
+    for (part, session, step, _), output, kept in zip(ready, outputs, h.split(n_rows), strict=True):
+        session.cache.keep_rows(kept)
         _file_pages(part, session, step)
         part.job.outputs.append(output)
     finished = [(part.job, *part.job.work) for part, *_ in ready if part.n_rows == part.job.n_left]
     for _, session, step in finished:
         session.note(step)
-    if span.end == model.args.n_layers:
+    if is_last:
         _answer_logits(model, finished)
     else:
         for job, _, _ in finished:
@@ -114,25 +117,24 @@ def _drop(session: StageSession, ready: list[Entered]) -> None:
 
 
 def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
-    """The slice's rows (t, D), its cache at their position.
+    """The slice's token ids (t) or rows (t, D), not yet on the device, and its cache at their position.
 
     Raises: SessionLost, StaleEpoch, PositionMismatch, ContextLengthExceeded, RemoteProtocolError; the cache is then
     what it was before the step, or ends where the step's last slice did.
     """
     model, first = session.model, part.job.n_done
     if isinstance(step.payload, Rows):
-        h = tensor_of(step.payload, model.args.dim, model.device)
-        if h.dtype != model.dtype:
+        entered = tensor_of(step.payload, model.args.dim, torch.device("cpu"))
+        if entered.dtype != model.dtype:
             raise RemoteProtocolError(f"rows of {step.payload.dtype} came to a stage that computes in {model.dtype}")
-        h = h[first : first + part.n_rows]
+        entered = entered[first : first + part.n_rows]
     else:
-        ids = step.payload[first : first + part.n_rows]
-        h = model.embed(torch.tensor(ids, dtype=torch.long, device=model.device))
+        entered = torch.tensor(step.payload[first : first + part.n_rows], dtype=torch.long)
     model.require_loaded(session.span, session.cache.span)
     if first == 0:
         session.rewind(step.epoch, step.position)
     session.cache.require_room(part.n_rows)
-    return h
+    return entered
 
 
 def _file_pages(part: Slice, session: StageSession, step: Step) -> None:

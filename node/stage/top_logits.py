@@ -17,6 +17,8 @@ def top_logits(logits: Tensor, n_top: int) -> tuple[TopLogits, ...]:
     the answer has the same bits whatever rows stand beside it, on any number of threads.
     """
     n_top = min(n_top, logits.shape[-1])
+    if logits.device.type == "cuda":
+        return best_on_device(logits, n_top)
     best = logits.amax(-1, keepdim=True)  # (T, 1)
     # log_softmax goes over a row in one order; a plain sum of one long row is shared out among the threads.
     log_sum_exps = (best[:, 0] - logits.log_softmax(-1).amax(-1)).tolist()
@@ -28,6 +30,21 @@ def top_logits(logits: Tensor, n_top: int) -> tuple[TopLogits, ...]:
         )
     least = logits.topk(n_top, dim=-1, sorted=False).values.amin(-1).tolist()  # (T,)
     return tuple(_top(row, n_top, at_least, lse) for row, at_least, lse in zip(rows, least, log_sum_exps, strict=True))
+
+
+def best_on_device(logits: Tensor, n_top: int) -> tuple[TopLogits, ...]:
+    """top_logits, found where the logits are: one transfer, of what is asked for."""
+    vocab_size = logits.shape[-1]
+    bits = (logits + 0.0).view(torch.int32)  # of -0.0 too those of 0.0
+    ranks = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # whole numbers in the order of the logits
+    ids = torch.arange(vocab_size, device=logits.device)
+    best = ((ranks.long() << 32) | (vocab_size - 1 - ids)).topk(n_top).values  # (T, n_top): no two are equal
+    ids = vocab_size - 1 - (best & 0xFFFFFFFF)
+    told = torch.cat((ids.double(), logits.gather(-1, ids).double(), logits.logsumexp(-1, keepdim=True).double()), -1)
+    rows = told.tolist()  # fp64 holds ids and fp32 logits exactly
+    return tuple(
+        TopLogits(tuple(map(int, row[:n_top])), tuple(row[n_top : 2 * n_top]), row[2 * n_top]) for row in rows
+    )
 
 
 def allowed_ids(mask: bytes, vocab_size: int) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from node.model.ops import native
 from node.model.ops.exact import sample
 from node.model.ops.linear import Gate, Linear
 from node.model.ops.numerics import Numerics
+from node.model.ops.parts import Parts, Session
 from swarm.pages import PAGE
 
 
@@ -57,7 +58,7 @@ def _whole_layer() -> Tensor:
         return packed
 
     x = sample(dim, dim, 3)[1]
-    parts = native.Parts(
+    parts = Parts(
         norms=(x[0].contiguous(), x[1].contiguous()),
         epsilon=1e-5,
         wqkv=product(4 * head_dim, dim),
@@ -73,7 +74,7 @@ def _whole_layer() -> Tensor:
     page = sample(2 * PAGE, head_dim, 1)[0].clone()  # keys, then values
     angles = torch.arange(3)[:, None, None] * torch.linspace(1.0, 0.01, head_dim // 2)
     rotations = torch.polar(torch.ones_like(angles), angles)
-    rows = native.Rows([native.Session(3, 20, None, 0, [page])], (rotations, rotations))
+    rows = native.Rows([Session(3, 20, None, 0, [page])], (rotations, rotations))
     return native.Layer(parts).run(x, rows, [0])[0]
 
 

@@ -7,13 +7,17 @@ each layout.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from node.model.ops import exact, int4, int8, native, onednn, plain
+from node.model.ops import exact, gpu, int4, int8, native, onednn, plain
 from node.model.ops.multiply import Multiply, Pair, Product
 from node.model.ops.numerics import Numerics
+
+if TYPE_CHECKING:
+    from node.model.ops.gpu.products import Matrix
 
 _MIN_PACKED_VALUES = 1 << 14
 """A small router is cheaper through F.linear than through the fixed cost of a library's packed call (about 14 us)."""
@@ -28,11 +32,11 @@ class Linear:
     __slots__ = ("_product", "own")
 
     def __init__(self, weight: Tensor, numerics: Numerics) -> None:
-        self.own: native.Own | None = None
-        if (own := _own(weight, numerics)) is None:
+        self.own = _room(weight, 1, numerics)
+        if self.own is None:
             self._product: Product = pack(weight, numerics)
         else:
-            self._product = self.own = own(weight.shape)
+            self._product = self.own
             self.own.take(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -51,13 +55,13 @@ class Gate:
     def __init__(self, weights: Iterable[Tensor], numerics: Numerics) -> None:
         coming = iter(weights)
         w1 = next(coming)
-        self.own: native.Own | None = None
-        if (own := _own(w1, numerics)) is None:
+        self.own = _room(w1, 2, numerics)
+        if self.own is None:
             first = pack(w1, numerics)
             del w1
             self._product: Product = Pair(first, pack(next(coming), numerics))
         else:
-            self._product = self.own = own(w1.shape, 2)
+            self._product = self.own
             self.own.take(w1, 0)
             del w1
             self.own.take(next(coming), 1)
@@ -68,6 +72,10 @@ class Gate:
 
 def kernels(device: torch.device) -> str:
     """What multiplies bf16 and int8 matrices on this device, in words."""
+    if gpu.why_absent(device) is None:
+        return "this project's own, for GPUs"
+    if device.type == "cuda":
+        return f"torch's, because {gpu.why_absent(device)}"
     absent = native.why_absent() if device.type == "cpu" else f"the device is {device.type}"
     return "this project's own, for AMX" if absent is None else f"torch's, because {absent}"
 
@@ -76,11 +84,16 @@ _OWN: Mapping[str, type[native.Bf16] | type[native.Int8]] = {"": native.Bf16, "i
 _QUANTISED: Mapping[str, Callable[[Tensor], Multiply]] = {"int8": int8.Int8, "int4": int4.Int4}
 
 
-def _own(weight: Tensor, numerics: Numerics) -> type[native.Bf16] | type[native.Int8] | None:
-    """Our own kernel for a matrix like this, where this machine has one."""
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+def _room(weight: Tensor, n_matrices: int, numerics: Numerics) -> native.Own | Matrix | None:
+    """For so many matrices like this one, in our own kernels' form, where this machine has some for it."""
+    if weight.dtype != torch.bfloat16:
         return None
-    return _OWN.get(numerics.quantisation) if native.why_absent() is None else None
+    if gpu.why_absent(weight.device) is None:
+        return gpu.room(weight.shape, n_matrices, numerics.quantisation, weight.device)
+    own = _OWN.get(numerics.quantisation)
+    if weight.device.type != "cpu" or own is None or native.why_absent() is not None:
+        return None
+    return own(weight.shape, n_matrices)
 
 
 def pack(weight: Tensor, numerics: Numerics) -> Multiply:

@@ -7,21 +7,17 @@ compiler, a CPU without AMX), why_absent says so and nothing else changes.
 """
 
 from node.model.ops.native.attention import attend, fits
-from node.model.ops.native.layer import MAX_CHOSEN, MAX_EXPERTS, Layer, Own, Parts, Rows, Session
+from node.model.ops.native.layer import Layer, Own, Rows
 from node.model.ops.native.norm import normalise
 from node.model.ops.native.presence import why_absent
 from node.model.ops.native.products import Bf16, Int8
 
 __all__ = [
-    "MAX_CHOSEN",
-    "MAX_EXPERTS",
     "Bf16",
     "Int8",
     "Layer",
     "Own",
-    "Parts",
     "Rows",
-    "Session",
     "attend",
     "fits",
     "normalise",

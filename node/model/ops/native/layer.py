@@ -4,50 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from node.model.ops.native import library as c
 from node.model.ops.native.products import Bf16, Int8
+from node.model.ops.parts import Parts, Session
 from swarm.errors import LocalProtocolError
 from swarm.pages import PAGE
 
 Own = Bf16 | Int8
-
-MAX_EXPERTS = 256
-MAX_CHOSEN = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A layer's weights. norms: of attention and feed-forward, bf16 (D). router: None for a dense layer, which has one
-    expert. experts: w13 and w2 of each; () while not all of them are here. head_dim is one that fits.
-    """
-
-    norms: tuple[Tensor, Tensor]
-    epsilon: float
-    wqkv: Own
-    wo: Own
-    router: Own | None
-    experts: Sequence[tuple[Own, Own]]
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    n_experts: int = 1
-    n_chosen: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """n_rows of one session from position on; pages: those from first_page on, bf16 (layers, 2, KVH, PAGE, hd)."""
-
-    n_rows: int
-    position: int
-    window: int | None
-    first_page: int
-    pages: Sequence[Tensor]
 
 
 class Rows:
@@ -88,7 +55,7 @@ class Layer:
 
     __slots__ = ("_layer", "_parts", "_shape", "_values_of_a_layer")
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts[Own]) -> None:
         if len({w13.matrix.n_out for w13, _ in parts.experts}) > 1:
             raise LocalProtocolError("experts of several sizes in one layer; its kernel makes room for those of one")
         self._parts = parts  # what the addresses are of

@@ -1,0 +1,26 @@
+"""Our own kernels for GPUs, in Triton: products that read a weight once for all rows that meet in it, routed on the
+device; attention over pages of the cache; and layers made of them, which ask the host nothing and so can be replayed.
+
+The files named *_kernels.py are the maths; the others hand them tensors. Only this file and presence.py may be imported
+where Triton is not installed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from node.model.ops.gpu.presence import why_absent
+
+if TYPE_CHECKING:
+    from node.model.ops.gpu.products import Matrix
+
+__all__ = ["room", "why_absent"]
+
+
+def room(shape: torch.Size, n_matrices: int, quantisation: str, device: torch.device) -> Matrix:
+    """For a matrix (out, in), or the two of a gate, in the form that these kernels read."""
+    from node.model.ops.gpu.products import Bf16, Int4, Int8
+
+    return {"": Bf16, "int8": Int8, "int4": Int4}[quantisation](shape, n_matrices, device)
