@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from node.model import Numerics, fingerprint, instruction_set, require_int8
+from node.model import Numerics, fingerprint, instruction_set, require_int8, why_no_gpu_kernels
 from node.weights import TORCH_DTYPES
 from swarm.errors import BadArgument
 from swarm.release import ModelArgs
@@ -19,9 +19,11 @@ def settle_profile(profile: Profile, wants_exact: bool | None, args: ModelArgs, 
     own shapes, each weighed up once: seconds for real dimensions.
     Raises: BadArgument where exactness is demanded and cannot be had, or the quantisation does not run here.
     """
-    if profile.quantisation and device.type != "cpu":
-        raise BadArgument(f"--quantize is for CPUs, not for {device.type}; leave it away, or take --device cpu")
-    if profile.quantisation == "int8":
+    if profile.quantisation and device.type != "cpu" and (why := why_no_gpu_kernels(device)):
+        raise BadArgument(
+            f"--quantize needs this project's own kernels, and {why}; leave it away, or take --device cpu"
+        )
+    if profile.quantisation == "int8" and device.type == "cpu":
         require_int8()
     can = profile.dtype == "bf16" and profile.quantisation != "int4" and device.type == "cpu"
     if wants_exact and not can:

@@ -114,7 +114,7 @@ class SpanModel:
         """ids: int64 (T,), each below vocab_size -> h (T, D). Raises: LocalProtocolError before load_embeddings."""
         if self._tok_embeddings is None:
             raise LocalProtocolError("the embeddings are not loaded")
-        return F.embedding(ids.to(self.device), self._tok_embeddings)
+        return F.embedding(ids.to(self.device, non_blocking=True), self._tok_embeddings)
 
     @torch.inference_mode()
     def forward(self, h: Tensor, cache: KVCache, position: int, layers: Span | None = None) -> Tensor:

@@ -31,6 +31,7 @@ BENCHES = (
     "failover",
     "experts",
     "heat",
+    "gpu",
 )
 
 

@@ -23,8 +23,8 @@ CHUNK_ROWS = 512
 class Engine:
     """A whole release in one Stage. close() ends its compute thread."""
 
-    def __init__(self, folder: Path, *, is_exact: bool) -> None:
-        self._begin(load_model(folder, "bf16", is_exact=is_exact))
+    def __init__(self, folder: Path, *, is_exact: bool, quantisation: str = "", device: str = "cpu") -> None:
+        self._begin(load_model(folder, "bf16", quantisation, is_exact=is_exact, device=device))
 
     @classmethod
     def of(cls, model: SpanModel) -> Engine:
@@ -36,7 +36,7 @@ class Engine:
         self._model = model
         self._args = self._model.args
         config = StageConfig(cache_budget_bytes=4 << 30)
-        self._stage = Stage(self._args, {self._model.span: self._model}, config, torch.device("cpu"))
+        self._stage = Stage(self._args, {self._model.span: self._model}, config, self._model.device)
         self._numbers = itertools.count()
         self._prompted: dict[tuple[int, int], list[tuple[StageSession, int]]] = {}  # by shape: sessions, next ids
 
@@ -79,7 +79,7 @@ class Engine:
 
     def logits(self, prompt: list[int]) -> Tensor:
         """fp32 (T, vocab)."""
-        cache = KVCache(self._args, self._model.span, dtype=self._model.dtype, device="cpu")
+        cache = KVCache(self._args, self._model.span, dtype=self._model.dtype, device=self._model.device)
         return self._model.logits(self._model.forward(self._model.embed(torch.tensor(prompt)), cache, 0))
 
     async def _prompt(self, prompt: list[int]) -> tuple[StageSession, int]:
@@ -104,8 +104,10 @@ class Layer:
     tensors: 'layers.0.…' by canonical name, interleaved.
     """
 
-    def __init__(self, args: ModelArgs, tensors: dict[str, Tensor], numerics: Numerics) -> None:
-        model = SpanModel(args, Span(0, 1), numerics)
+    def __init__(
+        self, args: ModelArgs, tensors: dict[str, Tensor], numerics: Numerics, device: torch.device | str = "cpu"
+    ) -> None:
+        model = SpanModel(args, Span(0, 1), numerics, device=device)
         model.load_layer(0, {name.removeprefix("layers.0."): tensor for name, tensor in tensors.items()})
         self._begin(model)
 
@@ -117,8 +119,10 @@ class Layer:
 
     def _begin(self, model: SpanModel) -> None:
         self._model = model
-        self._rows = torch.randn(16, 1, model.args.dim, generator=torch.Generator().manual_seed(1)).to(model.dtype)
+        rows = torch.randn(16, 1, model.args.dim, generator=torch.Generator().manual_seed(1))
+        self._rows = rows.to(model.device, model.dtype)
         self._caches: dict[int, KVCache] = {}
+        self._n_turns = 0
 
     async def tokens_per_s(self, n_cached: int, n_tokens: int = 4) -> float:
         """One turn: single tokens at the same position, of rows that go to different experts."""
@@ -127,21 +131,41 @@ class Layer:
     def _turn(self, n_cached: int, n_tokens: int) -> float:
         torch.set_num_threads(1)
         cache = self._cache(n_cached)
-        elapsed_s = 0.0
-        for _ in range(n_tokens):
-            self._rows = self._rows.roll(1, 0)
-            started_s = time.perf_counter()
-            self._model.forward(self._rows[0], cache, n_cached)
-            elapsed_s += time.perf_counter() - started_s
-        return n_tokens / elapsed_s
+        started_s = time.perf_counter()
+        for nth in range(n_tokens):
+            self._model.forward(self._rows[(self._n_turns + nth) % 16], cache, n_cached)
+        wait_for(self._model.device)
+        self._n_turns += n_tokens
+        return n_tokens / (time.perf_counter() - started_s)
+
+    async def prompt_tokens_per_s(self, n_rows: int, n_prompts: int) -> float:
+        """One turn: prompts of n_rows, with nothing before them."""
+        return await asyncio.to_thread(self._prompts, n_rows, n_prompts)
+
+    def _prompts(self, n_rows: int, n_prompts: int) -> float:
+        cache = self._cache(n_rows)
+        h = self._rows.view(16, -1).repeat(n_rows // 16, 1)
+        started_s = time.perf_counter()
+        for _ in range(n_prompts):
+            self._model.forward(h, cache, 0)
+        wait_for(self._model.device)
+        return n_prompts * n_rows / (time.perf_counter() - started_s)
 
     def _cache(self, n_cached: int) -> KVCache:
         if n_cached not in self._caches:
             args = self._model.args
-            cache = KVCache(args, Span(0, 1), dtype=self._model.dtype, device="cpu")
+            cache = KVCache(args, Span(0, 1), dtype=self._model.dtype, device=self._model.device)
             cache.prepare(n_cached)
-            keys, values = torch.randn(2, args.n_kv_heads, n_cached, args.head_dim).to(self._model.dtype)
+            keys, values = torch.randn(2, args.n_kv_heads, n_cached, args.head_dim).to(
+                self._model.device, self._model.dtype
+            )
             cache.layer(0).write(0, keys, values)
             cache.advance(n_cached)
             self._caches[n_cached] = cache
         return self._caches[n_cached]
+
+
+def wait_for(device: torch.device) -> None:
+    """Until what was launched there is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -73,11 +73,13 @@ class OneProcess:
         return rows[0]
 
 
-def load_model(folder: Path, dtype: str, quantisation: str = "", *, is_exact: bool = False) -> SpanModel:
+def load_model(
+    folder: Path, dtype: str, quantisation: str = "", *, is_exact: bool = False, device: str = "cpu"
+) -> SpanModel:
     """Every layer of the release in folder, in dtype 'fp32' or 'bf16'; the latter may be quantised."""
     layout = read_folder_layout(folder)
     span = Span(0, layout.args.n_layers)
-    model = SpanModel(layout.args, span, Numerics(DTYPES[dtype], quantisation, is_exact), device="cpu")
+    model = SpanModel(layout.args, span, Numerics(DTYPES[dtype], quantisation, is_exact), device=device)
     for part in ("embeddings", *span, "head"):
         load_part(part, layout, {span: model}, folder)
     return model

@@ -5,8 +5,18 @@ Which kernel serves a weight is chosen here, by device, dtype and Numerics, and 
 """
 
 from node.model.ops.fingerprint import fingerprint
+from node.model.ops.gpu import why_absent as why_no_gpu_kernels
 from node.model.ops.int8 import require_int8
 from node.model.ops.linear import Gate, Linear, kernels
 from node.model.ops.numerics import Numerics, instruction_set
 
-__all__ = ["Gate", "Linear", "Numerics", "fingerprint", "instruction_set", "kernels", "require_int8"]
+__all__ = [
+    "Gate",
+    "Linear",
+    "Numerics",
+    "fingerprint",
+    "instruction_set",
+    "kernels",
+    "require_int8",
+    "why_no_gpu_kernels",
+]

@@ -68,9 +68,10 @@ def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     if weight.shape[1] > MAX_IN:
         raise BadArgument(f"rows of {weight.shape[1]} values are too long for int8; leave --quantize away")
-    values = torch.empty(weight.shape, dtype=torch.int8)
-    scales = torch.empty(weight.shape[0])
-    height = max(1, _SLAB_VALUES // weight.shape[1])
+    values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scales = torch.empty(weight.shape[0], device=weight.device)
+    slab_values = _SLAB_VALUES if weight.device.type == "cpu" else weight.numel()
+    height = max(1, slab_values // weight.shape[1])
     for row in range(0, weight.shape[0], height):
         slab, of_slab = weight[row : row + height], scales[row : row + height]
         of_slab.copy_(slab.abs().amax(1)).div_(_LEVELS).clamp_min_(torch.finfo(torch.bfloat16).tiny)

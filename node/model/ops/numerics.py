@@ -16,7 +16,7 @@ _BYTES_PER_VALUE = {"": None, "int8": 1.0, "int4": 0.625}
 @dataclass(frozen=True, slots=True)
 class Numerics:
     """dtype: of hidden state, KV cache and whatever is not quantised. quantisation: '', int8 or int4, of the matrices
-    of attention and experts; with bf16 on CPUs only.
+    of attention and experts; with bf16 only, on CPUs and on GPUs that run our own kernels (which quantise no rows).
 
     is_exact: a row's bits depend on the tokens before it and on nothing else: not on the other rows of its product, on
     chunks, or on the number of threads. Only for bf16 on CPUs, with matrices in bf16 or int8.

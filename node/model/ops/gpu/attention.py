@@ -71,11 +71,11 @@ class Rows:
         self.n_tiles = len(tile_rows)
         where = torch.tensor(positions + tables + tile_rows + tile_sizes + pages)
         if into is None:
-            self._where = where.to(rotations.device)
+            self._where = where.to(rotations.device, non_blocking=True)
         else:
             if len(where) > len(into):
                 raise LocalProtocolError(f"{len(pages)} pages do not fit where {len(into)} numbers do")
-            into[: len(where)] = where
+            into[: len(where)].copy_(where, non_blocking=True)
             self._where = into
 
     @property

@@ -23,6 +23,8 @@ def why_absent(device: torch.device) -> str | None:
         return "Triton is not installed"
     if device.type == "cpu":
         return None
+    if not torch.cuda.is_available():
+        return "this machine, or this build of torch, has no CUDA"
     if torch.version.hip is not None:
         return None
     capability = torch.cuda.get_device_capability(device)

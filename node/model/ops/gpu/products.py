@@ -14,6 +14,12 @@ from node.model.ops.gpu import product_kernels as kernels
 from node.model.ops.int4 import GROUP, quantise_groups
 from node.model.ops.int8 import quantise_channels
 
+_OFFSET = 128
+"""What is added to an int8 value, see product_kernels."""
+
+_SLAB_VALUES = 1 << 24
+"""Values that are quantised at a time: their fp32 forms take a few hundred MB meanwhile."""
+
 MANY_ROWS = 64
 """From so many rows on, a library multiplies bf16 rows by a single matrix faster than our kernels."""
 
@@ -73,19 +79,20 @@ class Bf16(Matrix):
 
 
 class Int8(Matrix):
-    """Of int8 values, each output channel with a scale of its own; rows stay bf16."""
+    """Of int8 values, 128 added, each output channel with a scale of its own; rows stay bf16."""
 
     __slots__ = ()
     element = 8
 
     def __init__(self, shape: torch.Size, n_matrices: int, device: torch.device) -> None:
         super().__init__(shape, n_matrices)
-        self.values = torch.empty(n_matrices, *shape, dtype=torch.int8, device=device)
+        self.values = torch.empty(n_matrices, *shape, dtype=torch.uint8, device=device)
         self.scales = torch.empty(n_matrices, self.n_out, device=device)
 
     def take(self, weight: Tensor, nth: int = 0) -> None:
         assert self.scales is not None
-        self.values[nth], self.scales[nth] = quantise_channels(weight)
+        values, self.scales[nth] = quantise_channels(weight)
+        self.values[nth] = values.view(torch.uint8).bitwise_xor(_OFFSET)
 
 
 class Int4(Matrix):
@@ -102,10 +109,13 @@ class Int4(Matrix):
 
     def take(self, weight: Tensor, nth: int = 0) -> None:
         assert self.scales is not None
-        values, scales = quantise_groups(F.pad(weight, (0, -self.n_in % GROUP)))
-        first, second = values.to(torch.uint8).unflatten(1, (-1, 2, GROUP // 2)).unbind(2)  # (out, G, 16) each
-        self.values[nth] = first | second << 4
-        self.scales[nth] = scales.transpose(0, 1)
+        height = max(1, _SLAB_VALUES // self.n_in)
+        for row in range(0, self.n_out, height):
+            slab = slice(row, row + height)
+            values, scales = quantise_groups(F.pad(weight[slab], (0, -self.n_in % GROUP)))
+            first, second = values.to(torch.uint8).unflatten(1, (-1, 2, GROUP // 2)).unbind(2)  # (out, G, 16) each
+            self.values[nth, slab] = first | second << 4
+            self.scales[nth, slab] = scales.transpose(0, 1)
 
 
 class Matrices:
@@ -198,14 +208,19 @@ def _multiply_rows(
 
 def row_blocks(element: int, n_out: int, n_in: int) -> tuple[int, int, int]:
     """Output channels and values of a program that multiplies one row, and its warps."""
+    values = min(1024, max(64, triton.next_power_of_2(n_in)))
     if element == 4:
-        return 8, min(512, max(64, triton.next_power_of_2(n_in))), 4
-    return 8, min(512 * 16 // element, max(64, triton.next_power_of_2(n_in))), 4
+        return 4, values, 4
+    return 8, values, 8 if element == 16 and n_in >= 8192 else 4
 
 
 def tile_blocks(element: int, n_matrices: int, rows_each: int) -> tuple[int, int, int, int, int]:
     """Rows, output channels and values of a program's tiles, its warps, and how many tiles it loads ahead."""
-    block_m = min(64, max(16, triton.next_power_of_2(rows_each)))
+    block_m = min(128, max(16, triton.next_power_of_2(rows_each)))
+    if block_m == 128:
+        return (128, 128, 64, 8, 3) if n_matrices == 2 or element != 16 else (128, 256, 64, 8, 3)
     if block_m == 64:
         return 64, 128, 64, 4, 3
-    return block_m, 32, 128, 4, 4
+    if element != 16:
+        return block_m, 64, 128, 4, 3
+    return (16, 32, 256, 8, 3) if block_m == 16 else (32, 32, 128, 4, 4)
