@@ -84,8 +84,8 @@ node.add_command(stop)
     "--quantize",
     "quantisation",
     type=click.Choice(["int8", "int4"]),
-    help="Keep the layers' matrices in fewer bits: int8 decodes about 1.9 times as fast on CPUs, int4 holds three times "
-    "the layers but is slow at prompts. On NVIDIA GPUs too. Clients see a profile of its own.",
+    help="Keep the layers' matrices in fewer bits: int8 decodes about 1.9 times as fast on CPUs, int4 holds three "
+    "times the layers but is slow at prompts. On NVIDIA GPUs too. Clients see a profile of its own.",
 )
 @click.option(
     "--profile",

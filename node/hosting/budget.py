@@ -25,6 +25,9 @@ MEASURED_S = 0.2
 
 FEWEST_STEPS, MOST_STEPS = 8, 64
 
+WARMED_ROWS = (2, 17, 33, 65, 129, 257, 512)
+"""Batches for which kernels for a GPU differ."""
+
 
 def layers_that_fit(args: ModelArgs, numerics: Numerics, memory_bytes: int, disk_bytes: int = 0) -> int:
     """How many whole layers, beside the embeddings and the head, memory_bytes and disk_bytes (0: unbounded) hold.
@@ -58,15 +61,19 @@ def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device
 
     The quickest of several steps after one that warms up: what else the machine does makes steps longer, none shorter.
     A mixture has only the experts that one token meets; takes their memory for the while, and a few seconds for
-    layers of gigabytes.
+    layers of gigabytes. On a GPU it has all of them, and batches of all sizes are run once, so that a GPU's kernels are
+    compiled before anybody waits for them: half a minute, the first time on a machine.
     """
+    n_experts = args.n_experts_per_tok if device.type == "cpu" else args.n_experts
     one = dataclasses.replace(
-        args, n_layers=1, windows=args.windows[:1], n_experts=args.n_experts_per_tok, rope_layout="interleaved"
+        args, n_layers=1, windows=args.windows[:1], n_experts=n_experts, rope_layout="interleaved"
     )
     model = SpanModel(one, Span(0, 1), numerics, device=device)
     model.load_layer(0, _Filled(one, numerics.dtype, device))
     cache = KVCache(one, Span(0, 1), dtype=numerics.dtype, device=device)
     h = torch.full((1, args.dim), 0.5, dtype=numerics.dtype, device=device)
+    for n_rows in () if device.type == "cpu" else WARMED_ROWS:
+        model.forward(h.expand(min(n_rows, args.max_positions), -1).contiguous(), cache, 0)
     took_s: list[float] = []
     while len(took_s) <= FEWEST_STEPS or (sum(took_s[1:]) < MEASURED_S and len(took_s) <= MOST_STEPS):
         started_s = time.perf_counter()

@@ -9,7 +9,15 @@ from node.model.batch import Chunk
 from node.model.cache import KVCache
 from node.model.experts import Answers, Elsewhere, ExpertStore, Steps, finish
 from node.model.heat import RoutingHeat
-from node.model.ops import Numerics, fingerprint, instruction_set, kernels, require_int8, why_no_gpu_kernels
+from node.model.ops import (
+    Numerics,
+    fingerprint,
+    greatest_logits,
+    instruction_set,
+    kernels,
+    require_int8,
+    why_no_gpu_kernels,
+)
 from node.model.pages import PAGE, PagePool
 from node.model.transformer import SpanModel
 
@@ -27,6 +35,7 @@ __all__ = [
     "Steps",
     "fingerprint",
     "finish",
+    "greatest_logits",
     "instruction_set",
     "kernels",
     "require_int8",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,24 +36,28 @@ class Batch:
     lengths do not change while a batch goes through the layers.
     """
 
-    __slots__ = ("_head_dim", "_masks", "_native_rows", "_q_rotations", "chunks", "dtype", "k_rotations", "n_rows")
-
     def __init__(self, chunks: Sequence[Chunk], rope: RopeTable, head_dim: int, dtype: torch.dtype) -> None:
         self.chunks = chunks
         self.n_rows = sum(chunk.n_rows for chunk in chunks)
-        rotations = [rope.rotations(chunk.position, chunk.n_rows) for chunk in chunks]
-        self.k_rotations = rotations[0] if len(chunks) == 1 else torch.cat(rotations)
+        self._rope = rope
         self._head_dim = head_dim
-        self._q_rotations: Tensor | None = None
         self.dtype = dtype
         self._masks: dict[tuple[int, int, int, int, int | None], Tensor | None] = {}
         self._native_rows: dict[int | None, native.Rows] = {}
 
-    @property
+    @cached_property
+    def k_rotations(self) -> Tensor:
+        rotations = [self._rope.rotations(chunk.position, chunk.n_rows) for chunk in self.chunks]
+        return rotations[0] if len(rotations) == 1 else torch.cat(rotations)
+
+    @cached_property
     def q_rotations(self) -> Tensor:
-        if self._q_rotations is None:
-            self._q_rotations = self.k_rotations * self._head_dim**-0.5
-        return self._q_rotations
+        return self.k_rotations * self._head_dim**-0.5
+
+    @property
+    def rotations_by_position(self) -> Tensor:
+        """Of every position up to the last row's at least, complex64 (P, 1, head_dim / 2)."""
+        return self._rope.covering(max(chunk.position + chunk.n_rows for chunk in self.chunks))
 
     def sessions(self, groups: Sequence[LayerGroup]) -> list[Session]:
         """The chunks as our own kernels see them. groups: those of one layer in the chunks' caches."""
@@ -83,7 +88,7 @@ class Batch:
         if group.window is not None:
             hidden |= keys <= rows - group.window
         mask = torch.zeros(n_rows, PAGE, dtype=self.dtype).masked_fill_(hidden, -torch.inf)
-        return mask.to(self.k_rotations.device)
+        return mask.to(self._rope.device)
 
 
 def _session(chunk: Chunk, group: LayerGroup) -> Session:

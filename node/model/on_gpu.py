@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -91,7 +91,7 @@ class Replays:
     """Batches of a few rows through layers of one model, replayed. One thread at a time."""
 
     def __init__(self) -> None:
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # memory that all graphs share: only one of them runs at a time
         self._seen: OrderedDict[tuple[Span, int], None] = OrderedDict()
         self._graphs: OrderedDict[tuple[Span, int], _Graph] = OrderedDict()
         self._places: dict[int | None, Tensor] = {}
@@ -101,12 +101,12 @@ class Replays:
         if h.device.type != "cuda" or batch.n_rows > MAX_REPLAYED_ROWS:
             return launch(layers, h, batch, span)
         sessions, nths = _sessions(batch, span)
-        if max(4 * batch.n_rows + sum(len(s.pages) for s in of) for of in sessions.values()) > _PLACES:
+        if max(4 * (batch.n_rows + 1) + sum(len(s.pages) for s in of) for of in sessions.values()) > _PLACES:
             return launch(layers, h, batch, span)
         key = (span, batch.n_rows)
         kernels = [layer.kernels for layer in layers]
         graph = self._graphs.get(key)
-        if graph is None or not graph.is_of(kernels, nths):
+        if graph is None or not graph.is_of(kernels, nths, batch.rotations_by_position):
             if key not in self._seen:  # compiles what will be recorded
                 self._seen[key] = None
                 return launch(layers, h, batch, span, is_row_by_row=True)
@@ -133,7 +133,7 @@ class _Graph:
         h: Tensor,
         batch: Batch,
         span: Span,
-        pool: tuple[int, int],
+        pool: Any,
         places: dict[int | None, Tensor],
     ) -> None:
         from node.model.ops.gpu.layer import run_layers
@@ -142,7 +142,7 @@ class _Graph:
         self._group = layers[0].n_heads_together
         self._kernels = [layer.kernels for layer in layers]
         self._h = torch.empty_like(h)
-        self._rotations = torch.empty_like(batch.k_rotations)
+        self._rotations = batch.rotations_by_position
         self._places = places
         by_window = self._put(h, batch, sessions)
         rows = [by_window[window] for window in _windows(batch, span)]
@@ -157,8 +157,10 @@ class _Graph:
                 self._graph.capture_end()
         torch.cuda.synchronize(h.device)
 
-    def is_of(self, kernels: Sequence[object], nths: Sequence[int]) -> bool:
-        return self._nths == list(nths) and all(a is b for a, b in zip(self._kernels, kernels, strict=True))
+    def is_of(self, kernels: Sequence[KernelLayer], nths: Sequence[int], rotations: Tensor) -> bool:
+        """Whether what was recorded reads these."""
+        same = self._nths == list(nths) and self._rotations is rotations
+        return same and all(a is b for a, b in zip(self._kernels, kernels, strict=True))
 
     def replay(self, h: Tensor, batch: Batch, sessions: dict[int | None, list[Session]]) -> Tensor:
         self._put(h, batch, sessions)
@@ -169,16 +171,13 @@ class _Graph:
         from node.model.ops.gpu.attention import Rows
 
         self._h.copy_(h)
-        self._rotations.copy_(batch.k_rotations)
         return {
             window: Rows(of, self._rotations, self._group, is_row_by_row=True, into=self._places[window])
             for window, of in sessions.items()
         }
 
 
-def launch(
-    layers: Sequence[GpuLayer], h: Tensor, batch: Batch, span: Span, *, is_row_by_row: bool = False
-) -> Tensor:
+def launch(layers: Sequence[GpuLayer], h: Tensor, batch: Batch, span: Span, *, is_row_by_row: bool = False) -> Tensor:
     """h (T, D) through the layers of the span, all of whose experts are here, kernel by kernel."""
     from node.model.ops.gpu.layer import run_layers
 
@@ -195,7 +194,8 @@ def places(
     sessions, nths = _sessions(batch, span)
     group = layers[0].n_heads_together
     by_window = {
-        window: Rows(of, batch.k_rotations, group, is_row_by_row=is_row_by_row) for window, of in sessions.items()
+        window: Rows(of, batch.rotations_by_position, group, is_row_by_row=is_row_by_row)
+        for window, of in sessions.items()
     }
     return [by_window[window] for window in _windows(batch, span)], nths
 

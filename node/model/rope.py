@@ -27,21 +27,23 @@ class RopeTable:
     def __init__(self, head_dim: int, theta: float, device: torch.device | str) -> None:
         self._head_dim = head_dim
         self._theta = theta
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._table = self._build(0)
 
     def rotations(self, position: int, n_rows: int) -> Tensor:
         """complex64 (n_rows, 1, head_dim/2): those of positions [position, position + n_rows), for every head alike."""
-        end = position + n_rows
-        table = self._table
-        if end > len(table):
-            table = self._table = self._build(max(end, 2 * len(table), _FIRST_TABLE_POSITIONS))
-        return table[position:end]
+        return self.covering(position + n_rows)[position : position + n_rows]
+
+    def covering(self, n_positions: int) -> Tensor:
+        """The table itself, of at least so many positions: the same tensor until more are asked for than it has."""
+        if n_positions > len(self._table):
+            self._table = self._build(max(n_positions, 2 * len(self._table), _FIRST_TABLE_POSITIONS))
+        return self._table
 
     def _build(self, n_positions: int) -> Tensor:
         exponents = torch.arange(0, self._head_dim, 2, dtype=torch.float32) / self._head_dim  # (hd/2)
         angles = torch.outer(torch.arange(n_positions, dtype=torch.float32), 1.0 / self._theta**exponents)
-        return torch.polar(torch.ones_like(angles), angles)[:, None].to(self._device)  # (P, 1, hd/2)
+        return torch.polar(torch.ones_like(angles), angles)[:, None].to(self.device)  # (P, 1, hd/2)
 
 
 def rotate(x: Tensor, rotations: Tensor) -> Tensor:

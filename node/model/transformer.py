@@ -114,6 +114,7 @@ class SpanModel:
         """ids: int64 (T,), each below vocab_size -> h (T, D). Raises: LocalProtocolError before load_embeddings."""
         if self._tok_embeddings is None:
             raise LocalProtocolError("the embeddings are not loaded")
+        ids = ids.pin_memory() if self.device.type == "cuda" and ids.device.type == "cpu" else ids
         return F.embedding(ids.to(self.device, non_blocking=True), self._tok_embeddings)
 
     @torch.inference_mode()

@@ -74,8 +74,7 @@ def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession])
     if not ready:
         return
     model, span = ready[0][1].model, ready[0][1].span
-    entered = [rows for *_, rows in ready]
-    together = entered[0] if len(entered) == 1 else torch.cat(entered)  # one transfer to the device for all
+    together = ready[0][3] if len(ready) == 1 else torch.cat([rows for *_, rows in ready])  # one transfer for all
     h = model.embed(together) if span.start == 0 else together.to(model.device, non_blocking=True)  # (T, D)
     chunks = [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready]
     h = yield from model.batch_steps(h, chunks, span)

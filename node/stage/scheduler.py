@@ -9,11 +9,12 @@ computed. Knows no models: what a batch computes, and what it waits for, is its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +80,8 @@ class ComputeThread:
         self._clock = FairClock()
         self._sat_out: frozenset[Hashable] = frozenset()  # clients that the last batch left out
         self._lately = (0.0, 0.0)  # seconds and rows of the last batches
+        # What the thread tells each loop next: the jobs that are done, and who awaits them.
+        self._told: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Job], Job]]] = {}
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
@@ -109,28 +112,31 @@ class ComputeThread:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
 
-        def settle(job: Job) -> None:
-            if future.cancelled():
-                return
-            if job.error is not None:
-                future.set_exception(job.error)
-            else:
-                future.set_result(job)
-
         def done(job: Job) -> None:
-            loop.call_soon_threadsafe(settle, job)
+            self._told.setdefault(loop, []).append((future, job))
 
-        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, n_batches or n_hops, client)
-        self.submit(job)
-        try:
-            while not future.done():
-                await asyncio.wait((future,), timeout=WATCH_S)
+        watch: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal watch
+            try:
+                self.check()
+            except SwarmError as error:
                 if not future.done():
-                    self.check()
-            return future.result()
+                    future.set_exception(error)
+            else:
+                watch = loop.call_later(WATCH_S, look)
+
+        watch = loop.call_later(WATCH_S, look)
+        job = Job(session, group, n_rows, work, done, time.perf_counter(), n_hops, n_batches or n_hops, client)
+        try:
+            self.submit(job)
+            return await future
         except asyncio.CancelledError:
             self.withdraw(job)
             raise
+        finally:
+            watch.cancel()
 
     def submit(self, job: Job) -> None:
         """Its `done` is called in the thread once it is, or has failed. Raises: SessionLost when that is closed."""
@@ -180,6 +186,7 @@ class ComputeThread:
         for job in waiting:
             job.error = SessionLost("the stage is shutting down")
             job.done(job)
+        self._tell()
 
     def _ready(self) -> _Started | None:
         """A batch that has what it waited for: the longest under way."""
@@ -294,3 +301,21 @@ class ComputeThread:
                         self._waiting.remove(job)
         for job in finished:
             job.done(job)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake each loop once for all of a batch's jobs that it waits for."""
+        told, self._told = self._told, {}
+        for loop, jobs in told.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, jobs)
+
+
+def _settle(jobs: Iterable[tuple[asyncio.Future[Job], Job]]) -> None:
+    for future, job in jobs:
+        if future.done():
+            continue
+        if job.error is not None:
+            future.set_exception(job.error)
+        else:
+            future.set_result(job)

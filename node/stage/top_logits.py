@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from node.model import greatest_logits, why_no_gpu_kernels
 from swarm.messages import TopLogits
 
 
@@ -33,18 +34,22 @@ def top_logits(logits: Tensor, n_top: int) -> tuple[TopLogits, ...]:
 
 
 def best_on_device(logits: Tensor, n_top: int) -> tuple[TopLogits, ...]:
-    """top_logits, found where the logits are: one transfer, of what is asked for."""
-    vocab_size = logits.shape[-1]
-    bits = (logits + 0.0).view(torch.int32)  # of -0.0 too those of 0.0
-    ranks = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # whole numbers in the order of the logits
-    ids = torch.arange(vocab_size, device=logits.device)
-    best = ((ranks.long() << 32) | (vocab_size - 1 - ids)).topk(n_top).values  # (T, n_top): no two are equal
-    ids = vocab_size - 1 - (best & 0xFFFFFFFF)
-    told = torch.cat((ids.double(), logits.gather(-1, ids).double(), logits.logsumexp(-1, keepdim=True).double()), -1)
-    rows = told.tolist()  # fp64 holds ids and fp32 logits exactly
-    return tuple(
-        TopLogits(tuple(map(int, row[:n_top])), tuple(row[n_top : 2 * n_top]), row[2 * n_top]) for row in rows
-    )
+    """top_logits, found where the logits are: only what is asked for is transferred."""
+    if n_top == 1 and why_no_gpu_kernels(logits.device) is None:
+        return tuple(TopLogits((int(i),), (best,), lse) for best, i, lse in greatest_logits(logits).tolist())
+    n_more = min(n_top + 1, logits.shape[-1])
+    best, ids = logits.topk(n_more)
+    log_sum_exps = logits.logsumexp(-1, keepdim=True)
+    told = torch.cat((best.double(), ids.double(), log_sum_exps.double()), -1)  # fp64 holds ids and logits exactly
+    rows = []
+    for nth, row in enumerate(told.tolist()):
+        values, of, lse = row[:n_more], row[n_more:-1], row[-1]
+        if n_more > n_top and values[n_top - 1] == values[n_top]:  # which of the equal ones topk took is left open
+            rows.append(_top(logits[nth].cpu().numpy(), n_top, values[n_top], lse))
+            continue
+        order = sorted(range(n_top), key=lambda i: (-values[i], of[i]))
+        rows.append(TopLogits(tuple(int(of[i]) for i in order), tuple(values[i] for i in order), lse))
+    return tuple(rows)
 
 
 def allowed_ids(mask: bytes, vocab_size: int) -> NDArray[np.int64]:

@@ -62,6 +62,7 @@ def main(name: str, n_rounds: int | None, only: str, as_json: bool, llama_cpp: b
     failover  generations whose nodes are killed under them: speed by failure probability, the pause after a loss
     experts   single experts in other processes at RTT 0 to 20 ms, against all here and against a split by layers
     heat      remote calls per token of the embedded release, experts placed by heat against by turns
+    gpu       an 8x7B layer, a 1.5e9 Mixtral and a whole 8x7B in 8 and 4 bits on an NVIDIA GPU, against transformers
     fetch     fetched by needed per layout and piece size, at true scale and transferred; download rate against aria2c
     """
     bench = importlib.import_module(f"benchmarks.{name}")

@@ -1,5 +1,5 @@
-"""gpu: a layer of the real 8x7B, a Mixtral of 1.5e9 parameters through the stage, and a whole 8x7B in 8 and 4 bits, on a
-GPU, against transformers there and the speed of its memory.
+"""gpu: on an NVIDIA GPU a layer of the real 8x7B, a Mixtral of 1.5e9 parameters through the stage, and a whole 8x7B in
+8 and 4 bits, against transformers there and the speed of its memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The limit of decoding: how fast one thread of this process, or a GPU, reads memory, with nothing but what we depend on.
+"""The limit of decoding: how fast one thread, or a GPU, reads its memory, with nothing but what we depend on.
 
 A step cannot be faster than its bytes can be read. A loop in C over the same memory, with vector loads from four
 streams, read no faster where both were tried: the best of these is the machine's limit, not a share of it.

@@ -47,7 +47,7 @@ def test_attention_is_what_torch_makes_of_it(
         page[1, 1, :, : keys[:, of_page].shape[1]] = values[:, of_page]
     first = 0 if window is None else max(0, position - window + 1) // PAGE
     on_device = [page.to(device) for page in pages[first:]]
-    rotations = torch.ones(n_rows, 1, head_dim // 2, dtype=torch.complex64, device=device)
+    rotations = torch.ones(n_keys, 1, head_dim // 2, dtype=torch.complex64, device=device)
     own, theirs = torch.arange(position, n_keys)[:, None], torch.arange(n_keys)[None]
     mask = (theirs <= own) & (theirs > own - (window or n_keys))
     expected = F.scaled_dot_product_attention(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node.model import Numerics
+from node.model import Numerics, greatest_logits
 from node.model.ops import Gate, Linear
 
 ROUNDING = 2e-3 if torch.cuda.is_available() else 5e-3
@@ -22,7 +22,7 @@ def off_by(got: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("quantisation", ERRORS, ids=["bf16", "int8", "int4"])
-@pytest.mark.parametrize("n_rows", [1, 3, 17, 70])
+@pytest.mark.parametrize("n_rows", [1, 3, 17, 70 if torch.cuda.is_available() else 33])
 @pytest.mark.parametrize(("n_out", "n_in"), [(48, 64), (37, 80)], ids=["even", "odd"])
 def test_a_product_is_what_fp32_makes_of_it(
     device: torch.device, quantisation: str, n_rows: int, n_out: int, n_in: int
@@ -45,3 +45,12 @@ def test_rows_do_not_leak_into_one_another(device: torch.device) -> None:
     out = linear(x.to(device)).cpu()
     assert out[2].isnan().all()
     assert out[[0, 1, 3, 4]].isfinite().all()
+
+
+def test_the_largest_logit_is_found_where_the_logits_are(device: torch.device) -> None:
+    logits = torch.randn(3, 20_000)
+    logits[1, [17, 9_999, 19_999]] = 50.0  # of equal ones the first
+    best, ids, log_sum_exps = greatest_logits(logits.to(device)).cpu().unbind(-1)
+    assert torch.equal(best, logits.amax(-1))
+    assert ids.long().tolist() == [int(logits[0].argmax()), 17, int(logits[2].argmax())]
+    assert torch.allclose(log_sum_exps, logits.logsumexp(-1), rtol=1e-5)

@@ -5,6 +5,7 @@ Which kernel serves a weight is chosen here, by device, dtype and Numerics, and 
 """
 
 from node.model.ops.fingerprint import fingerprint
+from node.model.ops.gpu import greatest_logits
 from node.model.ops.gpu import why_absent as why_no_gpu_kernels
 from node.model.ops.int8 import require_int8
 from node.model.ops.linear import Gate, Linear, kernels
@@ -15,6 +16,7 @@ __all__ = [
     "Linear",
     "Numerics",
     "fingerprint",
+    "greatest_logits",
     "instruction_set",
     "kernels",
     "require_int8",

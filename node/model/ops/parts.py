@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-Own = TypeVar("Own")
+Own = TypeVar("Own", covariant=True)
 """A matrix, or the two of a gate, in the form that these kernels read."""
 
 MAX_EXPERTS = 256

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.stage import top_logits
-from node.stage.top_logits import allowed_ids, top_allowed_logits
+from node.stage.top_logits import allowed_ids, best_on_device, top_allowed_logits
 
 ROWS = st.lists(st.integers(-3, 3), min_size=1, max_size=40)
 
@@ -20,6 +20,15 @@ def test_the_largest_first_and_equal_ones_by_id(row: list[int], n_top: int) -> N
     assert got.ids == tuple(expected)
     assert got.logits == tuple(float(row[i]) for i in expected)
     assert math.isclose(got.log_sum_exp, math.log(sum(math.exp(v) for v in row)), abs_tol=1e-5)
+
+
+@given(st.lists(ROWS, min_size=1, max_size=3), st.integers(1, 45))
+def test_found_where_the_logits_are_it_is_the_same(rows: list[list[int]], n_top: int) -> None:
+    """By the code that a GPU runs."""
+    logits = torch.tensor([(row * 40)[:40] for row in rows], dtype=torch.float32)
+    for got, expected in zip(best_on_device(logits, min(n_top, 40)), top_logits(logits, n_top), strict=True):
+        assert (got.ids, got.logits) == (expected.ids, expected.logits)
+        assert math.isclose(got.log_sum_exp, expected.log_sum_exp, abs_tol=1e-5)
 
 
 def test_each_row_is_on_its_own() -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from node.model.ops.gpu.presence import why_absent
 
 if TYPE_CHECKING:
     from node.model.ops.gpu.products import Matrix
 
-__all__ = ["room", "why_absent"]
+__all__ = ["greatest_logits", "room", "why_absent"]
 
 
 def room(shape: torch.Size, n_matrices: int, quantisation: str, device: torch.device) -> Matrix:
@@ -24,3 +25,10 @@ def room(shape: torch.Size, n_matrices: int, quantisation: str, device: torch.de
     from node.model.ops.gpu.products import Bf16, Int4, Int8
 
     return {"": Bf16, "int8": Int8, "int4": Int4}[quantisation](shape, n_matrices, device)
+
+
+def greatest_logits(logits: Tensor) -> Tensor:
+    """fp32 (T, vocab) -> fp32 (T, 3): the largest, the first id that has it (exact below 2^24), the log-sum-exp."""
+    from node.model.ops.gpu.logits import greatest
+
+    return greatest(logits)

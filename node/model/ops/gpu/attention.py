@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 
@@ -21,6 +22,9 @@ _BLOCK = 64
 _TILE_LANES = 64
 """Rows times query heads of a tile of a prompt."""
 
+_ALIGNED = 2
+"""Each part of what tells places begins at a multiple of so many: Triton compiles anew for other alignments."""
+
 _FEW_LANES = 16
 _MAX_SPLITS = 32
 _PROGRAMS_EACH = 2
@@ -30,11 +34,11 @@ _PROGRAMS_EACH = 2
 class Rows:
     """The rows that go through the layers together: their sessions' positions and pages, on the device.
 
-    rotations: complex64 (T, 1, hd / 2). of: whose pages the addresses are of. is_row_by_row: every row is a tile of its
-    own, so that only the values of the tensors depend on whose rows they are.
+    rotations: complex64 (P, 1, hd / 2), of every position. of: whose pages the addresses are of. is_row_by_row: every
+    row is a tile of its own, so that only the values of the tensors depend on whose rows they are.
     """
 
-    __slots__ = ("_where", "is_row_by_row", "most_keys", "n_rows", "n_tiles", "of", "rotations", "window")
+    __slots__ = ("_starts", "_where", "is_row_by_row", "most_keys", "n_rows", "n_tiles", "of", "rotations", "window")
 
     def __init__(
         self,
@@ -50,8 +54,8 @@ class Rows:
         Raises: LocalProtocolError when `into` is too short.
         """
         self.of = sessions
-        self.rotations = torch.view_as_real(rotations).contiguous()  # (T, 1, hd / 2, 2)
-        self.n_rows = rotations.shape[0]
+        self.rotations = torch.view_as_real(rotations)  # (P, 1, hd / 2, 2)
+        self.n_rows = sum(session.n_rows for session in sessions)
         self.window = sessions[0].window
         self.is_row_by_row = is_row_by_row
         self.most_keys = max(s.position + s.n_rows - s.first_page * PAGE for s in sessions)
@@ -69,7 +73,10 @@ class Rows:
             tile_sizes += [min(most_rows, end - first) for first in range(row, end, most_rows)]
             pages += [page.data_ptr() for page in session.pages]
         self.n_tiles = len(tile_rows)
-        where = torch.tensor(positions + tables + tile_rows + tile_sizes + pages)
+        parts = [part + [0] * (-len(part) % _ALIGNED) for part in (positions, tables, tile_rows, tile_sizes)]
+        self._starts = list(itertools.accumulate(map(len, parts), initial=0))
+        # Memory that is pinned is copied without waiting for what the device does.
+        where = torch.tensor(list(itertools.chain(*parts, pages)), pin_memory=rotations.device.type == "cuda")
         if into is None:
             self._where = where.to(rotations.device, non_blocking=True)
         else:
@@ -80,23 +87,23 @@ class Rows:
 
     @property
     def positions(self) -> Tensor:
-        return self._where[: self.n_rows]
+        return self._where
 
     @property
     def tables(self) -> Tensor:
-        return self._where[self.n_rows : 2 * self.n_rows]
+        return self._where[self._starts[1] :]
 
     @property
     def tile_rows(self) -> Tensor:
-        return self._where[2 * self.n_rows :][: self.n_tiles]
+        return self._where[self._starts[2] :]
 
     @property
     def tile_sizes(self) -> Tensor:
-        return self._where[2 * self.n_rows + self.n_tiles :][: self.n_tiles]
+        return self._where[self._starts[3] :]
 
     @property
     def pages(self) -> Tensor:
-        return self._where[2 * self.n_rows + 2 * self.n_tiles :]
+        return self._where[self._starts[4] :]
 
 
 def lanes(group: int, n_rows: int) -> int:
@@ -135,12 +142,12 @@ def attend(xq: Tensor, rows: Rows, n_kv_heads: int, nth: int) -> Tensor:
     kernels.attend[(rows.n_tiles, n_kv_heads, n_splits)](
         xq, rows.tile_rows, rows.tile_sizes, rows.tables, rows.positions, rows.pages, out, sums, maxima, totals,
         _values_before(nth, n_kv_heads, head_dim), n_heads, n_kv_heads, rows.window or 0, n_rows,
-        group, head_dim, padded, PAGE, n_lanes, _BLOCK, n_splits, rows.window is not None,
+        n_splits, group, head_dim, padded, PAGE, n_lanes, _BLOCK, n_splits > 1, rows.window is not None,
         num_warps=4, num_stages=3,
     )  # fmt: skip
     if n_splits > 1:
         kernels.put_together[(n_rows * n_heads,)](
-            sums, maxima, totals, out, n_rows * n_heads, head_dim, padded, n_splits, num_warps=4
+            sums, maxima, totals, out, n_rows * n_heads, n_splits, head_dim, padded, _MAX_SPLITS, num_warps=4
         )
     return out
 

@@ -1,7 +1,7 @@
 """Attention over pages of keys and values, for Triton. attention.py hands it tensors.
 
 A program has a tile of rows of one session, with the query heads that share a KV head beside one another, and a share
-of the positions that they see: for a few rows the positions are shared out among many programs (SPLITS), whose parts
+of the positions that they see: for a few rows the positions are shared out among many programs (n_splits), whose parts
 are put together afterwards. Source: Dao et al. 2022 and 2023 (FlashAttention, Flash-Decoding).
 """
 
@@ -11,15 +11,15 @@ import triton.language as tl
 from node.model.ops.gpu.product_kernels import OPERAND
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_heads", "n_kv_heads", "window", "n_rows", "n_splits"])
 def attend(
     xq, tile_rows, tile_sizes, tables, positions, pages, out, part_sums, part_maxima, part_totals,
-    values_before, n_heads, n_kv_heads, window, n_rows,
+    values_before, n_heads, n_kv_heads, window, n_rows, n_splits,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, HD: tl.constexpr, PAGE: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, SPLITS: tl.constexpr, HAS_WINDOW: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, IS_SPLIT: tl.constexpr, HAS_WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """xq (T, H, hd), rotated and scaled -> out (T, H, hd) or, with SPLITS above 1, parts of it: part_sums fp32
-    (SPLITS, T, H, hd), and part_maxima and part_totals (SPLITS, T, H).
+    """xq (T, H, hd), rotated and scaled -> out (T, H, hd) or, if it IS_SPLIT, parts of it: part_sums fp32
+    (n_splits, T, H, hd), and part_maxima and part_totals (n_splits, T, H).
 
     tile_rows, tile_sizes: a tile's first row, and how many it has, BM // GROUP at most. tables, positions, pages,
     values_before: see rotate_and_write. Every value of a page is finite.
@@ -46,7 +46,7 @@ def attend(
     begin = 0
     if HAS_WINDOW:
         begin = tl.maximum(0, position - window + 1) // BN * BN
-    n_blocks = tl.cdiv(tl.cdiv(end - begin, BN), SPLITS)
+    n_blocks = tl.cdiv(tl.cdiv(end - begin, BN), n_splits)
     from_key = begin + split * n_blocks * BN
     to_key = tl.minimum(end, from_key + n_blocks * BN)
 
@@ -77,28 +77,30 @@ def attend(
         values = tl.load(values + at, mask=is_dim[None, :], other=0.0).to(OPERAND)
         sums = tl.dot(weights.to(tl.bfloat16).to(OPERAND), values, sums * faded[:, None], input_precision="ieee")
     mask = is_row[:, None] & is_dim[None, :]
-    if SPLITS == 1:
-        tl.store(out + q_at, (sums / totals[:, None]).to(tl.bfloat16), mask=mask)
-    else:
+    if IS_SPLIT:
         of_split = split * n_rows * n_heads
         tl.store(part_sums + of_split.to(tl.int64) * HEAD_DIM + q_at, sums, mask=mask)
         tl.store(part_maxima + of_split + rows * n_heads + heads, maxima, mask=is_row)
         tl.store(part_totals + of_split + rows * n_heads + heads, totals, mask=is_row)
+    else:
+        tl.store(out + q_at, (sums / totals[:, None]).to(tl.bfloat16), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_row_heads", "n_splits"])
 def put_together(
-    part_sums, part_maxima, part_totals, out, n_row_heads,
+    part_sums, part_maxima, part_totals, out, n_row_heads, n_splits,
     HEAD_DIM: tl.constexpr, HD: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """The parts of a row's head, each of some positions, as if they had been one."""
+    """The parts of a row's head, each of some positions, as if they had been one. SPLITS: n_splits at most."""
     row_head = tl.program_id(0)
     splits = tl.arange(0, SPLITS)
     dims = tl.arange(0, HD)
     is_dim = dims < HEAD_DIM
     at = splits * n_row_heads + row_head
-    maxima = tl.load(part_maxima + at)
+    is_split = splits < n_splits
+    maxima = tl.load(part_maxima + at, mask=is_split, other=float("-inf"))
     shares = tl.exp(maxima - tl.max(maxima, 0))
-    total = tl.sum(tl.load(part_totals + at) * shares, 0)
-    sums = tl.load(part_sums + at[:, None] * HEAD_DIM + dims[None, :], mask=is_dim[None, :], other=0.0)
+    total = tl.sum(tl.load(part_totals + at, mask=is_split, other=0.0) * shares, 0)
+    mask = is_split[:, None] & is_dim[None, :]
+    sums = tl.load(part_sums + at[:, None] * HEAD_DIM + dims[None, :], mask=mask, other=0.0)
     tl.store(out + row_head * HEAD_DIM + dims, (tl.sum(sums * shares[:, None], 0) / total).to(tl.bfloat16), mask=is_dim)

@@ -14,8 +14,11 @@ from node.model.ops.gpu.products import Matrices, Matrix, Routing, multiply_chos
 from node.model.ops.parts import Parts
 from swarm.errors import LocalProtocolError
 
-_ROUTER_VALUES = 8192
+_ROUTER_VALUES = 16384
 """Of the router's matrix, in a program's registers."""
+
+_ALIGNED = 4
+"""Whole numbers of 32 bits: Triton compiles anew for other alignments."""
 
 _PAIRS = 64
 """Pairs of a row and an expert that one program puts in order."""
@@ -33,7 +36,8 @@ class Layer:
         if len({w13.n_out for w13, _ in parts.experts}) > 1:
             raise LocalProtocolError("experts of several sizes in one layer; its kernels read those of one")
         self._parts = parts
-        self._w13, self._w2 = (Matrices(of) for of in zip(*parts.experts, strict=True)) if parts.experts else (None,) * 2
+        self._w13 = Matrices([w13 for w13, _ in parts.experts]) if parts.experts else None
+        self._w2 = Matrices([w2 for _, w2 in parts.experts]) if parts.experts else None
         device = parts.norms[0].device
         self.counts = torch.zeros(parts.n_experts, dtype=torch.int32, device=device)
 
@@ -53,7 +57,8 @@ class Layer:
         h = self._attention(h, x, rows, nth)
         if parts.router is None:
             x = normalise(h, parts.norms[1], parts.epsilon)
-            h = w2.only.multiply(w13.only(x), h)
+            ((gate, out),) = parts.experts
+            h = out.multiply(gate(x), h)
             return h, x if then is None else then.enter(h)
         x, routing = self._route(h, parts.router)
         hidden = multiply_chosen(w13, x, routing, is_by_pair=False)
@@ -81,14 +86,16 @@ class Layer:
         n_pairs = n_rows * n_chosen
         x = torch.empty_like(h)
         weights = torch.empty(n_rows, n_chosen, device=h.device)
-        ints = torch.empty(2 * n_pairs + n_experts + 1, dtype=torch.int32, device=h.device)
-        chosen, order, starts = ints.split((n_pairs, n_pairs, n_experts + 1))
-        padded = triton.next_power_of_2(n_experts + 1)
+        room = -(-n_pairs // _ALIGNED) * _ALIGNED
+        ints = torch.empty(2 * room + n_experts + 1, dtype=torch.int32, device=h.device)
+        chosen, order, starts = ints[:n_pairs], ints[room : room + n_pairs], ints[2 * room :]
         kernels.normalise_and_route[(n_rows,)](
             h, parts.norms[1], router.values, x, weights, chosen, self.counts, parts.epsilon, dim, n_experts,
-            n_chosen, padded, triton.next_power_of_2(dim), max(32, _ROUTER_VALUES // padded), num_warps=8,
+            n_chosen, triton.next_power_of_2(n_experts), triton.next_power_of_2(dim),
+            min(triton.next_power_of_2(dim), _ROUTER_VALUES // triton.next_power_of_2(n_experts)), num_warps=16,
         )  # fmt: skip
         if n_rows > 1:
+            padded = triton.next_power_of_2(n_experts + 1)
             kernels.group[(triton.cdiv(n_pairs, _PAIRS),)](chosen, order, starts, n_pairs, n_experts, padded, _PAIRS)
         return x, Routing(weights, chosen.view(n_rows, n_chosen), order, starts)
 

@@ -17,6 +17,9 @@ from node.model.ops.int8 import quantise_channels
 _OFFSET = 128
 """What is added to an int8 value, see product_kernels."""
 
+_WORDS, _NIBBLES = 4, 8
+"""Of 32 values of int4, see product_kernels."""
+
 _SLAB_VALUES = 1 << 24
 """Values that are quantised at a time: their fp32 forms take a few hundred MB meanwhile."""
 
@@ -30,16 +33,16 @@ class Matrix:
     x (T, in) bf16 -> x @ weight.T (T, out), or silu(x @ w1.T) * (x @ w3.T); summed in fp32, rounded once.
     """
 
-    __slots__ = ("_dense", "element", "n_in", "n_matrices", "n_out", "scales", "values")
+    __slots__ = ("n_in", "n_matrices", "n_out", "scale_table", "scales", "table", "values")
 
     element: int
-    values: Tensor
-    scales: Tensor | None
 
-    def __init__(self, shape: torch.Size, n_matrices: int) -> None:
+    def __init__(self, shape: torch.Size, n_matrices: int, values: Tensor, scales: Tensor | None) -> None:
         self.n_out, self.n_in = shape
         self.n_matrices = n_matrices
-        self._dense: Matrices | None = None
+        self.values = values
+        self.scales = scales
+        self.table, self.scale_table = _tables([self])
 
     def take(self, weight: Tensor, nth: int = 0) -> None:
         """The nth matrix, bf16; it is not kept."""
@@ -50,9 +53,16 @@ class Matrix:
 
     def multiply(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """residual (T, out): added to the rounded product."""
-        if self._dense is None:
-            self._dense = Matrices([self])
-        return multiply(self._dense, x.contiguous(), residual)
+        x = x.contiguous()
+        n_rows = x.shape[0]
+        out = torch.empty(n_rows, self.n_out, dtype=x.dtype, device=x.device)
+        is_added = residual is not None
+        residual = out if residual is None else residual
+        if n_rows == 1:
+            _multiply_row(self, x, self.table, residual, out, 1, False, False, is_added)
+        else:
+            _multiply_rows(self, x, self.table, self.table, residual, out, n_rows, n_rows, 1, 1, False, False, is_added)
+        return out
 
 
 class Bf16(Matrix):
@@ -62,9 +72,7 @@ class Bf16(Matrix):
     element = 16
 
     def __init__(self, shape: torch.Size, n_matrices: int, device: torch.device) -> None:
-        super().__init__(shape, n_matrices)
-        self.values = torch.empty(n_matrices, *shape, dtype=torch.bfloat16, device=device)
-        self.scales = None
+        super().__init__(shape, n_matrices, torch.empty(n_matrices, *shape, dtype=torch.bfloat16, device=device), None)
 
     def take(self, weight: Tensor, nth: int = 0) -> None:
         self.values[nth] = weight
@@ -85,9 +93,8 @@ class Int8(Matrix):
     element = 8
 
     def __init__(self, shape: torch.Size, n_matrices: int, device: torch.device) -> None:
-        super().__init__(shape, n_matrices)
-        self.values = torch.empty(n_matrices, *shape, dtype=torch.uint8, device=device)
-        self.scales = torch.empty(n_matrices, self.n_out, device=device)
+        values = torch.empty(n_matrices, *shape, dtype=torch.uint8, device=device)
+        super().__init__(shape, n_matrices, values, torch.empty(n_matrices, shape[0], device=device))
 
     def take(self, weight: Tensor, nth: int = 0) -> None:
         assert self.scales is not None
@@ -102,10 +109,10 @@ class Int4(Matrix):
     element = 4
 
     def __init__(self, shape: torch.Size, n_matrices: int, device: torch.device) -> None:
-        super().__init__(shape, n_matrices)
-        n_groups = -(-self.n_in // GROUP)
-        self.values = torch.empty(n_matrices, self.n_out, n_groups, GROUP // 2, dtype=torch.uint8, device=device)
-        self.scales = torch.empty(n_matrices, self.n_out, n_groups, 2, dtype=torch.bfloat16, device=device)
+        n_groups = -(-shape[1] // GROUP)
+        values = torch.empty(n_matrices, shape[0], n_groups, _WORDS, dtype=torch.int32, device=device)
+        scales = torch.empty(n_matrices, shape[0], n_groups, 2, dtype=torch.bfloat16, device=device)
+        super().__init__(shape, n_matrices, values, scales)
 
     def take(self, weight: Tensor, nth: int = 0) -> None:
         assert self.scales is not None
@@ -113,13 +120,14 @@ class Int4(Matrix):
         for row in range(0, self.n_out, height):
             slab = slice(row, row + height)
             values, scales = quantise_groups(F.pad(weight[slab], (0, -self.n_in % GROUP)))
-            first, second = values.to(torch.uint8).unflatten(1, (-1, 2, GROUP // 2)).unbind(2)  # (out, G, 16) each
-            self.values[nth, slab] = first | second << 4
+            nibbles = values.unflatten(1, (-1, _NIBBLES, _WORDS))  # (out, in) -> (out, G, 8, 4) int32
+            shifts = torch.arange(0, 4 * _NIBBLES, 4, dtype=torch.int32, device=weight.device)
+            self.values[nth, slab] = (nibbles << shifts[:, None]).sum(2, dtype=torch.int32)
             self.scales[nth, slab] = scales.transpose(0, 1)
 
 
 class Matrices:
-    """One matrix, or the same one of each of a layer's experts, by their addresses."""
+    """The same matrix of each of a layer's experts, by their addresses."""
 
     __slots__ = ("_of", "element", "n_in", "n_matrices", "n_out", "scale_table", "table")
 
@@ -128,16 +136,15 @@ class Matrices:
         self._of = of  # whose addresses these are
         self.element, self.n_matrices = first.element, first.n_matrices
         self.n_out, self.n_in = first.n_out, first.n_in
-        device = first.values.device
-        self.table = torch.tensor([one.values.data_ptr() for one in of], device=device)
-        scales = [0 if one.scales is None else one.scales.data_ptr() for one in of]
-        self.scale_table = torch.tensor(scales, device=device)
+        self.table, self.scale_table = _tables(of)
 
-    @property
-    def only(self) -> Matrix:
-        """Of a single matrix."""
-        (matrix,) = self._of
-        return matrix
+
+def _tables(of: Sequence[Matrix]) -> tuple[Tensor, Tensor]:
+    """int64 each: the addresses of values and scales."""
+    device = of[0].values.device
+    values = [one.values.data_ptr() for one in of]
+    scales = [0 if one.scales is None else one.scales.data_ptr() for one in of]
+    return torch.tensor(values, device=device), torch.tensor(scales, device=device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +158,6 @@ class Routing:
     chosen: Tensor
     order: Tensor
     starts: Tensor
-
-
-def multiply(of: Matrices, x: Tensor, residual: Tensor | None = None) -> Tensor:
-    """x (T, in), contiguous -> (T, out), for a single matrix. residual (T, out): added to the rounded product."""
-    n_rows = x.shape[0]
-    out = torch.empty(n_rows, of.n_out, dtype=x.dtype, device=x.device)
-    add_to = out if residual is None else residual
-    if n_rows == 1:
-        _multiply_row(of, x, of.table, add_to, out, 1, False, False, residual is not None)
-    else:
-        _multiply_rows(of, x, of.table, of.table, add_to, out, n_rows, n_rows, 1, 1, False, False, residual is not None)
-    return out
 
 
 def multiply_chosen(of: Matrices, x: Tensor, routing: Routing, *, is_by_pair: bool) -> Tensor:
@@ -185,7 +180,7 @@ def multiply_chosen(of: Matrices, x: Tensor, routing: Routing, *, is_by_pair: bo
 
 
 def _multiply_row(
-    of: Matrices, x: Tensor, experts: Tensor, residual: Tensor, out: Tensor, n_pairs: int, *flags: bool
+    of: Matrix | Matrices, x: Tensor, experts: Tensor, residual: Tensor, out: Tensor, n_pairs: int, *flags: bool
 ) -> None:
     block_n, block_k, n_warps = row_blocks(of.element, of.n_out, of.n_in)
     kernels.multiply_row[(triton.cdiv(of.n_out, block_n), n_pairs)](
@@ -195,8 +190,8 @@ def _multiply_row(
 
 
 def _multiply_rows(
-    of: Matrices, x: Tensor, order: Tensor, starts: Tensor, residual: Tensor, out: Tensor, n_rows: int, rows_each: int,
-    n_experts: int, n_chosen: int, *flags: bool,
+    of: Matrix | Matrices, x: Tensor, order: Tensor, starts: Tensor, residual: Tensor, out: Tensor, n_rows: int,
+    rows_each: int, n_experts: int, n_chosen: int, *flags: bool,
 ) -> None:  # fmt: skip
     """rows_each: how many rows meet in a matrix, if they are shared out evenly."""
     block_m, block_n, block_k, n_warps, n_stages = tile_blocks(of.element, of.n_matrices, rows_each)

@@ -1,4 +1,4 @@
-"""What happens to a row between two products, for Triton: norms, rotations, routing, mixing. layer.py hands them tensors.
+"""What happens to a row between two products, for Triton: norms, rotations, routing, mixing; and to its logits.
 
 Everything is computed in fp32 and rounded to bf16 where node.model's own text rounds. A program has a row of its own,
 but for grouping, where it has a few pairs of a row and an expert.
@@ -25,25 +25,26 @@ def normalise(h, weight, out, epsilon, dim, D: tl.constexpr):
     tl.store(out + row * dim + dims, normed.to(tl.bfloat16), mask=is_dim)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_heads", "n_kv_heads"])
 def rotate_and_write(
     qkv, rotations, tables, positions, pages, xq, values_before, scale, n_heads, n_kv_heads,
     HEAD_DIM: tl.constexpr, HALF: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
     """qkv (T, H + 2 KVH, hd): queries rotated and scaled go to xq (T, H, hd), keys rotated and values to their page.
 
-    rotations: fp32 (T, hd / 2, 2). tables: of a row, where its session's page addresses begin among pages, less the
-    number of the first. values_before: of a page, before this layer's.
+    rotations: fp32 (P, hd / 2, 2), of every position. tables: of a row, where its session's page addresses begin among
+    pages, less the number of the first. values_before: of a page, before this layer's.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)
+    position = tl.load(positions + row)
     pairs = tl.arange(0, HALF)
     is_pair = pairs < HEAD_DIM // 2
     source = qkv + (row * (n_heads + 2 * n_kv_heads) + head) * HEAD_DIM + 2 * pairs
     first = tl.load(source, mask=is_pair, other=0.0).to(tl.float32)
     second = tl.load(source + 1, mask=is_pair, other=0.0).to(tl.float32)
     if head < n_heads + n_kv_heads:
-        turn = rotations + row * HEAD_DIM + 2 * pairs
+        turn = rotations + position * HEAD_DIM + 2 * pairs
         cos = tl.load(turn, mask=is_pair, other=0.0)
         sin = tl.load(turn + 1, mask=is_pair, other=0.0)
         if head < n_heads:
@@ -57,7 +58,6 @@ def rotate_and_write(
         tl.store(target, first.to(tl.bfloat16), mask=is_pair)
         tl.store(target + 1, second.to(tl.bfloat16), mask=is_pair)
     else:
-        position = tl.load(positions + row)
         address = tl.load(pages + tl.load(tables + row) + position // PAGE)
         page = address.to(tl.pointer_type(tl.bfloat16)) + values_before
         target = page + (head - n_heads) * PAGE * HEAD_DIM + position % PAGE * HEAD_DIM + 2 * pairs
@@ -65,7 +65,7 @@ def rotate_and_write(
         tl.store(target + 1, second.to(tl.bfloat16), mask=is_pair)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_experts"])
 def normalise_and_route(
     h, weight, router, x, weights, chosen, counts, epsilon, dim, n_experts,
     K: tl.constexpr, E: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
@@ -107,7 +107,7 @@ def normalise_and_route(
     tl.atomic_add(counts + experts, is_chosen.to(tl.int32), mask=is_chosen)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_pairs", "n_experts"])
 def group(chosen, order, starts, n_pairs, n_experts, E: tl.constexpr, B: tl.constexpr):
     """chosen (n_pairs) -> order: the pairs by expert, an expert's in their own order; starts (E + 1): of each."""
     pairs = tl.program_id(0) * B + tl.arange(0, B)
@@ -152,3 +152,25 @@ def mix(
         scale = tl.load(norm + dims, mask=is_dim, other=0.0).to(tl.float32)
         normed = _normalised(after.to(tl.float32), scale, epsilon, dim)
         tl.store(x + row * dim + dims, normed.to(tl.bfloat16), mask=is_dim)
+
+
+@triton.jit
+def greatest(logits, out, vocab_size, B: tl.constexpr):
+    """Of each row the largest, the first id that has it, and the log-sum-exp -> out (T, 3)."""
+    row = tl.program_id(0).to(tl.int64)
+    best = float("-inf")
+    best_id = 0
+    total = 0.0
+    for first in range(0, vocab_size, B):
+        ids = first + tl.arange(0, B)
+        some = tl.load(logits + row * vocab_size + ids, mask=ids < vocab_size, other=float("-inf"))
+        most = tl.max(some, 0)
+        now = tl.maximum(best, most)
+        if most > best:
+            best_id = first + tl.argmax(some, 0, tie_break_left=True)
+        safe = tl.where(now == float("-inf"), 0.0, now)
+        total = total * tl.exp(best - safe) + tl.sum(tl.exp(some - safe), 0)
+        best = now
+    tl.store(out + 3 * row, best)
+    tl.store(out + 3 * row + 1, best_id.to(tl.float32))
+    tl.store(out + 3 * row + 2, best + tl.log(total))
