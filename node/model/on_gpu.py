@@ -207,14 +207,15 @@ def _windows(batch: Batch, span: Span) -> list[int | None]:
 
 def _sessions(batch: Batch, span: Span) -> tuple[dict[int | None, list[Session]], list[int]]:
     """By window the rows' sessions; and nths, see places. Raises: LocalProtocolError for caches of several spans."""
+    caches = [chunk.cache for chunk in batch.chunks]
+    if any(cache.span != caches[0].span for cache in caches):
+        raise LocalProtocolError("the sessions of one batch on a GPU cache the same layers")
     sessions: dict[int | None, list[Session]] = {}
     nths = []
     for layer_idx in span:
-        caches = [chunk.cache.layer(layer_idx) for chunk in batch.chunks]
-        if any(cache.nth != caches[0].nth for cache in caches):
-            raise LocalProtocolError("the sessions of one batch on a GPU cache the same layers")
-        nths.append(caches[0].nth)
-        window = caches[0].group.window
-        if window not in sessions:
-            sessions[window] = batch.sessions([cache.group for cache in caches])
+        of_first = caches[0].layer(layer_idx)
+        nths.append(of_first.nth)
+        if of_first.group.window not in sessions:
+            groups = [cache.layer(layer_idx).group for cache in caches]
+            sessions[of_first.group.window] = batch.sessions(groups)
     return sessions, nths

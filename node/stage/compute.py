@@ -5,6 +5,7 @@ Runs in the compute thread. A step that cannot be computed fails alone; a batch 
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
@@ -27,7 +28,7 @@ MakeRoom = Callable[[StageSession, Collection[StageSession]], StageSession]
 is the asker's turn to go.
 """
 
-Entered = tuple[Slice, StageSession, Step, Tensor]
+Entered = tuple[Slice, StageSession, Step, Tensor | tuple[int, ...]]
 
 
 @torch.inference_mode()
@@ -74,8 +75,7 @@ def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession])
     if not ready:
         return
     model, span = ready[0][1].model, ready[0][1].span
-    together = ready[0][3] if len(ready) == 1 else torch.cat([rows for *_, rows in ready])  # one transfer for all
-    h = model.embed(together) if span.start == 0 else together.to(model.device, non_blocking=True)  # (T, D)
+    h = _together(model, [rows for *_, rows in ready])  # (T, D)
     chunks = [Chunk(session.cache, part.n_rows) for part, session, _, _ in ready]
     h = yield from model.batch_steps(h, chunks, span)
     is_last = span.end == model.args.n_layers
@@ -115,7 +115,16 @@ def _drop(session: StageSession, ready: list[Entered]) -> None:
             entered[0].job.error = why
 
 
-def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
+def _together(model: SpanModel, entered: Sequence[Tensor | tuple[int, ...]]) -> Tensor:
+    """Ids, or rows, of all slices -> (T, D) on the model's device, in one transfer."""
+    rows = [each for each in entered if isinstance(each, Tensor)]
+    if rows:
+        return (rows[0] if len(rows) == 1 else torch.cat(rows)).to(model.device, non_blocking=True)
+    ids = itertools.chain.from_iterable(each for each in entered if not isinstance(each, Tensor))
+    return model.embed(torch.tensor(list(ids), dtype=torch.long))
+
+
+def _enter(part: Slice, session: StageSession, step: Step) -> Tensor | tuple[int, ...]:
     """The slice's token ids (t) or rows (t, D), not yet on the device, and its cache at their position.
 
     Raises: SessionLost, StaleEpoch, PositionMismatch, ContextLengthExceeded, RemoteProtocolError; the cache is then
@@ -123,12 +132,12 @@ def _enter(part: Slice, session: StageSession, step: Step) -> Tensor:
     """
     model, first = session.model, part.job.n_done
     if isinstance(step.payload, Rows):
-        entered = tensor_of(step.payload, model.args.dim, torch.device("cpu"))
-        if entered.dtype != model.dtype:
+        rows = tensor_of(step.payload, model.args.dim, torch.device("cpu"))
+        if rows.dtype != model.dtype:
             raise RemoteProtocolError(f"rows of {step.payload.dtype} came to a stage that computes in {model.dtype}")
-        entered = entered[first : first + part.n_rows]
+        entered: Tensor | tuple[int, ...] = rows[first : first + part.n_rows]
     else:
-        entered = torch.tensor(step.payload[first : first + part.n_rows], dtype=torch.long)
+        entered = step.payload[first : first + part.n_rows]
     model.require_loaded(session.span, session.cache.span)
     if first == 0:
         session.rewind(step.epoch, step.position)

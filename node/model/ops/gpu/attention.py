@@ -158,8 +158,11 @@ def _lanes_of(rows: Rows, group: int) -> int:
 
 def _n_splits(rows: Rows, n_kv_heads: int, device: torch.device) -> int:
     """Among how many programs the positions of a tile are shared out."""
-    wanted = -(-_PROGRAMS_EACH * n_multiprocessors(device) // (rows.n_tiles * n_kv_heads))
+    n_programs = rows.n_tiles * n_kv_heads
+    wanted = -(-_PROGRAMS_EACH * n_multiprocessors(device) // n_programs)
     if not rows.is_row_by_row:
+        if n_programs >= n_multiprocessors(device):
+            return 1
         wanted = min(wanted, -(-rows.most_keys // _BLOCK))
     return int(min(_MAX_SPLITS, triton.next_power_of_2(max(1, wanted))))
 

@@ -17,13 +17,7 @@ INTERPRETED = triton.knobs.runtime.interpret
 OPERAND = tl.constexpr(tl.float32 if INTERPRETED else tl.bfloat16)
 
 GROUP = tl.constexpr(32)
-"""Values that share a scale and a middle in int4, in WORDS words of 32 bits: value i is the (i // WORDS)-th half byte,
-from the lowest bits on, of word i % WORDS.
-"""
-
-WORDS = tl.constexpr(4)
-NIBBLES = tl.constexpr(8)
-"""Half bytes of a word."""
+"""Values that share a scale and a middle in int4: 16 bytes, the first halves of all before the second ones."""
 
 
 @triton.jit
@@ -32,10 +26,8 @@ def _matrix(table, expert, ELEMENT: tl.constexpr):
     address = tl.load(table + expert)
     if ELEMENT == 16:
         return tl.multiple_of(address.to(tl.pointer_type(tl.bfloat16)), 16)
-    elif ELEMENT == 8:
-        return tl.multiple_of(address.to(tl.pointer_type(tl.uint8)), 16)
     else:
-        return tl.multiple_of(address.to(tl.pointer_type(tl.int32)), 16)
+        return tl.multiple_of(address.to(tl.pointer_type(tl.uint8)), 16)
 
 
 @triton.jit
@@ -50,25 +42,17 @@ def _scales(table, expert, ELEMENT: tl.constexpr):
 
 @triton.jit
 def _less(whole, middle: tl.constexpr):
-    """whole, int32 below 2^23, less a middle, fp32. A GPU converts at a quarter of the speed at which it adds: so the
+    """whole, int32 in 0..255, less a middle, fp32. A GPU converts at a quarter of the speed at which it adds: so the
     number is put into the last bits of 2^23.
     """
     return (whole | 0x4B000000).to(tl.float32, bitcast=True) - (8388608.0 + middle)
 
 
 @triton.jit
-def _nibble(words, nth: tl.constexpr):
-    """The nth half bytes less 8, fp32, times 16^(nth % 4): left where they are in a word, or in its upper half."""
-    if nth < 4:
-        return _less(words & (15 << 4 * nth), 8 << 4 * nth)
-    else:
-        return _less((words >> 16) & (15 << 4 * (nth - 4)), 8 << 4 * (nth - 4))
-
-
-@triton.jit
-def _unit(nth: tl.constexpr):
-    """What takes the factor of the nth half bytes away."""
-    return 1.0 / (1 << 4 * (nth % 4))
+def _halves(packed):
+    """Bytes -> the first and the second of the two values of each, less their middle, fp32."""
+    both = packed.to(tl.int32)
+    return _less(both & 15, 8), _less(both >> 4, 8)
 
 
 @triton.jit
@@ -95,22 +79,20 @@ def _row_sums(values, scales, x, columns, n_out, n_in, ELEMENT: tl.constexpr, BN
     inside = (columns < n_out)[:, None]
     if ELEMENT == 4:
         n_groups = tl.cdiv(n_in, GROUP)
-        sums = tl.zeros((BN, BK // GROUP, WORDS), tl.float32)
-        in_group = tl.arange(0, WORDS)
+        sums = tl.zeros((BN, BK // GROUP, GROUP // 2), tl.float32)
+        in_group = tl.arange(0, GROUP // 2)
         for first in range(0, n_groups, BK // GROUP):
             groups = first + tl.arange(0, BK // GROUP)
             is_there = inside & (groups < n_groups)[None, :]
-            at = (columns[:, None] * n_groups + groups[None, :])[:, :, None] * WORDS + in_group[None, None, :]
-            words = tl.load(values + at, mask=is_there[:, :, None], other=0)
+            at = (columns[:, None] * n_groups + groups[None, :])[:, :, None] * (GROUP // 2) + in_group[None, None, :]
+            packed = tl.load(values + at, mask=is_there[:, :, None], other=0)
             scale, middle = _scales_and_middles(scales, columns, groups, n_groups, is_there)
+            low, high = _halves(packed)
             ks = groups[:, None] * GROUP + in_group[None, :]
-            of_group = tl.zeros((BK // GROUP, WORDS), tl.float32)
-            products = tl.zeros((BN, BK // GROUP, WORDS), tl.float32)
-            for nth in tl.static_range(NIBBLES):
-                some = tl.load(x + ks + WORDS * nth, mask=ks + WORDS * nth < n_in, other=0.0).to(tl.float32)
-                of_group += some
-                products += _nibble(words, nth) * (some * _unit(nth))[None, :, :]
-            sums += scale * products + middle * of_group[None, :, :]
+            x_low = tl.load(x + ks, mask=ks < n_in, other=0.0).to(tl.float32)
+            x_high = tl.load(x + ks + GROUP // 2, mask=ks + GROUP // 2 < n_in, other=0.0).to(tl.float32)
+            product = low * x_low[None, :, :] + high * x_high[None, :, :]
+            sums += scale * product + middle * (x_low + x_high)[None, :, :]
         return tl.sum(tl.sum(sums, 2), 1)
     else:
         total = tl.zeros((BN, BK), tl.float32)
@@ -146,7 +128,7 @@ def multiply_row(
     if N_MATRICES == 2:
         if ELEMENT == 4:
             n_groups = tl.cdiv(n_in, GROUP)
-            values += n_out.to(tl.int64) * n_groups * WORDS
+            values += n_out.to(tl.int64) * n_groups * (GROUP // 2)
             scales += n_out.to(tl.int64) * n_groups * 2
         else:
             values += n_out.to(tl.int64) * n_in
@@ -172,20 +154,23 @@ def _tile_sums(
     here = x + x_rows[:, None] * x_stride
     if ELEMENT == 4:
         n_groups = tl.cdiv(n_in, GROUP)
-        in_group = tl.arange(0, WORDS)
-        ks_of_nibble = tl.arange(0, BK // NIBBLES) // WORDS * GROUP + tl.arange(0, BK // NIBBLES) % WORDS
+        in_group = tl.arange(0, GROUP // 2)
+        ks_of_half = tl.arange(0, BK // 2) // (GROUP // 2) * GROUP + tl.arange(0, BK // 2) % (GROUP // 2)
         for first in range(0, n_groups, BK // GROUP):
             groups = first + tl.arange(0, BK // GROUP)
             is_there = (columns < n_out)[:, None] & (groups < n_groups)[None, :]
-            at = (columns[:, None] * n_groups + groups[None, :])[:, :, None] * WORDS + in_group[None, None, :]
-            words = tl.load(values + at, mask=is_there[:, :, None], other=0)
+            at = (columns[:, None] * n_groups + groups[None, :])[:, :, None] * (GROUP // 2) + in_group[None, None, :]
+            packed = tl.load(values + at, mask=is_there[:, :, None], other=0)
             scale, middle = _scales_and_middles(scales, columns, groups, n_groups, is_there)
-            for nth in tl.static_range(NIBBLES):
-                weight = _nibble(words, nth) * (scale * _unit(nth)) + middle
-                weight = tl.trans(tl.reshape(weight, (BN, BK // NIBBLES)).to(OPERAND))
-                ks = first * GROUP + ks_of_nibble + WORDS * nth
-                rows = tl.load(here + ks[None, :], mask=is_row[:, None] & (ks < n_in)[None, :], other=0.0)
-                sums = tl.dot(rows.to(OPERAND), weight, sums, input_precision="ieee")
+            low, high = _halves(packed)
+            low = tl.reshape(low * scale + middle, (BN, BK // 2))
+            high = tl.reshape(high * scale + middle, (BN, BK // 2))
+            ks = first * GROUP + ks_of_half
+            x_low = tl.load(here + ks[None, :], mask=is_row[:, None] & (ks < n_in)[None, :], other=0.0)
+            ks += GROUP // 2
+            x_high = tl.load(here + ks[None, :], mask=is_row[:, None] & (ks < n_in)[None, :], other=0.0)
+            sums = tl.dot(x_low.to(OPERAND), tl.trans(low.to(OPERAND)), sums, input_precision="ieee")
+            sums = tl.dot(x_high.to(OPERAND), tl.trans(high.to(OPERAND)), sums, input_precision="ieee")
     else:
         inside = (columns < n_out)[None, :]
         there = values + columns[None, :] * n_in
@@ -237,7 +222,7 @@ def multiply_rows(
                 next_values, next_scales = values, scales
                 if ELEMENT == 4:
                     n_groups = tl.cdiv(n_in, GROUP)
-                    next_values += n_out.to(tl.int64) * n_groups * WORDS
+                    next_values += n_out.to(tl.int64) * n_groups * (GROUP // 2)
                     next_scales += n_out.to(tl.int64) * n_groups * 2
                 else:
                     next_values += n_out.to(tl.int64) * n_in

@@ -17,9 +17,6 @@ from node.model.ops.int8 import quantise_channels
 _OFFSET = 128
 """What is added to an int8 value, see product_kernels."""
 
-_WORDS, _NIBBLES = 4, 8
-"""Of 32 values of int4, see product_kernels."""
-
 _SLAB_VALUES = 1 << 24
 """Values that are quantised at a time: their fp32 forms take a few hundred MB meanwhile."""
 
@@ -110,7 +107,7 @@ class Int4(Matrix):
 
     def __init__(self, shape: torch.Size, n_matrices: int, device: torch.device) -> None:
         n_groups = -(-shape[1] // GROUP)
-        values = torch.empty(n_matrices, shape[0], n_groups, _WORDS, dtype=torch.int32, device=device)
+        values = torch.empty(n_matrices, shape[0], n_groups, GROUP // 2, dtype=torch.uint8, device=device)
         scales = torch.empty(n_matrices, shape[0], n_groups, 2, dtype=torch.bfloat16, device=device)
         super().__init__(shape, n_matrices, values, scales)
 
@@ -120,9 +117,8 @@ class Int4(Matrix):
         for row in range(0, self.n_out, height):
             slab = slice(row, row + height)
             values, scales = quantise_groups(F.pad(weight[slab], (0, -self.n_in % GROUP)))
-            nibbles = values.unflatten(1, (-1, _NIBBLES, _WORDS))  # (out, in) -> (out, G, 8, 4) int32
-            shifts = torch.arange(0, 4 * _NIBBLES, 4, dtype=torch.int32, device=weight.device)
-            self.values[nth, slab] = (nibbles << shifts[:, None]).sum(2, dtype=torch.int32)
+            first, second = values.to(torch.uint8).unflatten(1, (-1, 2, GROUP // 2)).unbind(2)  # (out, G, 16) each
+            self.values[nth, slab] = first | second << 4
             self.scales[nth, slab] = scales.transpose(0, 1)
 
 
