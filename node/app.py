@@ -59,7 +59,7 @@ from swarm.identity import NodeKey, issue
 from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span
-from swarm.torrent import Download, Magnet, Torrent, TorrentSession
+from swarm.torrent import Download, Torrent, TorrentSession, magnet_of
 
 
 class NodeApp:
@@ -68,7 +68,7 @@ class NodeApp:
     def __init__(self, config: NodeConfig, on_event: OnEvent) -> None:
         self.config = config
         self.on_event = on_event
-        self.magnet = Magnet.parse(config.magnet)
+        self.magnet = magnet_of(config.magnet)
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
         self.network = self.network.with_torrent_settings(config.torrent_settings)

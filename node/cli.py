@@ -14,8 +14,10 @@ import click
 from node.cli_events import progress_words, tell, tell_placement
 from node.cli_running import status, stop
 from swarm.cli.console import (
+    WAITING_LOG,
     ProgressMeter,
     note,
+    note_logs,
     print_event,
 )
 from swarm.cli.options import (
@@ -28,7 +30,7 @@ from swarm.cli.options import (
     admission_options,
     data_dir_option,
     json_option,
-    magnet_of,
+    magnet_argument,
     node_options,
     timeout_option,
     torrent_settings_option,
@@ -54,7 +56,7 @@ node.add_command(stop)
 
 
 @node.command()
-@click.argument("magnet")
+@magnet_argument()
 @click.option(
     "--layers",
     "spans",
@@ -196,8 +198,6 @@ def start(
 ) -> None:
     """Fetch part of the model that MAGNET names, serve it, and keep seeding it.
 
-    A name from `swarm release list` stands for its link.
-
     Other machines' prompts pass through this node in a form that its owner could read; see the README.
 
     \b
@@ -207,10 +207,10 @@ def start(
     import platformdirs
 
     from node.config import NodeConfig
-    from swarm.torrent import Magnet
+    from swarm.torrent import magnet_of
 
-    magnet = magnet_of(magnet)
-    Magnet.parse(magnet)  # before torch is loaded, which takes seconds
+    note_logs(WAITING_LOG)
+    magnet_of(magnet)  # before torch is loaded, which takes seconds
     config = NodeConfig(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),

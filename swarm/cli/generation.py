@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from swarm.cli.console import format_duration, note
+from swarm.cli.console import WAITING_LOG, format_duration, note_logs
 from swarm.cli.options import Reach
 
 if TYPE_CHECKING:
@@ -63,19 +63,9 @@ def open_client(
     magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, publishers: Iterable[NodeId] = ()
 ) -> Client:
     """A client of the release that the magnet names. Raises: MagnetError, MetadataTimeout, NoNodesFound."""
-    import logging
-
     import swarm.client
 
-    class Notes(logging.Handler):
-        """What the client waits for, and which nodes it lost, for the person watching."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            note(record.getMessage())
-
-    log = logging.getLogger("swarm.client")
-    log.handlers, log.propagate = [Notes()], False
-    log.setLevel(logging.INFO)
+    note_logs("swarm.client", WAITING_LOG)
     return swarm.client.connect(
         magnet,
         bootstrap=[str(address) for address in reach.bootstrap],

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import (
+    WAITING_LOG,
     ProgressMeter,
     format_count,
     format_piece_size,
     format_rate,
     format_size,
     note,
+    note_logs,
     out_console,
     print_json,
 )
-from swarm.cli.options import Reach, json_option, magnet_of, onlooker_option, timeout_option, torrent_options
+from swarm.cli.options import Reach, json_option, onlooker_option, timeout_option, torrent_options
+from swarm.cli.release_files import path_or_magnet
 from swarm.cli.release_sign import check_papers
 from swarm.errors import BadArgument, CorruptRelease
 
@@ -54,8 +57,6 @@ def inspect(
         if not Path(source).is_dir():
             raise BadArgument("--check-values reads every weight: give the folder that holds them")
         check_folder_values(Path(source).resolve())
-    if not Path(source).exists():
-        source = magnet_of(source)
     summary, facts = summarise(source, reach, timeout_s, admission)
     if as_json:
         print_json(INSPECT_SCHEMA, {**facts, **dataclasses.asdict(summary)})
@@ -67,19 +68,14 @@ def summarise(
     source: str, reach: Reach, timeout_s: float, admission: Admission
 ) -> tuple[ReleaseSummary, dict[str, Any]]:
     """The summary, and what only the torrent knows (name, infohash, …), of any of the three kinds of source."""
-    from swarm.torrent import Magnet, Torrent
+    from swarm.torrent import Torrent
 
-    if source.startswith("magnet:"):
-        magnet = Magnet.parse(source)
-        for warning in magnet.warnings:
-            note(f"warning: {warning}")
-        return asyncio.run(summarise_remote(magnet, reach, timeout_s, admission))
-    path = Path(source)
-    if source and path.is_dir():
+    path = path_or_magnet(source)
+    if not isinstance(path, Path):
+        return asyncio.run(summarise_remote(path, reach, timeout_s, admission))
+    if path.is_dir():
         summary, signed = summarise_folder(path.resolve(), "", admission)
         return summary, {"name": path.resolve().name, **signed}
-    if not path.is_file():
-        raise BadArgument(f"{source!r} is no folder, no file and no magnet link; give one of the three")
     torrent = Torrent.load(path)
     folder = path.resolve().parent / torrent.name
     if is_complete(folder, torrent):
@@ -137,6 +133,7 @@ async def summarise_remote(
     from swarm.release import describe
     from swarm.torrent import TorrentSession
 
+    note_logs(WAITING_LOG)
     with tempfile.TemporaryDirectory(prefix="swarm-inspect-") as folder:
         async with TorrentSession(reach.torrent_config()) as session:
             download = await session.add(source, Path(folder), peers=reach.torrent_peers)

@@ -11,7 +11,7 @@ import click
 
 from swarm.cli.console import format_percent, format_size, note, out_console, print_json
 from swarm.cli.generation import open_client
-from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
+from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
 from swarm.routing import describe_missing, layer_ranges
@@ -31,7 +31,7 @@ STRIP_WIDTH = 64
 
 
 @click.command(epilog="Example: swarm status 'magnet:?xt=urn:btih:…' --json")
-@click.argument("magnet")
+@magnet_argument()
 @node_options
 @client_options
 @publisher_option

@@ -13,7 +13,7 @@ import click
 
 from swarm.cli.console import note, out_console, print_event, print_json
 from swarm.cli.generation import open_client
-from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
+from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
 from swarm.errors import NoNodesFound
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FIRST_LOOK_PAUSE_S = 0.5
 
 
 @click.command(epilog="Example: swarm top 'magnet:?xt=urn:btih:…' --interval 2")
-@click.argument("magnet")
+@magnet_argument()
 @click.option(
     "--interval",
     "interval_s",

@@ -16,7 +16,7 @@ from swarm.errors import BadArgument, SwarmError
 from swarm.gateway.config import GatewayConfig
 from swarm.routing import describe_missing
 from swarm.terms import ExpertId, Infohash, merge_experts
-from swarm.torrent import Magnet
+from swarm.torrent import Magnet, magnet_of
 
 log = logging.getLogger("swarm.gateway")
 
@@ -105,7 +105,7 @@ class ModelRegistry:
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
-        self._slots = [_Slot(Magnet.parse(link), link) for link in config.magnets]
+        self._slots = [_Slot(magnet_of(link), link) for link in config.magnets]
         infohashes = [slot.magnet.infohash for slot in self._slots]
         for infohash in infohashes:
             if infohashes.count(infohash) > 1:
