@@ -157,3 +157,9 @@ def test_the_catalogue_is_listed_and_links_are_mended() -> None:
     assert len(mended.peers) == 1
     with pytest.raises(BadArgument, match="names: mistral-7B"):
         run(release, "list", "gpt")
+
+
+def test_a_wrong_setting_is_said_before_a_folder_is_hashed(folder: Path) -> None:
+    with pytest.raises(BadArgument, match="--bittorrent utp: write on or off"):
+        run(release, "seed", folder, "--network", "loopback", "--bittorrent", "utp=maybe")
+    assert not folder.with_name(f"{folder.name}.torrent").exists()
