@@ -37,7 +37,7 @@ from swarm.cli.options import (
 )
 from swarm.cli.release_plan import parse_experts
 from swarm.errors import BadArgument, Interrupted
-from swarm.terms import Address, Profile, Span
+from swarm.terms import Address, Profile, Span, counted
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
@@ -288,7 +288,7 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
 
     stop, hand_over = asyncio.Event(), asyncio.Event()
     ready = False
-    meter = ProgressMeter("fetching", show=lambda n_pieces: f"{n_pieces:.0f} pieces")
+    meter = ProgressMeter("fetching", show=lambda n_pieces: counted(round(n_pieces), "piece"))
     showing = contextlib.ExitStack()
 
     def on_event(event: str, fields: dict[str, Any]) -> None:

@@ -267,6 +267,11 @@ class Finding:
     mend: str = ""
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 node`, `2 nodes`: how many of what, for people. noun: one that takes an s."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def machine_of(host: str) -> str:
     """The same for all addresses that one machine may easily have: an IPv4 address, or an IPv6 /64.
 

@@ -20,7 +20,7 @@ from swarm.cli.findings import print_findings, worst
 from swarm.cli.huge_pages import SETTING, VARIABLE
 from swarm.cli.options import ADDRESS, data_dir_option, json_option, keyring_at, keys_dir_option
 from swarm.errors import SwarmError
-from swarm.terms import Address, Finding, short_id
+from swarm.terms import Address, Finding, counted, short_id
 
 DOCTOR_SCHEMA = "swarm.doctor/1"
 
@@ -76,7 +76,8 @@ def doctor(
 
 def check_python() -> Finding:
     system = f"{platform.system()} {platform.machine()}, {' '.join(filter(None, platform.libc_ver())) or 'no glibc'}"
-    return Finding("python", "ok", f"Python {platform.python_version()} on {system}, {os.cpu_count()} CPUs")
+    cpus = counted(os.cpu_count() or 1, "CPU")
+    return Finding("python", "ok", f"Python {platform.python_version()} on {system}, {cpus}")
 
 
 def check_client() -> Finding:

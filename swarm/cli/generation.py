@@ -12,6 +12,7 @@ import click
 
 from swarm.cli.console import WAITING_LOG, format_duration, note_logs
 from swarm.cli.options import Reach
+from swarm.terms import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +91,7 @@ def ended_with(stream: TokenStream) -> Iterator[None]:
 def describe_generation(generation: Generation) -> str:
     """One line for the person: tokens, speed, time to the first token, and how many nodes took part."""
     usage, timings = generation.usage, generation.timings
-    words = [f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"]
+    words = [f"{usage.prompt_tokens} + {counted(usage.completion_tokens, 'token')}"]
     if usage.prompt_tokens_cached:
         words.append(f"{usage.prompt_tokens_cached} of them found cached")
     tokens_per_s = timings.tokens_per_s
@@ -98,10 +99,9 @@ def describe_generation(generation: Generation) -> str:
         words.append(f"{tokens_per_s:.1f} tokens/s")
     words.append(f"first token after {format_duration(timings.first_token_s)}")
     if generation.route is not None:
-        n_hops = len(generation.route.hops)
-        words.append(f"{n_hops} node{'s' if n_hops != 1 else ''} ({generation.route})")
+        words.append(f"{counted(len(generation.route.hops), 'node')} ({generation.route})")
     if timings.n_replays:
-        words.append(f"{timings.n_replays} route{'s' if timings.n_replays != 1 else ''} lost and replaced")
+        words.append(f"{counted(timings.n_replays, 'route')} lost and replaced")
     words.append(f"ended by {generation.finish_reason}")
     return ", ".join(words)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from swarm.cli.console import ProgressMeter, note
 from swarm.errors import CorruptRelease, MagnetError
+from swarm.terms import counted
 
 if TYPE_CHECKING:
     from swarm.torrent import Magnet, Torrent
@@ -71,7 +72,7 @@ def hash_folder(
 
     if piece_size is None:
         piece_size = default_piece_size(folder)
-    with ProgressMeter(f"hashing {folder.name}", show=lambda n: f"{n:.0f} pieces") as meter:
+    with ProgressMeter(f"hashing {folder.name}", show=lambda n: counted(round(n), "piece")) as meter:
         return create_torrent(
             folder,
             piece_size=piece_size,

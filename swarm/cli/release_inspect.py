@@ -28,6 +28,7 @@ from swarm.cli.options import Reach, json_option, onlooker_option, timeout_optio
 from swarm.cli.release_files import path_or_magnet
 from swarm.cli.release_sign import check_papers
 from swarm.errors import BadArgument, CorruptRelease
+from swarm.terms import counted
 
 if TYPE_CHECKING:
     from swarm.client.admission import Admission, Provenance
@@ -110,8 +111,8 @@ def check_folder_values(folder: Path) -> None:
             if n_unusable:
                 where = layout.tensors[name].file
                 raise CorruptRelease(
-                    f"{where}: {name} holds {n_unusable} values that are NaN or infinite, so every answer would be "
-                    "nonsense; get the release from its publisher again"
+                    f"{where}: {name} holds {counted(n_unusable, 'NaN or infinite value')}, so every answer "
+                    "would be nonsense; get the release from its publisher again"
                 )
             done += size_bytes
             meter.update(done)
@@ -201,7 +202,7 @@ def summary_rows(summary: ReleaseSummary, facts: dict[str, Any]) -> Iterator[tup
     experts = f", {summary.n_experts} experts each, {summary.n_experts_per_tok} per token" if summary.n_experts else ""
     yield "layers", f"{summary.n_layers}{experts}"
     windows = ", ".join(str(window) for window in summary.windows)
-    yield "context", f"{summary.context} tokens" + (f" (sliding windows: {windows})" if windows else "")
+    yield "context", counted(summary.context, "token") + (f" (sliding windows: {windows})" if windows else "")
     yield "weights", f"{summary.stored_dtype}, {summary.format}, {format_size(summary.tensor_bytes)}"
     yield "one layer", format_size(summary.layer_bytes)
     if summary.n_experts:
@@ -209,7 +210,7 @@ def summary_rows(summary: ReleaseSummary, facts: dict[str, Any]) -> Iterator[tup
         yield "one expert", format_size(summary.expert_bytes)
     yield "embeddings", format_size(summary.embedding_bytes)
     yield "head", format_size(summary.head_bytes)
-    yield "in all", f"{format_size(summary.total_bytes)} in {summary.n_files} files"
+    yield "in all", f"{format_size(summary.total_bytes)} in {counted(summary.n_files, 'file')}"
     if "piece_size" in facts:
         yield "pieces", f"{facts['n_pieces']} of {format_piece_size(facts['piece_size'])}"
     yield "tokenizer", summary.tokenizer_file or "none"

@@ -24,7 +24,7 @@ from swarm.cli.release_files import (
 )
 from swarm.cli.release_sign import read_papers
 from swarm.errors import BadArgument, ReleaseError, VerificationError
-from swarm.terms import Address
+from swarm.terms import Address, counted
 
 if TYPE_CHECKING:
     from swarm.client.admission import Admission
@@ -206,7 +206,7 @@ async def show_until(stop: asyncio.Event, download: Download, as_json: bool) -> 
                 print_event(SEED_SCHEMA, "progress", n_peers=status.n_peers, **fields)
             else:
                 given = format_size(status.uploaded_bytes)
-                show(f"{format_rate(status.upload_rate)} up, {given} given, {status.n_peers} peers")
+                show(f"{format_rate(status.upload_rate)} up, {given} given, {counted(status.n_peers, 'peer')}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LINE_INTERVAL_S):
                     await stop.wait()

@@ -15,7 +15,7 @@ from swarm.cli.options import Reach, client_options, json_option, magnet_argumen
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
 from swarm.routing import describe_missing, layer_ranges
-from swarm.terms import short_id
+from swarm.terms import counted, short_id
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,8 +115,7 @@ def print_status(seen: SwarmStatus) -> None:
         options = seen.mending_options
         note(f"mend it with: swarm node start MAGNET {options}" if options else "who hosts the trunk is joining: wait")
     else:
-        fewest = min(seen.hosts_per_layer)
-        click.echo(f"every layer is served, by {fewest} node{'s' if fewest > 1 else ''} at least")
+        click.echo(f"every layer is served, by {counted(min(seen.hosts_per_layer), 'node')} at least")
 
 
 def expert_lines(seen: SwarmStatus) -> Iterator[str]:

@@ -14,7 +14,7 @@ from swarm.errors import SwarmError
 from swarm.facts import NodeFact, Reachability
 from swarm.identity import NodeKey, issue
 from swarm.rpc import Dialer, RpcServer
-from swarm.terms import Address, Finding, Infohash, short_id
+from swarm.terms import Address, Finding, Infohash, counted, short_id
 from swarm.torrent import Mapped, TorrentSession
 
 MAPPING_TIMEOUT_S = 5.0
@@ -152,7 +152,7 @@ def _outward(verdict: Verdict, nodes: Sequence[NodeFact]) -> Finding:
 
 
 def _reach(verdict: Verdict, bound: Address, port: int, mapped: Mapped, has_relay: bool) -> Finding:
-    n_asked = f"{verdict.n_answers} node{'s' if verdict.n_answers != 1 else ''} dialled back"
+    n_asked = f"{counted(verdict.n_answers, 'node')} dialled back"
     if verdict.reachability is Reachability.REACHABLE:
         return Finding("reach", "ok", f"{n_asked}, and reached {Address(verdict.host, port)}")
     if verdict.reachability is Reachability.UNKNOWN:

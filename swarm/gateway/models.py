@@ -15,7 +15,7 @@ from swarm.client.network import network_name
 from swarm.errors import BadArgument, SwarmError
 from swarm.gateway.config import GatewayConfig
 from swarm.routing import describe_missing
-from swarm.terms import ExpertId, Infohash, merge_experts
+from swarm.terms import ExpertId, Infohash, counted, merge_experts
 from swarm.torrent import Magnet, magnet_of
 
 log = logging.getLogger("swarm.gateway")
@@ -177,7 +177,8 @@ class ModelRegistry:
         except SwarmError as error:
             return ModelReadiness(slot.name, False, error.message)
         missing = status.missing_layers
-        problem = f"{len(missing)} of {status.n_layers} layers have no host" if missing else ""
+        have = "has" if len(missing) == 1 else "have"
+        problem = f"{len(missing)} of {counted(status.n_layers, 'layer')} {have} no host" if missing else ""
         if status.missing_experts:
             problem += f": {describe_missing(status.missing_experts)}"
         return ModelReadiness(slot.name, not missing, problem, status)

@@ -22,7 +22,7 @@ from swarm.errors import (
     TransferStalled,
     VerificationError,
 )
-from swarm.terms import Address, Infohash
+from swarm.terms import Address, Infohash, counted
 from swarm.torrent.local import disk_error, free_bytes, make_empty_files
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
@@ -292,11 +292,12 @@ class Download:
 
     def _stalled(self, n_missing: int, stall_timeout_s: float) -> SwarmError:
         transfer = self.transfer
-        bad = f"; {transfer.n_failed_pieces} pieces came with wrong bytes" if transfer.n_failed_pieces else ""
+        n_bad = transfer.n_failed_pieces
+        bad = f"; {counted(n_bad, 'piece')} came with wrong bytes" if n_bad else ""
         bad += f"; banned for that: {', '.join(sorted(transfer.banned)[:8])}" if transfer.banned else ""
         return TransferStalled(
             f"no data of torrent {self.infohash} came for {stall_timeout_s:g} s, and {n_missing} wanted pieces are "
-            f"missing. Connected: {transfer.n_peers} peers, {transfer.n_seeds} of them complete{bad}. Tried "
+            f"missing. Connected: {counted(transfer.n_peers, 'peer')}, {transfer.n_seeds} of them complete{bad}. Tried "
             f"{transfer.attempts.report()}. What has come is kept: run it again when a peer is back, or add "
             "another to the magnet link (&x.pe=HOST:PORT) or a tracker that knows one (&tr=URL)"
         )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from swarm.errors import BadArgument
 from swarm.identity import NodeKey
-from swarm.terms import Address, id_tag
+from swarm.terms import Address, counted, id_tag
 
 NODE = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkena"
 hosts = st.sampled_from(["127.0.0.1", "::1", "fe80::1", "node.example", "localhost"])
@@ -34,3 +34,8 @@ def test_keys_have_tags_of_their_own_in_64_bits() -> None:
     keys = [NodeKey.generate().node_id for _ in range(50)]
     assert len({id_tag(node_id) for node_id in keys}) == 50
     assert all(0 <= id_tag(node_id) < 1 << 64 for node_id in keys)
+
+
+def test_a_number_of_things_in_words() -> None:
+    assert [counted(n, "node") for n in (0, 1, 2, 12345)] == ["0 nodes", "1 node", "2 nodes", "12345 nodes"]
+    assert counted(1, "more session") == "1 more session"

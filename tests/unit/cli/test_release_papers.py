@@ -63,7 +63,15 @@ def test_a_signed_folder_verifies_and_says_by_whom(folder: Path) -> None:
         "schema": "swarm.release.verify/1",
         "signer": own,
         "licence": "apache-2.0",
+        "n_files": 8,
+        "n_tensors": 189,
+        "total_bytes": sum(path.stat().st_size for path in folder.iterdir() if not path.name.startswith("manifest.")),
     }
+    words, checked = run(release, "verify", folder).splitlines()
+    assert words.startswith("signed by own key me (") and words.endswith("; licence: apache-2.0")
+    assert (
+        checked == "the signature holds, every byte of 8 files (23.3 MB) is as signed, and so is where 189 tensors lie"
+    )
     inspected = run_json(release, "inspect", folder)
     assert inspected["signer"] == own
     assert inspected["signature"].startswith("signed by own key me (")
@@ -137,7 +145,7 @@ def test_values_that_are_no_numbers_are_found(folder: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[-4:-2] = struct.pack("<H", 0x7FC0)
     shard.write_bytes(data)
-    with pytest.raises(CorruptRelease, match="1 values that are NaN or infinite"):
+    with pytest.raises(CorruptRelease, match="holds 1 NaN or infinite value, so"):
         run(release, "inspect", folder, "--check-values")
 
 
