@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarm.cli.console import format_duration, format_percent, format_rate, format_size, note
+from swarm.cli.console import format_duration, format_percent, format_piece_size, format_rate, format_size, note
 from swarm.cli.status import hosting_words
 from swarm.terms import Address, counted, short_id
 
@@ -53,7 +53,7 @@ def tell(event: str, fields: dict[str, Any]) -> None:
         case "started":
             note(f"swarm {fields['version']}, node {fields['node_id']}, BitTorrent port {fields['torrent_port']}")
         case "metadata":
-            size, piece = format_size(fields["total_bytes"]), format_size(fields["piece_size"])
+            size, piece = format_size(fields["total_bytes"]), format_piece_size(fields["piece_size"])
             note(f"release {fields['name']}, {size} in pieces of {piece}")
         case "provenance":
             note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")

@@ -114,7 +114,8 @@ def show(notes: Sequence[Note]) -> None:
         ratio = "" if one.share_ratio is None else f" ({one.share_ratio:.2f})"
         table.add_row(
             short_id(one.node_id), str(one.pid), one.name or one.infohash[:8], _state(one), _layers(one),
-            f"{one.n_sessions} ({one.free_sessions} more)", format_size(one.cache_bytes), _fetched(one),
+            f"{one.n_sessions} ({one.free_sessions} more)" if one.spans or one.trunks else "-",
+            format_size(one.cache_bytes), _fetched(one),
             format_size(one.uploaded_bytes) + ratio, one.address,
         )  # fmt: skip
     out_console().print(table)

@@ -138,7 +138,7 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             layers_words(fact),
             fact.address.short,
             str(fact.profile),
-            str(fact.free_sessions),
+            str(fact.free_sessions) if fact.takes_sessions else "-",
             holding_words(fact),
             format_size(fact.fetched_bytes),
             "-" if fact.share_ratio is None else f"{fact.share_ratio:.2f}",

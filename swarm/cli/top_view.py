@@ -73,7 +73,7 @@ def node_table(look: Look) -> Table:
 
 
 def cells(fact: NodeFact, now_s: float) -> tuple[str | Text, ...]:
-    tokens_per_s, is_serving = node_tokens_per_s(fact), bool(fact.served_spans)
+    tokens_per_s, is_serving = node_tokens_per_s(fact), bool(fact.served_spans or fact.served_trunks)
     return (
         short_id(fact.node_id),
         Text(fact.state.value, style=STATE_STYLES[fact.state]),
