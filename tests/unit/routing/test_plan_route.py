@@ -269,7 +269,7 @@ def test_nobody_at_all() -> None:
     with pytest.raises(LayersUncovered, match="no node of this release is known at all") as caught:
         plan()
     assert caught.value.layers == tuple(range(8))
-    with pytest.raises(LayersUncovered, match=r"layers 0:2, 5:8 of 8 .* of the nodes that are known .1. none hosts them"):
+    with pytest.raises(LayersUncovered, match=r"layers 0:2, 5:8 of 8 .* are known .1. none hosts them"):
         plan(fact("b", "2:5"))
 
 
