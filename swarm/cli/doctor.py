@@ -175,8 +175,8 @@ def check_keys(keys_dir: Path | None) -> Finding:
     if readable:
         mend = f"chmod 600 {keyring.folder}/*.key"
         return Finding("keys", "bad", f"others may read {', '.join(readable)} in {keyring.folder}", mend)
-    whom = ", ".join(trusted.values()) or "nobody: releases are taken from anybody"
-    return Finding("keys", "ok", f"{len(names)} of one's own; trusted: {whom}")
+    whom = f"trusted: {', '.join(trusted.values())}" if trusted else "none trusted: releases are taken from anybody"
+    return Finding("keys", "ok", f"{counted(len(names), 'key')} of your own, {whom}")
 
 
 async def check_clocks(peers: tuple[Address, ...]) -> list[Finding]:

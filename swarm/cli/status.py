@@ -53,11 +53,15 @@ def status(
     elif seen.nodes:
         print_status(seen)
     if not seen.nodes:
-        raise NoNodesFound(
-            f"no node of {seen.name} was found within {timeout_s:g} s; start one with `swarm node start MAGNET`, name "
-            "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it "
-            "(nodes that were started with --network loopback are found with that only)"
-        )
+        raise nobody_found(seen, timeout_s)
+
+
+def nobody_found(seen: SwarmStatus, timeout_s: float) -> NoNodesFound:
+    return NoNodesFound(
+        f"no node of {seen.name} was found within {timeout_s:g} s; start one with `swarm node start MAGNET`, name "
+        "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it "
+        "(nodes that were started with --network loopback are found with that only)"
+    )
 
 
 def status_fields(seen: SwarmStatus) -> dict[str, Any]:
