@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from node.hosting import (
     tell_sharing,
     want_held,
 )
-from node.model import SpanModel, kernels
-from node.moving import Claims, Mover, PartClaims, claims_for, measure
+from node.model import kernels
+from node.moving import Claims, Mover, OnLoaded, PartClaims, claims_for, measure, unserved
 from node.notes import note_path
 from node.placement import Budget, PartsBudget
 from node.reach import ReachKeeper
@@ -59,7 +59,7 @@ from swarm.identity import NodeKey, issue
 from swarm.release import ModelArgs, ReleaseLayout
 from swarm.rpc import Dialer, RpcServer
 from swarm.terms import Address, Span
-from swarm.torrent import Download, Magnet, Torrent, TorrentSession
+from swarm.torrent import Download, Torrent, TorrentSession, magnet_of
 
 
 class NodeApp:
@@ -68,7 +68,7 @@ class NodeApp:
     def __init__(self, config: NodeConfig, on_event: OnEvent) -> None:
         self.config = config
         self.on_event = on_event
-        self.magnet = Magnet.parse(config.magnet)
+        self.magnet = magnet_of(config.magnet)
         self.network = NetworkConfig.named(config.network, config.bootstrap, config.torrent_port)
         self.network = self.network.with_rates(config.upload_rate, config.download_rate)
         self.network = self.network.with_torrent_settings(config.torrent_settings)
@@ -307,21 +307,23 @@ class _Node:
         """Move where the swarm needs this node more, for as long as it serves."""
         assert self._stage is not None
 
-        async def load(spans: tuple[Span, ...], keep: tuple[Span, ...]) -> dict[Span, SpanModel]:
+        async def load(spans: tuple[Span, ...], keep: tuple[Span, ...], on_loaded: OnLoaded) -> None:
             layout = await self._read_layout(torrent, Holding((*spans, *keep)))
             hosted = parts.empty(layout.args, Holding(spans))
             needed = parts.memory_of(layout.args, hosted.holding)
             if needed > free_memory_bytes(self._app.device):
                 raise StageFull(f"{needed} bytes of memory are needed to move, and not free")
-            await self._fetch(layout, hosted, keep)
-            return hosted.models
+            await self._fetch(layout, hosted, keep, lambda there: on_loaded(there, hosted.models.values()))
 
         await Mover(claims, self._stage, load, self._app.on_event, self._config.drain_timeout_s).run()
 
     async def _make_room(self, pieces: Collection[int]) -> None:
         await self._torrents.make_room(self._download, pieces, self._config.disk_bytes)
 
-    async def _fetch(self, layout: ReleaseLayout, hosted: Hosted, keep: tuple[Span, ...] = ()) -> None:
+    async def _fetch(
+        self, layout: ReleaseLayout, hosted: Hosted, keep: tuple[Span, ...] = (),
+        on_loaded: Callable[[tuple[Span, ...]], None] | None = None,
+    ) -> None:  # fmt: skip
         """Fetch and load what is hosted; keep: what is served already. Only one that serves nothing yet tells of it."""
         await host(
             self._download,
@@ -329,9 +331,10 @@ class _Node:
             hosted,
             stall_timeout_s=self._config.stall_timeout_s,
             on_progress=(lambda progress: None) if keep else self._on_progress,
-            on_loaded=(lambda spans: None) if keep else self._on_loaded,
+            on_loaded=on_loaded or self._on_loaded,
             make_room=self._make_room,
             keep=keep,
+            first=unserved(self.discovery, layout.args.n_layers),
         )
 
     def _serve(

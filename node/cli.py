@@ -14,8 +14,10 @@ import click
 from node.cli_events import progress_words, tell, tell_placement
 from node.cli_running import status, stop
 from swarm.cli.console import (
+    WAITING_LOG,
     ProgressMeter,
     note,
+    note_logs,
     print_event,
 )
 from swarm.cli.options import (
@@ -28,14 +30,14 @@ from swarm.cli.options import (
     admission_options,
     data_dir_option,
     json_option,
-    magnet_of,
+    magnet_argument,
     node_options,
     timeout_option,
     torrent_settings_option,
 )
 from swarm.cli.release_plan import parse_experts
 from swarm.errors import BadArgument, Interrupted
-from swarm.terms import Address, Profile, Span
+from swarm.terms import Address, Profile, Span, counted
 
 if TYPE_CHECKING:
     from node.config import NodeConfig
@@ -54,7 +56,7 @@ node.add_command(stop)
 
 
 @node.command()
-@click.argument("magnet")
+@magnet_argument()
 @click.option(
     "--layers",
     "spans",
@@ -196,8 +198,6 @@ def start(
 ) -> None:
     """Fetch part of the model that MAGNET names, serve it, and keep seeding it.
 
-    A name from `swarm release list` stands for its link.
-
     Other machines' prompts pass through this node in a form that its owner could read; see the README.
 
     \b
@@ -207,10 +207,10 @@ def start(
     import platformdirs
 
     from node.config import NodeConfig
-    from swarm.torrent import Magnet
+    from swarm.torrent import magnet_of
 
-    magnet = magnet_of(magnet)
-    Magnet.parse(magnet)  # before torch is loaded, which takes seconds
+    note_logs(WAITING_LOG)
+    magnet_of(magnet)  # before torch is loaded, which takes seconds
     config = NodeConfig(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),
@@ -288,7 +288,7 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
 
     stop, hand_over = asyncio.Event(), asyncio.Event()
     ready = False
-    meter = ProgressMeter("fetching", show=lambda n_pieces: f"{n_pieces:.0f} pieces")
+    meter = ProgressMeter("fetching", show=lambda n_pieces: counted(round(n_pieces), "piece"))
     showing = contextlib.ExitStack()
 
     def on_event(event: str, fields: dict[str, Any]) -> None:

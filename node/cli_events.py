@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarm.cli.console import format_duration, format_percent, format_rate, format_size, note
+from swarm.cli.console import format_duration, format_percent, format_piece_size, format_rate, format_size, note
 from swarm.cli.status import hosting_words
-from swarm.terms import Address, short_id
+from swarm.terms import Address, counted, short_id
 
 
 def tell_placement(fields: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ def tell_placement(fields: dict[str, Any]) -> None:
 def progress_words(fields: dict[str, Any]) -> str:
     """Rates, peers, layers and, where it can be known, the time that is left."""
     down, up = format_rate(fields["download_rate"]), format_rate(fields["upload_rate"])
-    words = [f"{down} down", f"{up} up", f"{fields['n_peers']} peers"]
+    words = [f"{down} down", f"{up} up", counted(fields["n_peers"], "peer")]
     if fields["layers_total"]:
         words.append(f"{fields['layers_loaded']}/{fields['layers_total']} layers ready")
     if fields["experts_total"]:
@@ -53,7 +53,7 @@ def tell(event: str, fields: dict[str, Any]) -> None:
         case "started":
             note(f"swarm {fields['version']}, node {fields['node_id']}, BitTorrent port {fields['torrent_port']}")
         case "metadata":
-            size, piece = format_size(fields["total_bytes"]), format_size(fields["piece_size"])
+            size, piece = format_size(fields["total_bytes"]), format_piece_size(fields["piece_size"])
             note(f"release {fields['name']}, {size} in pieces of {piece}")
         case "provenance":
             note(f"{fields['words']}; licence: {fields['licence'] or 'not stated'}")
@@ -84,14 +84,10 @@ def tell(event: str, fields: dict[str, Any]) -> None:
         case "sharing" if fields["uploaded_bytes"]:
             given, ratio = format_size(fields["uploaded_bytes"]), fields["share_ratio"]
             words = f", share ratio {ratio:.2f}" if ratio is not None else ""
-            note(f"gave {given} to {fields['n_peers']} peers, {format_rate(fields['upload_rate'])}{words}")
+            note(f"gave {given} to {counted(fields['n_peers'], 'peer')}, {format_rate(fields['upload_rate'])}{words}")
         case "draining" if fields["sessions"]:
-            n_sessions = fields["sessions"]
-            note(
-                f"draining {n_sessions} session{'s' if n_sessions != 1 else ''}, for {fields['timeout_s']:g} s at most"
-            )
+            note(f"draining {counted(fields['sessions'], 'session')}, for {fields['timeout_s']:g} s at most")
         case "handing_over" if fields["sessions"]:
-            n_sessions = fields["sessions"]
-            note(f"{n_sessions} session{'s' if n_sessions != 1 else ''} left: told to go on at other nodes")
+            note(f"{counted(fields['sessions'], 'session')} left: told to go on at other nodes")
         case "stopped":
             note("stopped; the same command goes on with what is here")

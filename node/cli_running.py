@@ -25,7 +25,7 @@ from swarm.cli.console import (
 from swarm.cli.options import data_dir_option, json_option
 from swarm.cli.status import hosting_words
 from swarm.errors import BadArgument, DeadlineExceeded
-from swarm.terms import short_id
+from swarm.terms import counted, short_id
 
 if TYPE_CHECKING:
     from node.notes import Note
@@ -114,7 +114,8 @@ def show(notes: Sequence[Note]) -> None:
         ratio = "" if one.share_ratio is None else f" ({one.share_ratio:.2f})"
         table.add_row(
             short_id(one.node_id), str(one.pid), one.name or one.infohash[:8], _state(one), _layers(one),
-            f"{one.n_sessions} ({one.free_sessions} more)", format_size(one.cache_bytes), _fetched(one),
+            f"{one.n_sessions} ({one.free_sessions} more)" if one.spans or one.trunks else "-",
+            format_size(one.cache_bytes), _fetched(one),
             format_size(one.uploaded_bytes) + ratio, one.address,
         )  # fmt: skip
     out_console().print(table)
@@ -147,6 +148,7 @@ def _wait_for_end(notes: Sequence[Note], data_dir: Path | None) -> None:
             if time.monotonic() > deadline_s:
                 names = ", ".join(f"{short_id(one.node_id)} (pid {one.pid})" for one in left)
                 raise DeadlineExceeded(f"{names} did not stop; `kill -9` ends it without a farewell")
-            say("; ".join(f"node {short_id(one.node_id)} is {_state(one)}: {one.n_sessions} sessions" for one in left))
+            running = ((short_id(one.node_id), _state(one), counted(one.n_sessions, "session")) for one in left)
+            say("; ".join(f"node {node_id} is {state}: {sessions}" for node_id, state, sessions in running))
             time.sleep(LOOK_S)
-    note(f"stopped {len(ids)} node{'s' if len(ids) != 1 else ''}")
+    note(f"stopped {counted(len(ids), 'node')}")

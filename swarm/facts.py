@@ -122,6 +122,11 @@ class NodeFact:
         return bool(self.spans or self.trunks or self.experts)
 
     @property
+    def takes_sessions(self) -> bool:
+        """Whether sessions may come to it at all: whoever hosts experts alone only answers the nodes that have them."""
+        return bool(self.spans or self.trunks)
+
+    @property
     def share_ratio(self) -> float | None:
         """Given by taken; None before anything was taken."""
         return self.uploaded_bytes / self.downloaded_bytes if self.downloaded_bytes else None

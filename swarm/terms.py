@@ -134,9 +134,16 @@ class ExpertRange:
         return (ExpertId(layer_idx, expert_idx) for layer_idx in self.layers for expert_idx in self.expert_idxs)
 
     def __str__(self) -> str:
-        """As `--experts` takes it: 0-31:5,6 for experts 5 and 6 of the layers 0 to 31."""
+        """As `--experts` takes it: 0-31:0-2,5 for experts 0 to 2 and 5 of the layers 0 to 31."""
         last = f"-{self.layers.end - 1}" if len(self.layers) > 1 else ""
-        return f"{self.layers.start}{last}:{','.join(map(str, self.expert_idxs))}"
+        runs: list[list[int]] = []
+        for expert_idx in self.expert_idxs:
+            if runs and runs[-1][-1] == expert_idx - 1:
+                runs[-1].append(expert_idx)
+            else:
+                runs.append([expert_idx])
+        words = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs]
+        return f"{self.layers.start}{last}:{','.join(words)}"
 
 
 def merge_experts(experts: Iterable[ExpertId]) -> tuple[ExpertRange, ...]:
@@ -265,6 +272,11 @@ class Finding:
     state: str
     says: str
     mend: str = ""
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 node`, `2 nodes`: how many of what, for people. noun: one that takes an s."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def machine_of(host: str) -> str:

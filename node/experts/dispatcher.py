@@ -91,10 +91,10 @@ class Dispatcher:
         if self._closed:
             future.set_exception(ExpertUnavailable("the node is shutting down"))
             return
-        self._sweep()
         call = Call(self, layer_idx, x, wanted, self._end_call, self._count)
         self._calls[call] = future
-        call.begin()
+        call.begin()  # what goes wrong in it comes out of the future; nothing that can fail may stand before it
+        self._sweep()
 
     def _end_call(self, call: Call, outcome: Answers | Exception) -> None:
         future = self._calls.pop(call)

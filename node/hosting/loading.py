@@ -69,9 +69,10 @@ async def want_held(
     holding: Holding,
     make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
     keep: Sequence[Span] = (),
+    first: Collection[int] = (),
 ) -> FetchPlan:
-    """Have what is held fetched from now on: layers in order, then experts; the small files come too, for others to
-    find here.
+    """Have what is held fetched from now on: layers in order, those named `first` before the others, then experts; the
+    small files come too, for others to find here.
 
     make_room: told all pieces that are hosted from now on, before any of them is wanted. keep: spans that are hosted
     beside these, whose pieces stay; the layout holds them too.
@@ -80,6 +81,7 @@ async def want_held(
     torrent = download.torrent
     pieces = PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes)
     plan = plan_fetch(layout, pieces, holding.spans, holding.experts, holding.trunks)
+    plan = brought_forward(plan, first, layout.args.n_layers)
     await download.checked()
     if make_room is not None:
         kept = plan_fetch(layout, pieces, (*holding.spans, *keep), holding.experts, holding.trunks)
@@ -98,15 +100,16 @@ async def host(
     on_loaded: Callable[[tuple[Span, ...]], None],
     make_room: Callable[[Collection[int]], Awaitable[None]] | None = None,
     keep: Sequence[Span] = (),
+    first: Collection[int] = (),
 ) -> None:
     """Fetch and load what is hosted, each part as soon as what carries it is verified.
 
     on_loaded: told after each part which layers can be served now, ends included; hosted.experts knows of the experts.
-    make_room, keep: as of want_held().
+    make_room, keep, first: as of want_held().
     Raises: TransferStalled, DiskFull, VerificationError, CorruptRelease; BadArgument where there is no room.
     """
     holding, torrent = hosted.holding, download.torrent
-    plan = await want_held(download, layout, holding, make_room, keep)
+    plan = await want_held(download, layout, holding, make_room, keep, first)
     loaded: set[Part] = set()
 
     def progress() -> FetchProgress:
@@ -167,6 +170,14 @@ def servable(spans: Sequence[Span], n_layers: int, loaded: Collection[Part]) -> 
         return layer_idx in loaded and all(end is None or end in loaded for end in ends)
 
     return merge_spans([Span(idx, idx + 1) for span in spans for idx in span if is_whole(idx)])
+
+
+def brought_forward(plan: FetchPlan, first: Collection[int], n_layers: int) -> FetchPlan:
+    """The plan with these layers, and the model's ends that go with them, before its other parts."""
+
+    ends: dict[Part, int] = {"embeddings": 0, "head": n_layers - 1}
+    parts = sorted(plan.pieces_by_layer, key=lambda one: ends.get(one[0], one[0]) not in first)
+    return dataclasses.replace(plan, pieces_by_layer=tuple(parts))
 
 
 def _priorities(plan: FetchPlan) -> dict[int, int]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from node.moving.claims import Claims
 from node.moving.machine import claims_for, measure
-from node.moving.mover import Mover
+from node.moving.mover import Mover, OnLoaded
 from node.moving.part_claims import PartClaims
+from node.moving.settling import unserved
 
-__all__ = ["Claims", "Mover", "PartClaims", "claims_for", "measure"]
+__all__ = ["Claims", "Mover", "OnLoaded", "PartClaims", "claims_for", "measure", "unserved"]

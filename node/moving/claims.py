@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from node.moving.settling import believed, listen, meet_those_who_matter, settle
+from node.moving.settling import believed, listen, meet_those_who_matter, settle, unserved
 from node.placement import Assignment, Budget, PlacementConfig, Standing, decide, survey
 from node.server import Statement
 from swarm.discovery import Discovery
@@ -100,6 +100,10 @@ class Claims:
             discovery=self._discovery,
             config=self.config,
         )
+
+    def unserved(self) -> frozenset[int]:
+        """The layers that no other node serves now."""
+        return unserved(self._discovery, self._said.n_layers)
 
     async def may_leave(self, layers: tuple[Span, ...], served: tuple[Span, ...]) -> bool:
         """Whether others serve all these layers and do not leave them before this node does: such as answer now, for

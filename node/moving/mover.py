@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from node.hosting import give_back_freed_memory, regroup
@@ -19,8 +19,11 @@ from swarm.terms import Span, merge_spans, subtract_spans
 
 log = logging.getLogger("swarm.node")
 
-LoadSpans = Callable[[tuple[Span, ...], tuple[Span, ...]], Awaitable[dict[Span, SpanModel]]]
-"""(spans to fetch and load, spans that stay) -> models of the former. Raises: SwarmError."""
+OnLoaded = Callable[[tuple[Span, ...], Iterable[SpanModel]], None]
+"""Told which layers can be served so far, and the models that hold them."""
+
+LoadSpans = Callable[[tuple[Span, ...], tuple[Span, ...], OnLoaded], Awaitable[None]]
+"""(spans to fetch and load, spans that stay, who is told of each layer that is there). Raises: SwarmError."""
 
 
 class Mover:
@@ -72,17 +75,23 @@ class Mover:
         self._on_event("moved", {"spans": _words(self.served)})
 
     async def _move(self, target: tuple[Span, ...]) -> None:
-        for part in plan_move(self.served, target, self._claims.budget.n_layers):
+        for part in plan_move(self.served, target, self._claims.budget.n_layers, self._claims.unserved()):
             if not await self._take(part, target):
                 return
 
     async def _take(self, part: Part, target: tuple[Span, ...]) -> bool:
-        """Load what a part loads, then leave what it leaves; False when the leaving would make a hole."""
-        placed_at_s = self._claims.placed_at_s
+        """Load what a part loads, each layer served as soon as it is there, then leave what it leaves; False when the
+        leaving would make a hole.
+        """
+        placed_at_s, before = self._claims.placed_at_s, self.served
+
+        def on_loaded(spans: tuple[Span, ...], models: Iterable[SpanModel]) -> None:
+            if (now := merge_spans([*before, *spans])) != self.served:
+                self._host(now, models)
+                self._claims.state(self.served, placed_at_s, target)
+
         if part.load:
-            loaded = await self._load(part.load, self.served)
-            self._host(merge_spans([*self.served, *part.load]), list(loaded.values()))
-            self._claims.state(self.served, placed_at_s, target)
+            await self._load(part.load, before, on_loaded)
         if not part.leave:
             return True
         if not await self._claims.may_leave(part.leave, self.served):
@@ -92,7 +101,7 @@ class Mover:
         await self._end_sessions()
         return True
 
-    def _host(self, spans: tuple[Span, ...], loaded: list[SpanModel]) -> None:
+    def _host(self, spans: tuple[Span, ...], loaded: Iterable[SpanModel]) -> None:
         """From now on these, out of what is here and what was just loaded."""
         self._stage.replace_models(regroup([*self._stage.models, *loaded], spans))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,6 +12,7 @@ from typing import TypeVar
 from node.placement import PlacementConfig
 from swarm.discovery import Discovery
 from swarm.facts import NodeFact, NodeState
+from swarm.routing import coverage
 from swarm.terms import ExpertId, ExpertRange, Span, merge_experts, merge_spans, subtract_spans
 
 Choice = TypeVar("Choice")
@@ -74,6 +76,12 @@ def believed(discovery: Discovery) -> list[NodeFact]:
         return fact.state is NodeState.SERVING and fact.spans in covered and not (fact.trunks or fact.experts)
 
     return [fact if fact.node_id in met or is_usual(fact) else seen.within(fact) for fact in others]
+
+
+def unserved(discovery: Discovery, n_layers: int) -> frozenset[int]:
+    """The layers that no other node serves now, by what is believed: what should be fetched before all others."""
+    hosts = coverage(believed(discovery), n_layers, time.time())
+    return frozenset(layer_idx for layer_idx, n_hosts in enumerate(hosts) if not n_hosts)
 
 
 def _met(discovery: Discovery) -> set[str]:

@@ -15,7 +15,7 @@ from node.placement.survey import Survey, survey
 from node.placement.values import Assignment, Budget, PlacementConfig, Standing
 from swarm.facts import NodeFact
 from swarm.routing import layer_ranges
-from swarm.terms import Span, merge_spans
+from swarm.terms import Span, counted, merge_spans
 
 _Mask = NDArray[np.bool_]
 """(n_layers,): of some layers."""
@@ -186,7 +186,7 @@ def _is_drawn(view: Survey, best: _Mask, mine: _Mask, budget: Budget, me: Standi
 def _why(view: Survey, chosen: _Mask, budget: Budget) -> tuple[str, ...]:
     """What spoke for these layers, in words."""
     layers = [int(idx) for idx in np.flatnonzero(chosen)]
-    reasons = [f"{budget.n_layers} of {view.n_layers} layers fit"]
+    reasons = [f"{budget.n_layers} of {counted(view.n_layers, 'layer')} fit here"]
     if holes := [idx for idx in layers if view.holes[idx]]:
         reasons.append(f"no other node hosts layers {layer_ranges(holes)}")
     if covered := [idx for idx in layers if not view.holes[idx]]:

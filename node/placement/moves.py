@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from swarm.terms import Span, merge_spans
@@ -16,15 +16,17 @@ class Part:
     leave: tuple[Span, ...]
 
 
-def plan_move(hosted: Iterable[Span], target: Iterable[Span], n_room: int) -> tuple[Part, ...]:
+def plan_move(
+    hosted: Iterable[Span], target: Iterable[Span], n_room: int, first: Collection[int] = ()
+) -> tuple[Part, ...]:
     """The parts that lead from hosted to target, each loading before it leaves.
 
     n_room: layers that are in memory at most; one more than are hosted when there is no other way, so that a full
-    node can move at all. Only the difference is loaded.
+    node can move at all. first: layers to load before all others, such as nobody serves. Only the difference is loaded.
     """
     before = {idx for span in hosted for idx in span}
     after = {idx for span in target for idx in span}
-    coming, going = sorted(after - before), sorted(before - after)
+    coming, going = sorted(after - before, key=lambda idx: (idx not in first, idx)), sorted(before - after)
     n_held = len(before)
     parts: list[Part] = []
     while coming or going:

@@ -40,7 +40,7 @@ class FactsHandler:
         return own
 
     async def exchange(
-        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, host: str = ""
+        self, release: Infohash, facts: Sequence[SignedFact], known: Known, caller: NodeId, host: str
     ) -> tuple[Sequence[SignedFact], bool]:
         if release != self._discovery.release:
             raise RemoteProtocolError(f"this node serves release {self._discovery.release}, not {release}")

@@ -94,7 +94,7 @@ class RelayHandler:
         for place in self._places.values():
             _end(place)
 
-    async def reserve(self, caller: NodeId, host: str = "") -> AsyncIterator[bytes]:
+    async def reserve(self, caller: NodeId, host: str) -> AsyncIterator[bytes]:
         others = [other for node_id, other in self._hosts.items() if node_id != caller]
         is_full = len(others) >= self._config.n_places
         if self._closed or is_full or (host and others.count(host) >= self._config.n_places_per_host):
@@ -115,7 +115,7 @@ class RelayHandler:
                         tunnel.end()
 
     async def connect(
-        self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId, host: str = ""
+        self, target: NodeId, data: AsyncIterator[bytes], caller: NodeId, host: str
     ) -> AsyncIterator[bytes]:
         tunnel = self._open(target, caller, host)
         try:

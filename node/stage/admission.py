@@ -18,7 +18,7 @@ from node.stage.config import StageConfig
 from node.stage.session import SessionKey, StageSession
 from node.stage.shares import YIELDING_IDLE_S, Tenant, may_have, who_yields
 from swarm.errors import StageFull
-from swarm.terms import NodeId
+from swarm.terms import NodeId, counted
 
 ADMITTED_EIGHTHS = 7
 """Of the budget, what sessions may be admitted to; the rest is for those that grow further than was likely."""
@@ -194,7 +194,7 @@ class Admission:
         n_sessions, most = len(active), self._config.max_sessions
         if not may_have(1, mine=len(mine), used=n_sessions, limit=most, n_clients=len(clients)):
             raise self._full(
-                f"{n_sessions} sessions are open, {len(mine)} of them yours, of the {most} that this node takes"
+                f"{n_sessions} of {counted(most, 'session')} that this node takes are open, {len(mine)} of them yours"
             )
         self._require_rows(new.session.client, new.waiting_rows, clients)
         used = self._promised_bytes()

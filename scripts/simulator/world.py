@@ -189,14 +189,16 @@ class World:
         return choice
 
     def _load(self, node: Node, spans: tuple[Span, ...]) -> Life:
-        """Layer after layer; each serves from when it is here."""
-        for layer_idx in [idx for span in subtract_spans(spans, node.served) for idx in span]:
+        """Layer after layer, those that nobody serves now first; each serves from when it is here."""
+        unserved = self._unserved(node)
+        coming = [idx for span in subtract_spans(spans, node.served) for idx in span]
+        for layer_idx in sorted(coming, key=lambda idx: (idx not in unserved, idx)):
             yield LAYER_BYTES / node.machine.download
             self._serve(node, merge_spans([*node.served, Span(layer_idx, layer_idx + 1)]))
             self._say(node)
 
     def _move(self, node: Node, target: tuple[Span, ...]) -> Life:
-        for part in plan_move(node.served, target, node.machine.n_layers):
+        for part in plan_move(node.served, target, node.machine.n_layers, self._unserved(node)):
             yield from self._load(node, merge_spans([*node.served, *part.load]))
             me = self._standing(node, node.served)
             view = self._take_view().as_seen_by(me)
@@ -205,6 +207,11 @@ class World:
             self._serve(node, subtract_spans(node.served, part.leave))
             self._say(node)
         self._claim(node, node.served)
+
+    def _unserved(self, node: Node) -> frozenset[int]:
+        """The layers that no other node serves, by what it knows."""
+        serving = self._take_view().as_seen_by(self._standing(node, node.served)).serving
+        return frozenset(np.flatnonzero(serving == 0).tolist())
 
     def _refresh(self) -> Life:
         self.counts.n_look_ups += 1

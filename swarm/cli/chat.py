@@ -14,7 +14,7 @@ from swarm.cli.console import note, print_event
 from swarm.cli.generate import token_fields
 from swarm.cli.generation import describe_generation, ended_with, generation_fields, open_client, sampling_options
 from swarm.cli.local_swarm import release_or_embedded
-from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
+from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
 from swarm.errors import BadArgument, SwarmError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ COMMANDS = """\
 
 
 @click.command(epilog="Example: swarm chat demo   or   swarm chat 'magnet:?xt=urn:btih:…' --system 'Be brief.'")
-@click.argument("magnet")
+@magnet_argument(takes_demo=True)
 @click.option("--system", metavar="TEXT", help="The system prompt.")
 @sampling_options
 @node_options

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+WAITING_LOG = "swarm.torrent.download"
+"""The logger that says whom a torrent's metadata is waited for from."""
+
 LINE_INTERVAL_S = 5.0
 """How often progress writes a line where there is no terminal: rarer hides a stall, more often floods a log."""
 
@@ -90,6 +93,20 @@ def print_event(schema: str, event: str, **fields: Any) -> None:
 def note(text: str) -> None:
     """A line for the person watching: stderr, so that it never mixes with a result."""
     click.echo(text, err=True)
+
+
+def note_logs(*names: str) -> None:
+    """Show what these loggers say, from INFO on, to the person watching: what is waited for, which nodes were lost."""
+    import logging
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage())
+
+    for name in names:
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [Notes()], False
+        log.setLevel(logging.INFO)
 
 
 def out_console() -> Console:

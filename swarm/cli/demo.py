@@ -34,7 +34,7 @@ from swarm.cli.local_swarm import (
 )
 from swarm.cli.options import Reach, json_option
 from swarm.errors import SwarmError
-from swarm.terms import short_id
+from swarm.terms import counted, short_id
 
 if TYPE_CHECKING:
     from swarm.client import Client, Generation, TokenEvent
@@ -193,7 +193,7 @@ class Demo:
         self._say(
             "checked",
             f"{lost.child.name} (layers {lost.span}) was killed after {KILL_AFTER_TOKENS} tokens, and another "
-            f"took over; asked again with no loss, the answer has the same {n_tokens} tokens",
+            f"took over; asked again with no loss, the answer has the same {counted(n_tokens, 'token')}",
             node_id=lost.node_id,
             n_tokens=n_tokens,
             n_replays=answer.timings.n_replays,

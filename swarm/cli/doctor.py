@@ -20,7 +20,7 @@ from swarm.cli.findings import print_findings, worst
 from swarm.cli.huge_pages import SETTING, VARIABLE
 from swarm.cli.options import ADDRESS, data_dir_option, json_option, keyring_at, keys_dir_option
 from swarm.errors import SwarmError
-from swarm.terms import Address, Finding, short_id
+from swarm.terms import Address, Finding, counted, short_id
 
 DOCTOR_SCHEMA = "swarm.doctor/1"
 
@@ -76,7 +76,8 @@ def doctor(
 
 def check_python() -> Finding:
     system = f"{platform.system()} {platform.machine()}, {' '.join(filter(None, platform.libc_ver())) or 'no glibc'}"
-    return Finding("python", "ok", f"Python {platform.python_version()} on {system}, {os.cpu_count()} CPUs")
+    cpus = counted(os.cpu_count() or 1, "CPU")
+    return Finding("python", "ok", f"Python {platform.python_version()} on {system}, {cpus}")
 
 
 def check_client() -> Finding:
@@ -174,8 +175,8 @@ def check_keys(keys_dir: Path | None) -> Finding:
     if readable:
         mend = f"chmod 600 {keyring.folder}/*.key"
         return Finding("keys", "bad", f"others may read {', '.join(readable)} in {keyring.folder}", mend)
-    whom = ", ".join(trusted.values()) or "nobody: releases are taken from anybody"
-    return Finding("keys", "ok", f"{len(names)} of one's own; trusted: {whom}")
+    whom = f"trusted: {', '.join(trusted.values())}" if trusted else "none trusted: releases are taken from anybody"
+    return Finding("keys", "ok", f"{counted(len(names), 'key')} of your own, {whom}")
 
 
 async def check_clocks(peers: tuple[Address, ...]) -> list[Finding]:

@@ -29,7 +29,9 @@ GATEWAY_EXTRA_MODULES = frozenset({"starlette", "uvicorn", "httptools", "llguida
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """kind: the error's class name. message: what, why, and what mends it. usage: the line above a usage error."""
+    """kind: the error's class name. message: what, why, and what mends it; "" where usage says it all. usage: what
+    stands above a usage error.
+    """
 
     kind: str
     message: str
@@ -76,6 +78,8 @@ def explain(error: BaseException) -> ErrorReport:
             return ErrorReport(type(error).__name__, error.message, error.exit_code, layers=tuple(layers))
         case KeyboardInterrupt() | click.Abort():
             return explain(Interrupted("interrupted"))
+        case click.exceptions.NoArgsIsHelpError():  # its message is the whole help, and says all there is to say
+            return ErrorReport("UsageError", "", EXIT_USAGE, usage=error.format_message())
         case click.UsageError():
             usage = "" if error.ctx is None else f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'."
             return ErrorReport("UsageError", error.format_message(), EXIT_USAGE, usage=usage)
@@ -105,7 +109,8 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
         traceback.print_exception(error)
     if report.usage:
         click.echo(report.usage, err=True)
-    click.echo(report.message if report.kind == "Interrupted" else f"error: {report.message}", err=True)
+    if report.message:
+        click.echo(report.message if report.kind == "Interrupted" else f"error: {report.message}", err=True)
     if as_json:
         fields = {"schema": ERROR_SCHEMA, "event": "error", "error": report.kind, "message": report.message}
         extra = {"layers": list(report.layers)} if report.layers else {}

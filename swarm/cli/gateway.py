@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import note, print_event
-from swarm.cli.local_swarm import EMBEDDED, release_or_embedded
-from swarm.cli.options import ADDRESS, Reach, client_options, json_option, node_options, publisher_option
+from swarm.cli.local_swarm import release_or_embedded
+from swarm.cli.options import (
+    ADDRESS,
+    EMBEDDED,
+    Reach,
+    client_options,
+    json_option,
+    magnet_argument,
+    node_options,
+    publisher_option,
+)
 from swarm.errors import BadArgument
 from swarm.terms import Address
 
@@ -23,7 +32,7 @@ GATEWAY_SCHEMA = "swarm.gateway/1"
 
 
 @click.command(epilog="Example: swarm gateway demo   or   swarm gateway 'magnet:?xt=urn:btih:…' --api-key …")
-@click.argument("magnets", nargs=-1, required=True, metavar="MAGNET…")
+@magnet_argument(name="magnets", nargs=-1, required=True, takes_demo=True)
 @click.option(
     "--listen",
     type=ADDRESS,

@@ -19,8 +19,16 @@ from swarm.cli.generation import (
     open_client,
     sampling_options,
 )
-from swarm.cli.local_swarm import EMBEDDED, release_or_embedded
-from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
+from swarm.cli.local_swarm import release_or_embedded
+from swarm.cli.options import (
+    EMBEDDED,
+    Reach,
+    client_options,
+    json_option,
+    magnet_argument,
+    node_options,
+    publisher_option,
+)
 from swarm.errors import BadArgument, SwarmError
 
 if TYPE_CHECKING:
@@ -32,7 +40,7 @@ GENERATE_SCHEMA = "swarm.generate/1"
 
 
 @click.command(epilog="Example: swarm generate 'magnet:?xt=urn:btih:…' 'The capital of France is' --max-tokens 40")
-@click.argument("magnet")
+@magnet_argument(takes_demo=True)
 @click.argument("prompt", required=False)
 @click.option(
     "--file", "prompt_file", type=click.File(encoding="utf-8"), help="Read the prompt from a file (-: stdin)."
@@ -76,10 +84,10 @@ def generate(
     PROMPT may be - for stdin. With --resume it is left out: the journal has it, and the parameters too.
     """
     from swarm.sampling import SamplingParams
-    from swarm.torrent import Magnet
+    from swarm.torrent import magnet_of
 
     if magnet != EMBEDDED:
-        Magnet.parse(magnet)
+        magnet_of(magnet)
     if resume is not None:
         refuse_with_resume(
             prompt=prompt, file=prompt_file, journal=journal, logprobs=logprobs, json_schema=json_schema, regex=regex,

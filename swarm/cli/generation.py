@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from swarm.cli.console import format_duration, note
+from swarm.cli.console import WAITING_LOG, format_duration, note_logs
 from swarm.cli.options import Reach
+from swarm.terms import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,19 +64,9 @@ def open_client(
     magnet: str, reach: Reach, timeout_s: float, data_dir: Path | None, publishers: Iterable[NodeId] = ()
 ) -> Client:
     """A client of the release that the magnet names. Raises: MagnetError, MetadataTimeout, NoNodesFound."""
-    import logging
-
     import swarm.client
 
-    class Notes(logging.Handler):
-        """What the client waits for, and which nodes it lost, for the person watching."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            note(record.getMessage())
-
-    log = logging.getLogger("swarm.client")
-    log.handlers, log.propagate = [Notes()], False
-    log.setLevel(logging.INFO)
+    note_logs("swarm.client", WAITING_LOG)
     return swarm.client.connect(
         magnet,
         bootstrap=[str(address) for address in reach.bootstrap],
@@ -100,7 +91,7 @@ def ended_with(stream: TokenStream) -> Iterator[None]:
 def describe_generation(generation: Generation) -> str:
     """One line for the person: tokens, speed, time to the first token, and how many nodes took part."""
     usage, timings = generation.usage, generation.timings
-    words = [f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"]
+    words = [f"{usage.prompt_tokens} + {counted(usage.completion_tokens, 'token')}"]
     if usage.prompt_tokens_cached:
         words.append(f"{usage.prompt_tokens_cached} of them found cached")
     tokens_per_s = timings.tokens_per_s
@@ -108,10 +99,9 @@ def describe_generation(generation: Generation) -> str:
         words.append(f"{tokens_per_s:.1f} tokens/s")
     words.append(f"first token after {format_duration(timings.first_token_s)}")
     if generation.route is not None:
-        n_hops = len(generation.route.hops)
-        words.append(f"{n_hops} node{'s' if n_hops != 1 else ''} ({generation.route})")
+        words.append(f"{counted(len(generation.route.hops), 'node')} ({generation.route})")
     if timings.n_replays:
-        words.append(f"{timings.n_replays} route{'s' if timings.n_replays != 1 else ''} lost and replaced")
+        words.append(f"{counted(timings.n_replays, 'route')} lost and replaced")
     words.append(f"ended by {generation.finish_reason}")
     return ", ".join(words)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from swarm.cli.console import note
 from swarm.cli.errors import missing_extra
-from swarm.cli.options import Reach
+from swarm.cli.options import EMBEDDED, Reach
 from swarm.cli.processes import Child, stop_all
 from swarm.terms import Address, Span
 
@@ -30,9 +30,6 @@ READY_TIMEOUT_S = 180.0
 """Generous: a slow machine should see a slow demo, not a failed one. A process that dies is noticed at once."""
 
 N_NODES = 3
-
-EMBEDDED = "demo"
-"""What a verb that takes a magnet link takes instead, for the release that ships in the package."""
 
 
 @dataclass(slots=True)

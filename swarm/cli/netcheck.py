@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from swarm.cli.findings import print_findings, worst
-from swarm.cli.options import ADDRESS, Reach, json_option, magnet_of, node_options, timeout_option
+from swarm.cli.options import ADDRESS, Reach, json_option, magnet_argument, node_options, timeout_option
 from swarm.errors import NodeUnreachable
 from swarm.terms import Address
 
@@ -15,7 +15,7 @@ NETCHECK_SCHEMA = "swarm.netcheck/1"
 
 
 @click.command(epilog="Example: swarm netcheck 'magnet:?xt=urn:btih:…'")
-@click.argument("magnet", required=False)
+@magnet_argument(required=False)
 @click.option("--listen", type=ADDRESS, help="The port to try. Default: any free one, where a node would listen.")
 @node_options
 @timeout_option(10.0, "How long to look for nodes.")
@@ -28,9 +28,9 @@ def netcheck(magnet: str | None, listen: Address | None, reach: Reach, timeout_s
     """
     from swarm.client.netcheck import check_network
     from swarm.client.network import NetworkConfig
-    from swarm.torrent import Magnet
+    from swarm.torrent import magnet_of
 
-    link = None if magnet is None else Magnet.parse(magnet_of(magnet))
+    link = None if magnet is None else magnet_of(magnet)
     network = NetworkConfig.named(reach.network, reach.bootstrap)
     if link is not None:
         network = network.asking(link.peers)

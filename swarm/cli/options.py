@@ -17,6 +17,8 @@ from swarm.errors import BadArgument
 from swarm.terms import Address, NodeId, Span
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from swarm.client.admission import Admission
     from swarm.identity import Keyring
     from swarm.torrent import TorrentConfig
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 NETWORKS = ("loopback", "lan", "wan")
+
+EMBEDDED = "demo"
+"""What a verb that talks with a model takes instead of a link, for the release that ships in the package."""
 
 
 class AddressType(click.ParamType[Address]):
@@ -90,6 +95,36 @@ class RelayRateType(SizeType):
         return 0 if value == "off" else super().convert(value, param, ctx)
 
 
+class MagnetType(click.ParamType[str]):
+    """A magnet link, or a name from the catalogue that stands for one; with `takes_demo` also the embedded release's.
+
+    Hands the text on: `swarm.torrent.magnet_of` reads it, in every verb.
+    """
+
+    name = "MAGNET|NAME"
+
+    def __init__(self, *, takes_demo: bool = False) -> None:
+        self._takes_demo = takes_demo
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == EMBEDDED and not self._takes_demo:
+            self.fail(
+                f"`{EMBEDDED}` is a swarm that `swarm chat`, `generate` and `gateway` start for as long as they run; "
+                "here a magnet link is wanted, or a name from `swarm release list`",
+                param,
+                ctx,
+            )
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from swarm.release.catalogue import CATALOGUE
+
+        names = [*((EMBEDDED,) if self._takes_demo else ()), *(entry.name for entry in CATALOGUE)]
+        return [CompletionItem(name) for name in names if name.lower().startswith(incomplete.lower())]
+
+
 SIZE = SizeType()
 RATE = SizeType(is_rate=True)
 SPAN = SpanType()
@@ -123,6 +158,14 @@ class Reach:
                 )
             overrides["listen"] = listen
         return presets[self.network](**overrides)
+
+
+def magnet_argument(*, takes_demo: bool = False, **more: Any) -> Callable[[Verb], Verb]:
+    """The release that a verb is about, handed to it as `magnet` (or what `name` says)."""
+    name = more.pop("name", "magnet")
+    metavar = "MAGNET|NAME" if more.get("required", True) else "[MAGNET|NAME]"
+    metavar += "…" if more.get("nargs") == -1 else ""
+    return click.argument(name, type=MagnetType(takes_demo=takes_demo), metavar=metavar, **more)
 
 
 def network_options(verb: Verb) -> Verb:
@@ -318,12 +361,3 @@ def admission_options(verb: Verb) -> Verb:
         return verb(*args, admission=host, **rest)
 
     return with_admission  # type: ignore[return-value]
-
-
-def magnet_of(text: str) -> str:
-    """A catalogue's name, or one of its infohashes, as the magnet link that it stands for; any other text as it is."""
-    from swarm.release import find_entry
-    from swarm.torrent import Magnet
-
-    entry = find_entry(text)
-    return text if entry is None else str(Magnet(entry.infohash, None, entry.name, entry.trackers))

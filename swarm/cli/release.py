@@ -16,7 +16,7 @@ from swarm.cli.release_list import list_releases
 from swarm.cli.release_plan import plan
 from swarm.cli.release_seed import seed
 from swarm.cli.release_sign import check_papers, sign, verify
-from swarm.terms import Address
+from swarm.terms import Address, counted
 
 if TYPE_CHECKING:
     from swarm.client.admission import Admission
@@ -81,7 +81,7 @@ def create(
         sizes = {"total_bytes": torrent.total_bytes, "piece_size": torrent.piece_size, "n_pieces": torrent.n_pieces}
         print_json(CREATE_SCHEMA, {**fields, **sizes})
         return
-    pieces = f"{torrent.n_pieces} pieces of {format_piece_size(torrent.piece_size)}"
+    pieces = f"{counted(torrent.n_pieces, 'piece')} of {format_piece_size(torrent.piece_size)}"
     note(f"{format_size(torrent.total_bytes)} in {pieces}")
     click.echo(path)
     click.echo(magnet)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm.cli.console import ProgressMeter
-from swarm.errors import CorruptRelease
+from swarm.cli.console import ProgressMeter, note
+from swarm.errors import CorruptRelease, MagnetError
+from swarm.terms import counted
 
 if TYPE_CHECKING:
-    from swarm.torrent import Torrent
+    from swarm.torrent import Magnet, Torrent
 
 
 def torrent_path(folder: Path) -> Path:
@@ -35,6 +36,26 @@ def cached_torrent_path(folder: Path) -> Path:
     return user_cache_path("mistral-swarm", ensure_exists=True) / f"{folder.name}.torrent"
 
 
+def path_or_magnet(source: str) -> Path | Magnet:
+    """The folder or file that `source` names, else the link that it is or stands for, its repairs told on stderr.
+
+    Raises: MagnetError.
+    """
+    from swarm.torrent import is_magnet_link, magnet_of
+
+    path = Path(source)
+    if source and not is_magnet_link(source) and path.exists():  # a link may be longer than a name on disk
+        return path
+    try:
+        magnet = magnet_of(source)
+    except MagnetError as error:
+        where = "" if is_magnet_link(source) else f"there is no folder or file {source!r} here, and "
+        raise MagnetError(f"{where}{error.message}") from None
+    for warning in magnet.warnings:
+        note(f"warning: {warning}")
+    return magnet
+
+
 def hash_folder(
     folder: Path,
     piece_size: int | None = None,
@@ -51,7 +72,7 @@ def hash_folder(
 
     if piece_size is None:
         piece_size = default_piece_size(folder)
-    with ProgressMeter(f"hashing {folder.name}", show=lambda n: f"{n:.0f} pieces") as meter:
+    with ProgressMeter(f"hashing {folder.name}", show=lambda n: counted(round(n), "piece")) as meter:
         return create_torrent(
             folder,
             piece_size=piece_size,

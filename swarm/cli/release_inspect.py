@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import (
+    WAITING_LOG,
     ProgressMeter,
     format_count,
     format_piece_size,
     format_rate,
     format_size,
     note,
+    note_logs,
     out_console,
     print_json,
 )
-from swarm.cli.options import Reach, json_option, magnet_of, onlooker_option, timeout_option, torrent_options
+from swarm.cli.options import Reach, json_option, onlooker_option, timeout_option, torrent_options
+from swarm.cli.release_files import path_or_magnet
 from swarm.cli.release_sign import check_papers
 from swarm.errors import BadArgument, CorruptRelease
+from swarm.terms import counted
 
 if TYPE_CHECKING:
     from swarm.client.admission import Admission, Provenance
@@ -54,8 +58,6 @@ def inspect(
         if not Path(source).is_dir():
             raise BadArgument("--check-values reads every weight: give the folder that holds them")
         check_folder_values(Path(source).resolve())
-    if not Path(source).exists():
-        source = magnet_of(source)
     summary, facts = summarise(source, reach, timeout_s, admission)
     if as_json:
         print_json(INSPECT_SCHEMA, {**facts, **dataclasses.asdict(summary)})
@@ -67,19 +69,14 @@ def summarise(
     source: str, reach: Reach, timeout_s: float, admission: Admission
 ) -> tuple[ReleaseSummary, dict[str, Any]]:
     """The summary, and what only the torrent knows (name, infohash, …), of any of the three kinds of source."""
-    from swarm.torrent import Magnet, Torrent
+    from swarm.torrent import Torrent
 
-    if source.startswith("magnet:"):
-        magnet = Magnet.parse(source)
-        for warning in magnet.warnings:
-            note(f"warning: {warning}")
-        return asyncio.run(summarise_remote(magnet, reach, timeout_s, admission))
-    path = Path(source)
-    if source and path.is_dir():
+    path = path_or_magnet(source)
+    if not isinstance(path, Path):
+        return asyncio.run(summarise_remote(path, reach, timeout_s, admission))
+    if path.is_dir():
         summary, signed = summarise_folder(path.resolve(), "", admission)
         return summary, {"name": path.resolve().name, **signed}
-    if not path.is_file():
-        raise BadArgument(f"{source!r} is no folder, no file and no magnet link; give one of the three")
     torrent = Torrent.load(path)
     folder = path.resolve().parent / torrent.name
     if is_complete(folder, torrent):
@@ -114,8 +111,8 @@ def check_folder_values(folder: Path) -> None:
             if n_unusable:
                 where = layout.tensors[name].file
                 raise CorruptRelease(
-                    f"{where}: {name} holds {n_unusable} values that are NaN or infinite, so every answer would be "
-                    "nonsense; get the release from its publisher again"
+                    f"{where}: {name} holds {counted(n_unusable, 'NaN or infinite value')}, so every answer "
+                    "would be nonsense; get the release from its publisher again"
                 )
             done += size_bytes
             meter.update(done)
@@ -137,6 +134,7 @@ async def summarise_remote(
     from swarm.release import describe
     from swarm.torrent import TorrentSession
 
+    note_logs(WAITING_LOG)
     with tempfile.TemporaryDirectory(prefix="swarm-inspect-") as folder:
         async with TorrentSession(reach.torrent_config()) as session:
             download = await session.add(source, Path(folder), peers=reach.torrent_peers)
@@ -204,7 +202,7 @@ def summary_rows(summary: ReleaseSummary, facts: dict[str, Any]) -> Iterator[tup
     experts = f", {summary.n_experts} experts each, {summary.n_experts_per_tok} per token" if summary.n_experts else ""
     yield "layers", f"{summary.n_layers}{experts}"
     windows = ", ".join(str(window) for window in summary.windows)
-    yield "context", f"{summary.context} tokens" + (f" (sliding windows: {windows})" if windows else "")
+    yield "context", counted(summary.context, "token") + (f" (sliding windows: {windows})" if windows else "")
     yield "weights", f"{summary.stored_dtype}, {summary.format}, {format_size(summary.tensor_bytes)}"
     yield "one layer", format_size(summary.layer_bytes)
     if summary.n_experts:
@@ -212,7 +210,7 @@ def summary_rows(summary: ReleaseSummary, facts: dict[str, Any]) -> Iterator[tup
         yield "one expert", format_size(summary.expert_bytes)
     yield "embeddings", format_size(summary.embedding_bytes)
     yield "head", format_size(summary.head_bytes)
-    yield "in all", f"{format_size(summary.total_bytes)} in {summary.n_files} files"
+    yield "in all", f"{format_size(summary.total_bytes)} in {counted(summary.n_files, 'file')}"
     if "piece_size" in facts:
         yield "pieces", f"{facts['n_pieces']} of {format_piece_size(facts['piece_size'])}"
     yield "tokenizer", summary.tokenizer_file or "none"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from swarm.cli.console import note, out_console, print_json
-from swarm.cli.options import json_option, magnet_of
-from swarm.errors import BadArgument
+from swarm.cli.options import json_option
 
 LIST_SCHEMA = "swarm.release.list/1"
 
@@ -20,6 +19,7 @@ def list_releases(name: str | None, as_json: bool) -> None:
     A MAGNET as it was found somewhere is printed with its trackers repaired, and with those that were posted with it.
     """
     from swarm.release.catalogue import CATALOGUE
+    from swarm.torrent import magnet_of
 
     if name is not None:
         magnet = mended_magnet(name)
@@ -35,7 +35,7 @@ def list_releases(name: str | None, as_json: bool) -> None:
             "licence": entry.licence,
             "infohash": entry.infohash,
             "runnable": entry.is_runnable,
-            "magnet": magnet_of(entry.name),
+            "magnet": str(magnet_of(entry.name)),
         }
         for entry in CATALOGUE
     ]
@@ -46,17 +46,11 @@ def list_releases(name: str | None, as_json: bool) -> None:
 
 
 def mended_magnet(text: str) -> str:
-    """The link for a catalogue's name, or a pasted link mended. Raises: BadArgument."""
+    """The link for a catalogue's name, or a pasted link mended. Raises: MagnetError."""
     from swarm.release import find_entry
-    from swarm.release.catalogue import CATALOGUE
-    from swarm.torrent import Magnet
+    from swarm.torrent import Magnet, magnet_of
 
-    if find_entry(text) is not None:
-        return magnet_of(text)
-    if not text.lstrip(" \"'<").lower().startswith("magnet:"):
-        names = ", ".join(entry.name for entry in CATALOGUE)
-        raise BadArgument(f"no release is called {text!r} here; names: {names}")
-    pasted = Magnet.parse(text)
+    pasted = magnet_of(text)
     for warning in pasted.warnings:
         note(warning)
     entry = find_entry(pasted.infohash)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import format_piece_size, format_size, note, out_console, print_json
-from swarm.cli.options import Reach, SizeType, json_option, magnet_of, timeout_option, torrent_options
-from swarm.cli.release_files import default_piece_size, reusable_torrent
+from swarm.cli.console import WAITING_LOG, format_piece_size, format_size, note, note_logs, out_console, print_json
+from swarm.cli.options import Reach, SizeType, json_option, timeout_option, torrent_options
+from swarm.cli.release_files import default_piece_size, path_or_magnet, reusable_torrent
 from swarm.errors import BadArgument
 from swarm.terms import ExpertId, Span
 
@@ -191,10 +191,10 @@ def row_of(name: str, layout: ReleaseLayout, part: Part, pieces: Any) -> PlanRow
 def plan_source(source: str, part: Part, piece_sizes: Sequence[int], reach: Reach, timeout_s: float) -> list[PlanRow]:
     """Raises: BadArgument, ReleaseError, TransferError."""
     from swarm.release import PieceMap, list_folder, read_folder_layout
-    from swarm.torrent import Magnet, Torrent
+    from swarm.torrent import Torrent
 
-    path = Path(source)
-    if path.is_dir():
+    path = path_or_magnet(source)
+    if isinstance(path, Path) and path.is_dir():
         folder = path.resolve()
         layout, sizes = read_folder_layout(folder, part.spans, part.experts), list_folder(folder)
         torrent = reusable_torrent(folder)
@@ -202,7 +202,7 @@ def plan_source(source: str, part: Part, piece_sizes: Sequence[int], reach: Reac
             piece_sizes = (default_piece_size(folder),)
         name = folder.name
     else:
-        named = Torrent.load(path) if path.is_file() else Magnet.parse(magnet_of(source))
+        named = Torrent.load(path) if isinstance(path, Path) else path
         torrent, layout = asyncio.run(read_remote(named, part, reach, timeout_s))
         name, sizes = torrent.name, torrent.sizes
     if torrent is not None and not piece_sizes:
@@ -217,6 +217,7 @@ async def read_remote(
     from swarm.client.release import read_remote_layout
     from swarm.torrent import TorrentSession
 
+    note_logs(WAITING_LOG)
     with tempfile.TemporaryDirectory(prefix="swarm-plan-") as folder:
         async with TorrentSession(reach.torrent_config()) as session:
             download = await session.add(source, Path(folder), peers=reach.torrent_peers)

@@ -24,11 +24,11 @@ from swarm.cli.release_files import (
 )
 from swarm.cli.release_sign import read_papers
 from swarm.errors import BadArgument, ReleaseError, VerificationError
-from swarm.terms import Address
+from swarm.terms import Address, counted
 
 if TYPE_CHECKING:
     from swarm.client.admission import Admission
-    from swarm.torrent import Download, Torrent, TorrentSession
+    from swarm.torrent import Download, Torrent, TorrentConfig, TorrentSession
 
 SEED_SCHEMA = "swarm.release.seed/1"
 
@@ -38,7 +38,7 @@ class SeedOptions:
     """parent_dir: the folder that holds the release's own. is_hashed: its bytes were read by this very command.
 
     folder: the release's own folder where the user named that, None where it was a torrent. torrent_file: where its
-    torrent is kept. web_seeds: of a new torrent. torrent_settings: NAME=VALUE each.
+    torrent is kept. web_seeds: of a new torrent. config: of the torrent session.
     """
 
     torrent: Torrent
@@ -51,7 +51,7 @@ class SeedOptions:
     as_json: bool
     torrent_file: Path | None
     web_seeds: tuple[str, ...]
-    torrent_settings: tuple[str, ...]
+    config: TorrentConfig
 
 
 @click.command(epilog="Example: swarm release seed ./Mixtral-8x7B-v0.1 --listen 0.0.0.0:6881")
@@ -87,7 +87,7 @@ def seed(
     by the commit, so that the hub itself is its web seed.
     """
     from swarm.release import read_folder_layout
-    from swarm.torrent import Torrent
+    from swarm.torrent import Torrent, with_settings
 
     if (source is None) == (hf_repo is None):
         raise BadArgument("name either a DIR or TORRENT to seed, or --from-hf-cache ORG/REPO")
@@ -95,6 +95,7 @@ def seed(
     source = snapshot_folder(hf_repo) if hf_repo is not None else source
     assert source is not None
     source = source.resolve()
+    config = with_settings(reach.torrent_config(listen), torrent_settings)  # before a folder is hashed for minutes
     torrent_file = None
     if source.is_file():
         torrent, folder, is_hashed = Torrent.load(source), None, False
@@ -107,7 +108,7 @@ def seed(
         torrent, folder, is_hashed = reusable or make_torrent(source, torrent_file, web_seeds), source, reusable is None
     parent_dir = (parent_dir or source.parent).resolve()
     check_admission(torrent, torrent.root_in(parent_dir), admission)
-    where = (torrent_file, web_seeds, torrent_settings)
+    where = (torrent_file, web_seeds, config)
     options = SeedOptions(torrent, parent_dir, folder, is_hashed, listen, external, reach, as_json, *where)
     asyncio.run(seed_until_stopped(options))
 
@@ -145,12 +146,11 @@ def make_torrent(folder: Path, path: Path, web_seeds: tuple[str, ...]) -> Torren
 
 async def seed_until_stopped(options: SeedOptions) -> None:
     """Seed, show, and stop at SIGINT or SIGTERM."""
-    from swarm.torrent import TorrentSession, with_settings
+    from swarm.torrent import TorrentSession
 
     stop = asyncio.Event()
-    config = with_settings(options.reach.torrent_config(options.listen), options.torrent_settings)
     with stops_on_signals(stop):
-        async with TorrentSession(config) as session:
+        async with TorrentSession(options.config) as session:
             torrent, download = await start_seeding(session, options)
             if options.reach.torrent_peers:
                 download.add_peers(options.reach.torrent_peers)
@@ -206,7 +206,7 @@ async def show_until(stop: asyncio.Event, download: Download, as_json: bool) -> 
                 print_event(SEED_SCHEMA, "progress", n_peers=status.n_peers, **fields)
             else:
                 given = format_size(status.uploaded_bytes)
-                show(f"{format_rate(status.upload_rate)} up, {given} given, {status.n_peers} peers")
+                show(f"{format_rate(status.upload_rate)} up, {given} given, {counted(status.n_peers, 'peer')}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LINE_INTERVAL_S):
                     await stop.wait()

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swarm.cli.console import ProgressMeter, note, print_json
+from swarm.cli.console import ProgressMeter, format_size, note, print_json
 from swarm.cli.options import admission_options, json_option, keyring_at, keys_dir_option
 from swarm.cli.release_files import torrent_path, write_atomically
 from swarm.errors import BadArgument, CorruptRelease, VerificationError
+from swarm.terms import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from swarm.client.admission import Admission, Provenance
-    from swarm.release import FileDigest, ReleaseLayout
+    from swarm.release import FileDigest, Manifest, ReleaseLayout
 
 SIGN_SCHEMA = "swarm.release.sign/1"
 VERIFY_SCHEMA = "swarm.release.verify/1"
@@ -57,7 +58,8 @@ def sign(folder: Path, key_name: str, version: str, base_model: str, keys_dir: P
         counts = {"n_files": len(manifest.files), "n_tensors": len(manifest.tensors)}
         print_json(SIGN_SCHEMA, {"signer": key.node_id, "manifest": str(folder / MANIFEST_FILE), **counts})
         return
-    note(f"signed {len(manifest.files)} files and {len(manifest.tensors)} tensors as {key.node_id}")
+    n_files, n_tensors = len(manifest.files), len(manifest.tensors)
+    note(f"signed {counted(n_files, 'file')} and {counted(n_tensors, 'tensor')} as {key.node_id}")
     if torrent_path(folder).exists():
         note(f"{torrent_path(folder)} is of the unsigned release; make it anew: swarm release create {folder}")
     click.echo(str(folder / SIGNATURE_FILE))
@@ -69,15 +71,23 @@ def sign(folder: Path, key_name: str, version: str, base_model: str, keys_dir: P
 @json_option
 def verify(folder: Path, admission: Admission, as_json: bool) -> None:
     """Check the signature in DIR, and every byte of every file against what was signed."""
-    provenance = verify_folder(folder.resolve(), admission)
+    provenance, manifest = verify_folder(folder.resolve(), admission)
+    n_files, n_tensors = len(manifest.files), len(manifest.tensors)
+    total_bytes = sum(file.size_bytes for file in manifest.files.values())
     if as_json:
-        print_json(VERIFY_SCHEMA, {"signer": provenance.signer, "licence": provenance.licence})
-    else:
-        click.echo(provenance.words)
+        counts = {"n_files": n_files, "n_tensors": n_tensors, "total_bytes": total_bytes}
+        print_json(VERIFY_SCHEMA, {"signer": provenance.signer, "licence": provenance.licence, **counts})
+        return
+    click.echo(f"{provenance.words}; licence: {provenance.licence or 'not stated'}")
+    read = f"{counted(n_files, 'file')} ({format_size(total_bytes)})"
+    click.echo(f"the signature holds, every byte of {read} is as signed, and so is where {n_tensors} tensors lie")
 
 
-def verify_folder(folder: Path, admission: Admission) -> Provenance:
-    """Raises: VerificationError for a file whose bytes differ; CorruptRelease; BadArgument for an unsigned folder."""
+def verify_folder(folder: Path, admission: Admission) -> tuple[Provenance, Manifest]:
+    """Who signed it, and what.
+
+    Raises: VerificationError for a file whose bytes differ; CorruptRelease; BadArgument for an unsigned folder.
+    """
     from swarm.client.admission import admit
     from swarm.release import Manifest, list_folder, read_folder_layout
     from swarm.release.manifest import MANIFEST_FILE, SIGNATURE_FILE
@@ -90,13 +100,13 @@ def verify_folder(folder: Path, admission: Admission) -> Provenance:
     refuse_links(folder)
     papers = read_papers(folder, sizes)
     provenance = admit(read_folder_layout(folder), sizes, "", papers, admission)
-    signed = Manifest.parse(papers[MANIFEST_FILE]).files
+    manifest = Manifest.parse(papers[MANIFEST_FILE])
     for path, digest in digest_folder(folder).items():
-        if digest.sha256 != signed[path].sha256:
+        if digest.sha256 != manifest.files[path].sha256:
             raise VerificationError(
                 f"{folder / path} is not the file that was signed: its SHA-256 differs; fetch the release again"
             )
-    return provenance
+    return provenance, manifest
 
 
 def check_papers(folder: Path, admission: Admission, infohash: str = "") -> tuple[ReleaseLayout, Provenance]:

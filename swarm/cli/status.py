@@ -11,11 +11,11 @@ import click
 
 from swarm.cli.console import format_percent, format_size, note, out_console, print_json
 from swarm.cli.generation import open_client
-from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
+from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeState
 from swarm.routing import describe_missing, layer_ranges
-from swarm.terms import short_id
+from swarm.terms import counted, short_id
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +31,7 @@ STRIP_WIDTH = 64
 
 
 @click.command(epilog="Example: swarm status 'magnet:?xt=urn:btih:…' --json")
-@click.argument("magnet")
+@magnet_argument()
 @node_options
 @client_options
 @publisher_option
@@ -53,11 +53,15 @@ def status(
     elif seen.nodes:
         print_status(seen)
     if not seen.nodes:
-        raise NoNodesFound(
-            f"no node of {seen.name} was found within {timeout_s:g} s; start one with `swarm node start MAGNET`, name "
-            "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it "
-            "(nodes that were started with --network loopback are found with that only)"
-        )
+        raise nobody_found(seen, timeout_s)
+
+
+def nobody_found(seen: SwarmStatus, timeout_s: float) -> NoNodesFound:
+    return NoNodesFound(
+        f"no node of {seen.name} was found within {timeout_s:g} s; start one with `swarm node start MAGNET`, name "
+        "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it "
+        "(nodes that were started with --network loopback are found with that only)"
+    )
 
 
 def status_fields(seen: SwarmStatus) -> dict[str, Any]:
@@ -115,8 +119,7 @@ def print_status(seen: SwarmStatus) -> None:
         options = seen.mending_options
         note(f"mend it with: swarm node start MAGNET {options}" if options else "who hosts the trunk is joining: wait")
     else:
-        fewest = min(seen.hosts_per_layer)
-        click.echo(f"every layer is served, by {fewest} node{'s' if fewest > 1 else ''} at least")
+        click.echo(f"every layer is served, by {counted(min(seen.hosts_per_layer), 'node')} at least")
 
 
 def expert_lines(seen: SwarmStatus) -> Iterator[str]:
@@ -139,7 +142,7 @@ def node_table(nodes: tuple[NodeFact, ...]) -> Table:
             layers_words(fact),
             fact.address.short,
             str(fact.profile),
-            str(fact.free_sessions),
+            str(fact.free_sessions) if fact.takes_sessions else "-",
             holding_words(fact),
             format_size(fact.fetched_bytes),
             "-" if fact.share_ratio is None else f"{fact.share_ratio:.2f}",

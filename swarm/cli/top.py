@@ -13,8 +13,8 @@ import click
 
 from swarm.cli.console import note, out_console, print_event, print_json
 from swarm.cli.generation import open_client
-from swarm.cli.options import Reach, client_options, json_option, node_options, publisher_option
-from swarm.errors import NoNodesFound
+from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
+from swarm.cli.status import nobody_found
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -29,7 +29,7 @@ FIRST_LOOK_PAUSE_S = 0.5
 
 
 @click.command(epilog="Example: swarm top 'magnet:?xt=urn:btih:…' --interval 2")
-@click.argument("magnet")
+@magnet_argument()
 @click.option(
     "--interval",
     "interval_s",
@@ -81,7 +81,7 @@ def top(
     gateway = None if gateway_url is None else Gateway(gateway_url, api_key)
     with open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client:
         if once:
-            show_once(first_look(client, gateway, timeout_s), as_json)
+            show_once(first_look(client, gateway, timeout_s), timeout_s, as_json)
             return
         with contextlib.suppress(KeyboardInterrupt):  # the way out of a view that has no other end
             watch(client, gateway, interval_s, as_json)
@@ -97,7 +97,7 @@ def first_look(client: Client, gateway: Gateway | None, timeout_s: float) -> Loo
     return look
 
 
-def show_once(look: Look, as_json: bool) -> None:
+def show_once(look: Look, timeout_s: float, as_json: bool) -> None:
     """Print the look. Raises: NoNodesFound after an empty one."""
     from swarm.cli.top_look import look_fields
     from swarm.cli.top_view import view
@@ -107,10 +107,7 @@ def show_once(look: Look, as_json: bool) -> None:
     elif look.seen.nodes:
         out_console().print(view(look))
     if not look.seen.nodes:
-        raise NoNodesFound(
-            f"no node of {look.seen.name} was found; start one with `swarm node start MAGNET`, or name one with "
-            "--peer HOST:PORT"
-        )
+        raise nobody_found(look.seen, timeout_s)
 
 
 def watch(client: Client, gateway: Gateway | None, interval_s: float, as_json: bool) -> None:

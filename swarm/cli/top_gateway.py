@@ -21,6 +21,8 @@ GENERATED = "swarm:generation_tokens_total"
 ANSWER_TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4 << 20
 
+ANOTHER = "start one with `swarm gateway MAGNET`, or name the one that runs with --gateway URL"
+
 _SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{[^\n]*\})?[ \t]+(?P<value>\S+)(?:[ \t]+\S+)?[ \t]*")
 
 
@@ -51,7 +53,8 @@ class Gateway:
             raise BadArgument(f"{url!r} is not a gateway's address; write its root, such as http://127.0.0.1:8000")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise BadArgument("the gateway's --api-key has characters that no HTTP header can carry; copy it once more")
-        self._request = urllib.request.Request(url.rstrip("/").removesuffix("/v1") + "/metrics")
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self._request = urllib.request.Request(self._url + "/metrics")
         if api_key:
             self._request.add_unredirected_header("Authorization", f"Bearer {api_key}")
         self._clock = clock
@@ -64,13 +67,13 @@ class Gateway:
                 text = answer.read(MAX_ANSWER_BYTES).decode("utf-8", "replace")
         except urllib.error.HTTPError as error:
             error.close()
-            mend = "; name its key with --api-key" if error.code in (401, 403) else ""
-            return GatewayLook(fault=f"it answered {error.code}{mend}")
+            mend = "name its key with --api-key" if error.code in (401, 403) else ANOTHER
+            return GatewayLook(fault=f"{self._url} answered {error.code}; {mend}")
         except (OSError, http.client.HTTPException) as error:
-            return GatewayLook(fault=f"it does not answer: {getattr(error, 'reason', None) or error}")
+            return GatewayLook(fault=f"{self._url} does not answer ({reason_of(error)}); {ANOTHER}")
         sums = sum_samples(text, (RUNNING, WAITING, GENERATED))
         if missing := [name for name, value in sums.items() if value is None]:
-            return GatewayLook(fault=f"its metrics lack {', '.join(missing)}: is it a gateway of this swarm?")
+            return GatewayLook(fault=f"{self._url} is no gateway, its metrics lack {', '.join(missing)}; {ANOTHER}")
         running, waiting, generated = (value or 0.0 for value in sums.values())
         return GatewayLook(int(running), int(waiting), self._rate(generated))
 
@@ -80,6 +83,12 @@ class Gateway:
         if before is None or now_s <= before[0] or generated < before[1]:  # the last: it was started anew
             return None
         return (generated - before[1]) / (now_s - before[0])
+
+
+def reason_of(error: Exception) -> str:
+    """Why a request failed, in the system's words where it has some."""
+    reason = getattr(error, "reason", None) or error
+    return str(getattr(reason, "strerror", None) or reason) or type(reason).__name__
 
 
 def sum_samples(text: str, names: tuple[str, ...]) -> dict[str, float | None]:

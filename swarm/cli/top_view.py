@@ -14,7 +14,7 @@ from swarm.cli.status import coverage_strip, holding_words, layers_words
 from swarm.cli.top_look import Look, node_tokens_per_s, said_s_ago
 from swarm.facts import NodeFact, NodeState
 from swarm.routing import layer_ranges
-from swarm.terms import short_id
+from swarm.terms import counted, short_id
 
 STATE_STYLES = {NodeState.SERVING: "green", NodeState.JOINING: "yellow", NodeState.DRAINING: "magenta"}
 RIGHT = ("sessions", "tok/s", "has", "said")
@@ -30,7 +30,7 @@ def view(look: Look) -> RenderableType:
 def headline(look: Look) -> Text:
     n_nodes, serving = len(look.seen.nodes), sum(f.state is NodeState.SERVING for f in look.seen.nodes)
     line = Text.assemble((look.seen.name, "bold"), f"  {look.seen.infohash[:12]}  ")
-    line.append(f"{n_nodes} node{'' if n_nodes == 1 else 's'}, {serving} serving")
+    line.append(f"{counted(n_nodes, 'node')}, {serving} serving")
     line.append(f"  {time.strftime('%H:%M:%S', time.localtime(look.at_s))}", style="dim")
     return line
 
@@ -51,8 +51,7 @@ def route_line(look: Look) -> Text:
     if look.route is None:
         return Text.assemble("route   ", ("none: no session can begin", "red"))
     speed = f"{look.tokens_per_s:.1f} tok/s for one session" if look.tokens_per_s else "speed not measured yet"
-    n = look.free_sessions
-    return Text(f"route   {look.route}  {speed}, room for {n} more session{'' if n == 1 else 's'}")
+    return Text(f"route   {look.route}  {speed}, room for {counted(look.free_sessions, 'more session')}")
 
 
 def gateway_line(look: Look) -> Text:
@@ -74,7 +73,7 @@ def node_table(look: Look) -> Table:
 
 
 def cells(fact: NodeFact, now_s: float) -> tuple[str | Text, ...]:
-    tokens_per_s, is_serving = node_tokens_per_s(fact), bool(fact.served_spans)
+    tokens_per_s, is_serving = node_tokens_per_s(fact), bool(fact.served_spans or fact.served_trunks)
     return (
         short_id(fact.node_id),
         Text(fact.state.value, style=STATE_STYLES[fact.state]),

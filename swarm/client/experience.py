@@ -91,10 +91,16 @@ class Experience:
         self._last[profile] = route
         return route
 
-    def worth_measuring(self, stated: Sequence[NodeFact], n: int) -> list[NodeFact]:
-        """At most n nodes whose round trips might make for a better route."""
+    def worth_measuring(
+        self, stated: Sequence[NodeFact], n: int, profile: Profile | None, exclude: frozenset[NodeId],
+        silent: frozenset[NodeId],
+    ) -> list[NodeFact]:  # fmt: skip
+        """At most n nodes whose round trips might make for a better route of this profile, of those that answer."""
         facts, rtt_s, links_s = self._judged(stated)
-        return worth_measuring(facts, n, n_layers=self._n_layers, now_s=time.time(), rtt_s=rtt_s, links_s=links_s)
+        return worth_measuring(
+            facts, n, n_layers=self._n_layers, now_s=time.time(), rtt_s=rtt_s, links_s=links_s, profile=profile,
+            exclude=exclude, silent=silent,
+        )  # fmt: skip
 
     def mend(self, broken: Route, stated: Sequence[NodeFact], exclude: frozenset[NodeId]) -> Route:
         """The broken route with the best that there is, by what was met, in the place of what it lost.

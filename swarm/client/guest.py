@@ -29,7 +29,7 @@ from swarm.rpc import Dialer
 from swarm.sampling import SamplingParams
 from swarm.terms import Address, NodeId, is_node_id
 from swarm.tokenizer import Tokenizer
-from swarm.torrent import Download, Magnet, TorrentSession
+from swarm.torrent import Download, TorrentSession, magnet_of
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, object]
@@ -100,7 +100,7 @@ class AsyncClient:
     ) -> None:  # fmt: skip
         if not timeout_s > 0:
             raise BadArgument(f"timeout_s is {timeout_s}; it must be positive")
-        self.magnet = Magnet.parse(magnet)
+        self.magnet = magnet_of(magnet)
         self._for_batches = for_batches
         self.timeout_s = timeout_s
         if not all(map(is_node_id, publishers)):

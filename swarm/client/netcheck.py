@@ -14,7 +14,7 @@ from swarm.errors import SwarmError
 from swarm.facts import NodeFact, Reachability
 from swarm.identity import NodeKey, issue
 from swarm.rpc import Dialer, RpcServer
-from swarm.terms import Address, Finding, Infohash, short_id
+from swarm.terms import Address, Finding, Infohash, counted, short_id
 from swarm.torrent import Mapped, TorrentSession
 
 MAPPING_TIMEOUT_S = 5.0
@@ -60,7 +60,7 @@ async def check_network(
             Finding("torrent", "ok", f"BitTorrent and the DHT listen on port {torrents.port}"),
             _dht(network, heard, torrents.describe_dht()),
             *_lan(network, discovery),
-            _nodes(nodes, discovery.describe_attempts() if peers or release else "nobody was named"),
+            _nodes(nodes, release, discovery.describe_attempts() if peers or release else "nobody was named"),
             _mapping(network, mapped, bound.port),
             _outward(verdict, nodes),
             _reach(verdict, bound, own.port, mapped, bool(relays)),
@@ -127,10 +127,13 @@ def _lan(network: NetworkConfig, discovery: Discovery) -> list[Finding]:
     return [Finding("lan", "ok" if "address" in words else "note", f"multicast: {words}")]
 
 
-def _nodes(nodes: Sequence[NodeFact], attempts: str) -> Finding:
+def _nodes(nodes: Sequence[NodeFact], release: Infohash | None, attempts: str) -> Finding:
     if nodes:
-        return Finding("nodes", "ok", f"{len(nodes)} answer: {', '.join(short_id(n.node_id) for n in nodes[:8])}")
-    mend = "name one with --peer HOST:PORT, or give the MAGNET whose nodes to look for"
+        return Finding(
+            "nodes", "ok", f"{counted(len(nodes), 'node')} met: {', '.join(short_id(n.node_id) for n in nodes[:8])}"
+        )
+    other = "give the MAGNET whose nodes to look for" if release is None else "start one: `swarm node start MAGNET`"
+    mend = f"name one with --peer HOST:PORT, or {other}"
     return Finding("nodes", "unknown", f"no node was met ({attempts})", mend)
 
 
@@ -152,7 +155,7 @@ def _outward(verdict: Verdict, nodes: Sequence[NodeFact]) -> Finding:
 
 
 def _reach(verdict: Verdict, bound: Address, port: int, mapped: Mapped, has_relay: bool) -> Finding:
-    n_asked = f"{verdict.n_answers} node{'s' if verdict.n_answers != 1 else ''} dialled back"
+    n_asked = f"{counted(verdict.n_answers, 'node')} dialled back"
     if verdict.reachability is Reachability.REACHABLE:
         return Finding("reach", "ok", f"{n_asked}, and reached {Address(verdict.host, port)}")
     if verdict.reachability is Reachability.UNKNOWN:

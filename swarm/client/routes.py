@@ -87,7 +87,7 @@ class RouteFinder:
             while True:
                 try:
                     route = self._plan(profile, broken)
-                    return self._plan(profile, broken) if broken is None and await self._measure() else route
+                    return self._plan(profile, broken) if broken is None and await self._measure(profile) else route
                 except LayersUncovered as error:
                     if error.message != said and time.monotonic() - started_s >= QUIET_S:
                         said = error.message
@@ -134,15 +134,16 @@ class RouteFinder:
             return False
         return True
 
-    async def _measure(self) -> bool:
+    async def _measure(self, profile: Profile | None) -> bool:
         """Take the round trips that might make for a better route, every so often; whether there were any to take."""
         now_s = time.monotonic()
         if self._for_batches or now_s < self._measured_at_s + MEASURE_INTERVAL_S:
             return False
         self._measured_at_s = now_s
         self._silent = {node_id: until_s for node_id, until_s in self._silent.items() if until_s > now_s}
-        facts = [fact for fact in self._facts() if fact.node_id not in self._silent]
-        wanted = self._experience.worth_measuring(facts, N_MEASURED)
+        wanted = self._experience.worth_measuring(
+            self._facts(), N_MEASURED, profile, frozenset(self._avoided), frozenset(self._silent)
+        )
         if wanted:
             with contextlib.suppress(TimeoutError):  # those who take so long are far away, or gone
                 async with asyncio.timeout(MEASURE_S):

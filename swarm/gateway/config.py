@@ -15,7 +15,7 @@ from swarm.terms import Address
 class GatewayConfig:
     """One gateway's settings, checked when built. Raises: BadArgument.
 
-    magnets: the releases, one link each. listen: port 0 takes any free one.
+    magnets: the releases, one link or catalogue's name each. listen: port 0 takes any free one.
     api_keys: accepted keys in clear, from flags or the environment; keys_file: hashed ones, as `swarm gateway-keys`
     writes them. With neither, everybody who reaches the port is served: only loopback may be listened on then.
     hosts: names that the Host header may have besides the address itself and loopback's names. cors: origins whose

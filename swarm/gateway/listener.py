@@ -23,12 +23,23 @@ MAX_EARLY_BYTES = 64 << 10
 """Of requests that come before the answer to the one before them. Nobody who waits for answers sends any."""
 
 MAX_EARLY_REQUESTS = 64
-"""The same, of those that are read in one piece with it: each takes some kilobytes, however short it is."""
+"""The same, of those that are read in one piece with it: each takes some kilobytes, however short it is. The first one
+beyond is where the reading ends.
+"""
+
+LEAST_READ_BYTES = 64
+"""A read of fewer counts as so many against the bounds above: each costs a turn of the loop, and the parser copies a
+line as often as more of it comes, so that bytes one by one would cost as much as their number squared.
+"""
 
 STALLED_S = 60.0
 """How long a caller may take nothing of what waits to go out to it. A connection that is closed keeps its place until
 all of that was taken, and an answer waits for ever.
 """
+
+
+class TooManyEarly(Exception):
+    """More requests came in one piece than are read ahead."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -51,7 +62,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None  # self.cycle may be a later one already
         self._is_in_head = False
         self._n_since_progress = 0  # bytes that brought neither the end of a head nor a part of a body
-        self._early = b""
+        self._early = bytearray()
+        self._n_early = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._patience = Patience(transport, self.loop)
@@ -63,13 +75,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_answering_all_read:
             self._early += data
-            if len(self._early) > MAX_EARLY_BYTES:
+            self._n_early += max(len(data), LEAST_READ_BYTES)
+            if self._n_early > MAX_EARLY_BYTES:
                 self.transport.abort()
             return
-        self._n_since_progress += len(data)
+        self._n_since_progress += max(len(data), LEAST_READ_BYTES)
         super().data_received(data)
-        if self._n_since_progress > MAX_HEAD_BYTES or len(self.pipeline) > MAX_EARLY_REQUESTS:
+        if self._n_since_progress > MAX_HEAD_BYTES:
             self.transport.abort()
+        if self.transport.is_closing():
             return
         if self._is_answering_all_read:
             self.flow.resume_reading()  # only a connection that is read tells when it ends
@@ -114,6 +128,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._n_since_progress = 0
+        if len(self.pipeline) >= MAX_EARLY_REQUESTS:
+            self.transport.abort()
+            raise TooManyEarly  # the parser goes no further
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -123,7 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._early and not self._is_answering_all_read and not self.transport.is_closing():
-            data, self._early = self._early, b""
+            data, self._early, self._n_early = bytes(self._early), bytearray(), 0
             self.data_received(data)
 
     def send_400_response(self, msg: str) -> None:

@@ -15,8 +15,8 @@ from swarm.client.network import network_name
 from swarm.errors import BadArgument, SwarmError
 from swarm.gateway.config import GatewayConfig
 from swarm.routing import describe_missing
-from swarm.terms import ExpertId, Infohash, merge_experts
-from swarm.torrent import Magnet
+from swarm.terms import ExpertId, Infohash, counted, merge_experts
+from swarm.torrent import Magnet, magnet_of
 
 log = logging.getLogger("swarm.gateway")
 
@@ -105,7 +105,7 @@ class ModelRegistry:
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
-        self._slots = [_Slot(Magnet.parse(link), link) for link in config.magnets]
+        self._slots = [_Slot(magnet_of(link), link) for link in config.magnets]
         infohashes = [slot.magnet.infohash for slot in self._slots]
         for infohash in infohashes:
             if infohashes.count(infohash) > 1:
@@ -177,7 +177,8 @@ class ModelRegistry:
         except SwarmError as error:
             return ModelReadiness(slot.name, False, error.message)
         missing = status.missing_layers
-        problem = f"{len(missing)} of {status.n_layers} layers have no host" if missing else ""
+        have = "has" if len(missing) == 1 else "have"
+        problem = f"{len(missing)} of {counted(status.n_layers, 'layer')} {have} no host" if missing else ""
         if status.missing_experts:
             problem += f": {describe_missing(status.missing_experts)}"
         return ModelReadiness(slot.name, not missing, problem, status)

@@ -10,6 +10,7 @@ from swarm.gateway.config import GatewayConfig
 from swarm.gateway.dialects import Dialect
 from swarm.gateway.faults import BadField
 from swarm.sampling import SamplingParams
+from swarm.terms import counted
 
 HARMLESS = (
     "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
@@ -66,7 +67,8 @@ def chat_logprobs(fields: Fields) -> int | None:
 def number_of_choices(fields: Fields, n_prompts: int, config: GatewayConfig) -> int:
     n = fields.whole("n", 1) or 1
     if n * n_prompts > config.max_choices:
-        message = f"{n} answers to each of {n_prompts} prompts are {n * n_prompts}; the most is {config.max_choices}"
+        prompts = counted(n_prompts, "prompt")
+        message = f"{n} answers to each of {prompts} are {n * n_prompts}; the most is {config.max_choices}"
         raise BadField(("n",), f"{message}: send several requests", "out_of_range")
     return n
 

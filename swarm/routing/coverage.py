@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from swarm.facts import NodeFact, NodeState
 from swarm.routing.experts import describe_missing, layers_served, missing_experts
-from swarm.terms import NodeId, Profile, Span, merge_spans, short_id
+from swarm.terms import NodeId, Profile, Span, counted, merge_spans, short_id
 
 
 def coverage(facts: Sequence[NodeFact], n_layers: int, now_s: float) -> tuple[int, ...]:
@@ -115,9 +115,9 @@ def describe_gap(
         reason = reasons.get(fact.node_id) or joining
         lines.append(f"{short_id(fact.node_id)} hosts {spans}, but {reason}")
     if len(hosts) > 8:
-        lines.append(f"{len(hosts) - 8} more do not count either")
+        lines.append(f"{counted(len(hosts) - 8, 'other')} do not count either")
     if not facts:
         lines.append("no node of this release is known at all")
     elif not hosts:
-        lines.append(f"none of the {len(facts)} known node(s) hosts them")
+        lines.append(f"of the nodes that are known ({len(facts)}) none hosts them")
     return "; ".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from swarm.facts import NodeFact
-from swarm.terms import ExpertId, NodeId, Profile, Span, merge_spans
+from swarm.terms import ExpertId, NodeId, Profile, Span, counted, merge_spans
 
 
 def experts_served(facts: Iterable[NodeFact], profile: Profile) -> frozenset[ExpertId]:
@@ -70,5 +70,5 @@ def describe_missing(experts: Sequence[ExpertId]) -> str:
     """For people: `layer 7 expert 3 has no host`, the first few of them."""
     named = [f"layer {expert.layer_idx} expert {expert.expert_idx} has no host" for expert in experts[:4]]
     if len(experts) > 4:
-        named.append(f"nor have {len(experts) - 4} others")
+        named.append(f"nor have {counted(len(experts) - 4, 'other')}")
     return ", ".join(named)

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from swarm.facts import NodeFact
 from swarm.routing.costs import DEFAULT_LAYER_TIME_S, FASTEST, HOP_OVERHEAD_S, Links
-from swarm.routing.coverage import unavailable
-from swarm.terms import NodeId
+from swarm.routing.coverage import in_force, profiles_of, unavailable
+from swarm.routing.experts import layers_served
+from swarm.terms import NodeId, Profile, Span, merge_spans
 
 N_GOOD = 6
 """Hosts of a layer that are measured, and better than all that are not: then nobody else is asked for its sake."""
@@ -19,14 +20,27 @@ _NEAR_SHARE = 0.1
 
 
 def worth_measuring(
-    facts: Sequence[NodeFact], n: int, *, n_layers: int, now_s: float, rtt_s: Mapping[NodeId, float], links_s: Links
+    facts: Sequence[NodeFact],
+    n: int,
+    *,
+    n_layers: int,
+    now_s: float,
+    rtt_s: Mapping[NodeId, float],
+    links_s: Links,
+    profile: Profile | None = None,
+    exclude: frozenset[NodeId] = frozenset(),
+    silent: frozenset[NodeId] = frozenset(),
 ) -> list[NodeFact]:
     """At most n nodes without a measured round trip, the most promising first; none once no layer's best lack it.
+
+    profile and exclude: of the route that it is for, as for `plan_route`; whom that could not take is not asked.
+    silent: who gave no answer before.
 
     A node promises what it would take per layer if it were as near as the round trips allow that are known between it
     and measured nodes, or else as near as the nearest are. It is all hope: a liar wins no more by it than being asked.
     """
-    known = [f for f in facts if f.served_spans and unavailable(f, n_layers, now_s, None, frozenset()) is None]
+    layers = _layers_taken(facts, n_layers, now_s, profile, exclude)
+    known = [fact for fact in facts if fact.node_id in layers and fact.node_id not in silent]
     if len(known) <= sum(f.node_id in rtt_s for f in known):
         return []
     usual_s = statistics.median([f.layer_time_s for f in known if f.layer_time_s > 0.0] or [DEFAULT_LAYER_TIME_S])
@@ -39,20 +53,44 @@ def worth_measuring(
         if trip_s is None:
             trip_s = hoped_s.get(fact.node_id, near_s)
         layer_s = max(fact.layer_time_s, usual_s / FASTEST) if fact.layer_time_s > 0.0 else usual_s
-        longest = max(map(len, fact.served_spans))
+        layer_s += fact.expert_wait_s if fact.trunks else 0.0
+        longest = max(map(len, layers[fact.node_id]))
         promises.append((layer_s + (HOP_OVERHEAD_S + fact.queue_s + trip_s / 2) / longest, fact.node_id, fact))
     promises.sort(key=lambda promise: promise[:2])
     n_better = [0] * n_layers
     chosen: list[NodeFact] = []
     for _, node_id, fact in promises:
-        layers = [layer_idx for span in fact.served_spans for layer_idx in span if n_better[layer_idx] < N_GOOD]
-        for layer_idx in layers:
+        lacking = [layer_idx for span in layers[node_id] for layer_idx in span if n_better[layer_idx] < N_GOOD]
+        for layer_idx in lacking:
             n_better[layer_idx] += 1
-        if layers and node_id not in rtt_s:
+        if lacking and node_id not in rtt_s:
             chosen.append(fact)
             if len(chosen) == n:
                 break
     return chosen
+
+
+def _layers_taken(
+    facts: Sequence[NodeFact], n_layers: int, now_s: float, profile: Profile | None, exclude: frozenset[NodeId]
+) -> dict[NodeId, tuple[Span, ...]]:
+    """What a route could take, of the nodes that it could take at all.
+
+    Where any profile will do, that is one in which the model is whole; a quantised one only where no other is.
+    """
+    free = [fact for fact in facts if unavailable(fact, n_layers, now_s, profile, exclude) is None]
+    layers = {n: spans for n, spans in layers_served(free, in_force(facts, n_layers, now_s)).items() if spans}
+    if profile is not None:
+        return layers
+    profiles = {fact.node_id: fact.profile for fact in free}
+    candidates = profiles_of(free)
+
+    def is_whole(candidate: Profile) -> bool:
+        there = {span for n, spans in layers.items() if profiles[n].satisfies(candidate) for span in spans}
+        return sum(map(len, merge_spans(list(there)))) == n_layers
+
+    whole = list(filter(is_whole, candidates))
+    takes = [candidate for candidate in whole if not candidate.quantisation] or whole or candidates
+    return {n: spans for n, spans in layers.items() if any(map(profiles[n].satisfies, takes))}
 
 
 def _by_triangles(rtt_s: Mapping[NodeId, float], links_s: Links) -> dict[NodeId, float]:

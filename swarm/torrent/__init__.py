@@ -8,6 +8,7 @@ from swarm.torrent.download import Download
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.mapping import Mapped, PortMapping
 from swarm.torrent.metainfo import Torrent, TorrentEntry, create_torrent
+from swarm.torrent.naming import is_magnet_link, magnet_of
 from swarm.torrent.session import TorrentSession
 from swarm.torrent.settings import SETTING_NAMES, with_settings
 from swarm.torrent.transfer import TransferStatus
@@ -25,5 +26,7 @@ __all__ = [
     "TorrentSession",
     "TransferStatus",
     "create_torrent",
+    "is_magnet_link",
+    "magnet_of",
     "with_settings",
 ]

@@ -21,6 +21,8 @@ PUBLIC_DHT = (
 _ENCRYPTION = {"allowed": 1, "required": 0, "off": 2}
 """libtorrent's enc_policy."""
 
+ENCRYPTIONS = tuple(_ENCRYPTION)
+
 _PROXY_TYPES = {("socks5", False): 2, ("socks5", True): 3, ("http", False): 4, ("http", True): 5}
 """libtorrent's proxy_type_t, by scheme and whether there is a password."""
 

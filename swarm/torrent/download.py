@@ -22,7 +22,7 @@ from swarm.errors import (
     TransferStalled,
     VerificationError,
 )
-from swarm.terms import Address, Infohash
+from swarm.terms import Address, Infohash, counted
 from swarm.torrent.local import disk_error, free_bytes, make_empty_files
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Torrent
@@ -35,6 +35,8 @@ _N_READS_AT_ONCE = 8
 _SAVE_TIMEOUT_S = 10.0
 _PEERS_TIMEOUT_S = 3.0
 _FETCH_PRIORITY = 7
+_TOLD_AFTER_S = 2.0
+"""Metadata that takes longer is told of: a person who sees nothing for so long wonders."""
 
 
 class Download:
@@ -77,17 +79,24 @@ class Download:
 
         Raises: MetadataTimeout, saying what was tried; CorruptRelease when what came is not a torrent.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline, is_told = time.monotonic() + timeout_s, False
         while self.transfer.torrent is None:
             self._raise_failure()
             left_s = deadline - time.monotonic()
+            if not is_told and left_s < timeout_s - _TOLD_AFTER_S:
+                is_told = True
+                name = self.magnet.name or self.infohash
+                _log.info(
+                    "asking the DHT, trackers and peers for the metadata of %s; giving up in %.0f s", name, left_s
+                )
             if left_s <= 0:
                 raise MetadataTimeout(
                     f"nobody gave us the metadata of torrent {self.infohash} within {timeout_s:g} s. Tried "
-                    f"{self.transfer.attempts.report()}. The magnet link can name a peer that has it "
-                    "(&x.pe=HOST:PORT) or a tracker that knows one (&tr=URL); else name a DHT node to ask"
+                    f"{self.transfer.attempts.report()}. `swarm netcheck` says whether this machine reaches "
+                    "anyone; if it does, use a link that names a peer that has it (&x.pe=HOST:PORT, as `swarm release "
+                    "seed` prints it) or a tracker that knows one (&tr=URL), or name a DHT node (--bootstrap HOST:PORT)"
                 )
-            await self.transfer.changed(left_s)
+            await self.transfer.changed(left_s if is_told else min(left_s, _TOLD_AFTER_S))
         return self.transfer.torrent
 
     async def checked(self) -> None:
@@ -283,11 +292,12 @@ class Download:
 
     def _stalled(self, n_missing: int, stall_timeout_s: float) -> SwarmError:
         transfer = self.transfer
-        bad = f"; {transfer.n_failed_pieces} pieces came with wrong bytes" if transfer.n_failed_pieces else ""
+        n_bad = transfer.n_failed_pieces
+        bad = f"; {counted(n_bad, 'piece')} came with wrong bytes" if n_bad else ""
         bad += f"; banned for that: {', '.join(sorted(transfer.banned)[:8])}" if transfer.banned else ""
         return TransferStalled(
             f"no data of torrent {self.infohash} came for {stall_timeout_s:g} s, and {n_missing} wanted pieces are "
-            f"missing. Connected: {transfer.n_peers} peers, {transfer.n_seeds} of them complete{bad}. Tried "
+            f"missing. Connected: {counted(transfer.n_peers, 'peer')}, {transfer.n_seeds} of them complete{bad}. Tried "
             f"{transfer.attempts.report()}. What has come is kept: run it again when a peer is back, or add "
             "another to the magnet link (&x.pe=HOST:PORT) or a tracker that knows one (&tr=URL)"
         )

@@ -15,7 +15,7 @@ from typing import Any
 import libtorrent as lt
 
 from swarm.errors import BadArgument, LocalProtocolError
-from swarm.terms import Address
+from swarm.terms import Address, counted
 from swarm.torrent.config import TorrentConfig
 
 _MAX_IN_FLIGHT = 16
@@ -119,7 +119,7 @@ class Rendezvous:
         n_given = self.n_given + (len(config.dht_bootstrap) if not config.loopback_only else 0)
         if not self.n_nodes and not n_given:
             return "no node given or known"
-        return f"{self.n_nodes} nodes answer of {n_given} that were given"
+        return f"{counted(self.n_nodes, 'node')} known to answer, {n_given} given"
 
     def tick(self) -> None:
         """Once per second."""

@@ -7,27 +7,33 @@ from dataclasses import replace
 from typing import Any
 
 from swarm.errors import BadArgument
-from swarm.torrent.config import Proxy, TorrentConfig
+from swarm.torrent.config import ENCRYPTIONS, Proxy, TorrentConfig
 from swarm.torrent.rates import parse_rate, parse_schedule
 
 
 def _switch(text: str) -> bool:
     if text.lower() not in ("on", "off"):
-        raise BadArgument(f"{text!r} is neither on nor off")
+        raise BadArgument(f"write on or off, not {text!r}")
     return text.lower() == "on"
 
 
 def _number(text: str) -> int:
     if not text.isdecimal() or len(text) > 6:
-        raise BadArgument(f"{text!r} is not a whole number")
+        raise BadArgument(f"write a whole number, such as 8, not {text!r}")
     return int(text)
+
+
+def _encryption(text: str) -> str:
+    if text not in ENCRYPTIONS:
+        raise BadArgument(f"write {', '.join(ENCRYPTIONS[:-1])} or {ENCRYPTIONS[-1]}, not {text!r}")
+    return text
 
 
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "lsd": ("lsd", _switch),
     "pex": ("pex", _switch),
     "utp": ("utp", _switch),
-    "encryption": ("encryption", str),
+    "encryption": ("encryption", _encryption),
     "proxy": ("proxy", Proxy.parse),
     "upload-slots": ("upload_slots", _number),
     "upload-rate": ("upload_rate", parse_rate),
@@ -43,8 +49,12 @@ def with_settings(config: TorrentConfig, settings: Iterable[str]) -> TorrentConf
     changes: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        if name not in _SETTINGS or not equals:
-            raise BadArgument(f"{setting!r} is no BitTorrent setting; write NAME=VALUE with {', '.join(_SETTINGS)}")
+        if name not in _SETTINGS:
+            raise BadArgument(f"--bittorrent {name!r}: there is no such setting; names: {', '.join(_SETTINGS)}")
         field, parse = _SETTINGS[name]
-        changes[field] = parse(value)
+        try:
+            changes[field] = parse(value)
+        except BadArgument as error:  # without the value, which may be a proxy's password
+            lack = "" if equals else "it lacks its =VALUE; "
+            raise BadArgument(f"--bittorrent {name}: {lack}{error.message}") from None
     return replace(config, **changes)

@@ -11,6 +11,7 @@ from typing import Any
 import libtorrent as lt
 
 from swarm.errors import SwarmError, TransferError, VerificationError
+from swarm.terms import counted
 from swarm.torrent.attempts import Attempts
 from swarm.torrent.metainfo import Torrent
 from swarm.torrent.web_seeds import WebSeedRenewal
@@ -327,7 +328,7 @@ class Transfer:
         self.attempts.tracker(alert.url, alert.error_message() or alert.error.message())
 
     def _tracker_answered(self, alert: Any) -> None:
-        self.attempts.tracker(alert.url, f"named {alert.num_peers} peers")
+        self.attempts.tracker(alert.url, f"named {counted(alert.num_peers, 'peer')}")
 
     def _web_seed_failed(self, alert: Any) -> None:
         said = alert.error_message() or alert.error.message()

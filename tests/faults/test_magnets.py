@@ -31,6 +31,39 @@ def test_what_is_no_magnet_is_a_usage_error_of_every_verb(
     assert not (tmp_path / "data").exists(), "nothing is made for a magnet that names nothing"
 
 
+@pytest.mark.parametrize("verb", ["generate", "chat", "status", "top", "node start", "release plan", "release inspect"])
+def test_a_name_of_the_catalogue_stands_for_its_link_in_every_verb(cli: Any, tmp_path: Path, verb: str) -> None:
+    """Nobody seeds it on loopback: the verb comes as far as asking for that very torrent, and says so."""
+    extra = {"generate": ("hello",), "release plan": ("--layers", "0:2")}
+    data_dir = () if verb.startswith("release") else ("--data-dir", tmp_path / "data")
+    command = (*verb.split(), "Mixtral-8x22B", *extra.get(verb, ()), *LOOPBACK, *data_dir, "--timeout", 3)
+    ran = cli.run(*command, timeout_s=DEADLINE_S)
+    assert ran.returncode == 5, ran.stderr
+    *told, error = ran.stderr.strip().splitlines()
+    assert any(line.startswith("asking the DHT, trackers and peers for the metadata of mixtral-8x22b") for line in told)
+    assert "metadata of torrent 9238b09245d0d8cd915be09927769d5f7584c1c9" in error
+    assert "`swarm netcheck`" in error
+
+
+@pytest.mark.parametrize("verb", ["release plan", "release inspect"])
+def test_a_link_may_be_longer_than_the_name_of_a_file(cli: Any, verb: str) -> None:
+    trackers = "".join(f"&tr=http%3A%2F%2F127.0.0.1%3A1%2Fannounce-{i:0100}" for i in range(4))
+    layers = ("--layers", "0:2") if verb == "release plan" else ()
+    command = (*verb.split(), f"magnet:?xt=urn:btih:{'1' * 40}{trackers}", *layers, *LOOPBACK, "--timeout", 1)
+    assert "nobody gave us the metadata" in cli.fail(*command, status=5, timeout_s=DEADLINE_S)
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat", "status", "top", "node start", "netcheck", "release inspect"])
+def test_what_is_no_name_either_is_told_with_the_names_that_are_close(cli: Any, tmp_path: Path, verb: str) -> None:
+    rest = ("hello",) if verb == "generate" else ()
+    assert "did you mean mixtral-8x22b?" in cli.fail(*verb.split(), "mixtral-8x22", *rest, *LOOPBACK, status=2)
+
+
+@pytest.mark.parametrize("verb", ["status", "top", "node start", "netcheck"])
+def test_demo_is_refused_where_no_swarm_is_started_for_it(cli: Any, verb: str) -> None:
+    assert "`demo` is a swarm that" in cli.fail(*verb.split(), "demo", *LOOPBACK, status=2)
+
+
 def test_a_mangled_tracker_costs_a_warning_and_nothing_else(cli: Any, seeded: str, tmp_path: Path) -> None:
     head, _, peers = seeded.partition("&x.pe=")
     mangled = f"{head}&tr=%ZZhttp:/not a tracker&tr=&tr=http%253A%252F%252F127.0.0.1%253A1%252Fannounce&x.pe={peers}"

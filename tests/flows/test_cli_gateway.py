@@ -72,6 +72,7 @@ def test_what_is_no_rate(text: str) -> None:
         ((f"magnet:?xt=urn:btih:{'ab' * 20}", "--listen", "0.0.0.0:0"), "ask for a key"),
         ((f"magnet:?xt=urn:btih:{'ab' * 20}", "--api-key", "short"), "16 to 256"),
         ((f"magnet:?xt=urn:btih:{'ab' * 20}",) * 2, "name the same release"),
+        (("mixtral-8x22b", "magnet:?xt=urn:btih:9238b09245d0d8cd915be09927769d5f7584c1c9"), "name the same release"),
         ((f"magnet:?xt=urn:btih:{'ab' * 20}", "--cors", "example.org"), "is not an origin"),
     ],
 )

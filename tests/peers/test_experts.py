@@ -143,6 +143,27 @@ async def test_each_host_gets_one_message_with_the_rows_of_its_experts(experts_w
     assert dispatcher.wait_s > 0
 
 
+async def test_a_call_is_answered_whatever_becomes_of_looking_after_the_links(
+    experts_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compute thread waits for the answer without an end."""
+    await experts_world.host(0)
+    await experts_world.host(1)
+    dispatcher = await experts_world.dispatcher()
+    await ask(dispatcher, {0: [0], 1: [0]})
+
+    def broken(directory: Directory, host: object) -> bool:
+        raise RuntimeError("a bug in the directory")
+
+    monkeypatch.setattr("node.experts.dispatcher.SWEEP_S", 0.0)
+    monkeypatch.setattr(Directory, "names", broken)
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(str(context["exception"])))
+    async with asyncio.timeout(10):
+        await ask(dispatcher, {0: [1]})
+    assert told[0] == "a bug in the directory"
+
+
 async def test_calls_side_by_side_each_get_their_own_answers(experts_world: World) -> None:
     await experts_world.host(*range(8))
     dispatcher = await experts_world.dispatcher()

@@ -27,12 +27,12 @@ async def test_who_never_pauses_is_refused_and_no_other(world: Any, monkeypatch:
     handler = FactsHandler(discovery, lambda: None, DialBack(dialer, lambda: None))
     eager, other = (NodeKey.generate().node_id for _ in range(2))
     for _ in range(EXCHANGES):
-        assert await handler.exchange(RELEASE, (), Known(), eager) == ([], False)
+        assert await handler.exchange(RELEASE, (), Known(), eager, "") == ([], False)
     with pytest.raises(StageFull, match="ask another"):
-        await handler.exchange(RELEASE, (), Known(), eager)
-    assert await handler.exchange(RELEASE, (), Known(), other) == ([], False)
+        await handler.exchange(RELEASE, (), Known(), eager, "")
+    assert await handler.exchange(RELEASE, (), Known(), other, "") == ([], False)
     now_s[0] += 1.0
-    assert await handler.exchange(RELEASE, (), Known(), eager) == ([], False)
+    assert await handler.exchange(RELEASE, (), Known(), eager, "") == ([], False)
 
 
 async def test_new_ids_bring_one_host_no_further(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,4 +47,4 @@ async def test_new_ids_bring_one_host_no_further(world: Any, monkeypatch: pytest
     with pytest.raises(StageFull, match="ask another"):
         await handler.exchange(RELEASE, (), Known(), ids[0], "192.0.2.1")
     assert await handler.exchange(RELEASE, (), Known(), ids[0], "192.0.2.2") == ([], False)
-    assert await handler.exchange(RELEASE, (), Known(), ids[0]) == ([], False), "a relay's callers are many"
+    assert await handler.exchange(RELEASE, (), Known(), ids[0], "") == ([], False), "a relay's callers are many"

@@ -257,9 +257,9 @@ async def test_a_target_that_ends_without_reading_ends_the_callers_side_too() ->
             yield bytes(8)
 
     async def call() -> list[bytes]:
-        return [chunk async for chunk in relay.connect(target, flood(), caller)]
+        return [chunk async for chunk in relay.connect(target, flood(), caller, "")]
 
-    async with asyncio.timeout(WAIT_S), contextlib.aclosing(relay.reserve(target)) as place:
+    async with asyncio.timeout(WAIT_S), contextlib.aclosing(relay.reserve(target, "")) as place:
         assert await anext(place) == b""
         calling = asyncio.create_task(call())
         accepted = relay.accept(await anext(place), silence(), target)
@@ -274,10 +274,10 @@ async def test_a_target_that_ends_without_reading_ends_the_callers_side_too() ->
 async def test_a_node_that_never_comes_for_its_tunnels_is_told_of_so_many_only() -> None:
     relay = RelayHandler(RelayConfig(n_tunnels=2))
     target = NodeKey.generate().node_id
-    async with contextlib.aclosing(relay.reserve(target)) as place:
+    async with contextlib.aclosing(relay.reserve(target, "")) as place:
         assert await anext(place) == b""
         for n in range(3):
-            async with contextlib.aclosing(relay.connect(target, silence(), NodeKey.generate().node_id)) as chunks:
+            async with contextlib.aclosing(relay.connect(target, silence(), NodeKey.generate().node_id, "")) as chunks:
                 calling = asyncio.ensure_future(anext(chunks))
                 await asyncio.sleep(0)
                 if n == 2:

@@ -90,7 +90,10 @@ def read_usage(
     if not groups or len(set(groups)) != len(groups) or not set(groups) <= set(GROUPINGS):
         raise BadArgument(f"usage is grouped by one or more of {', '.join(GROUPINGS)}, each once")
     if not file.exists():
-        raise BadArgument(f"there is no ledger {file}; a gateway keeps one when started with --ledger FILE")
+        raise BadArgument(
+            f"there is no ledger {file}; a gateway keeps one there, or where its own --ledger says: name it with "
+            "--ledger FILE"
+        )
     try:
         connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
         try:

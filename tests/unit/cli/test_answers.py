@@ -367,6 +367,10 @@ def test_status_shows_experts_and_names_the_hole(monkeypatch: pytest.MonkeyPatch
     result = run(monkeypatch, FakeClient(seen=status), "status", MAGNET)
     lines = result.stdout.splitlines()
     assert "trunk 2:4 experts 2-3:0" in result.stdout
+    alone = dataclasses.replace(trunk, trunks=(), free_sessions=0)
+    rows = run(monkeypatch, FakeClient(seen=dataclasses.replace(status, nodes=(whole, trunk, alone))), "status", MAGNET)
+    free = [line.split("bf16")[1].split()[0] for line in rows.stdout.splitlines() if " bf16 " in line]
+    assert free == ["8", "-", "8"], "no session comes to a host of experts alone"
     assert lines[4:7] == ["layers  11..  4", "expert 0  1111", "expert 1  11.."]
     assert "layer 2 expert 1 has no host, layer 3 expert 1 has no host" in lines
     assert "--experts 2-3:1" in result.stderr and "--layers" not in result.stderr

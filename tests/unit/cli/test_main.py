@@ -30,6 +30,12 @@ def test_help_lists_every_verb_once_in_order() -> None:
     assert "Example:" in out
 
 
+@pytest.mark.parametrize("args", [(), ("release",), ("keys",)])
+def test_a_group_alone_prints_its_help_once(args: tuple[str, ...]) -> None:
+    _, helped, _ = invoke(*args, "--help")
+    assert invoke(*args) == (2, "", helped)
+
+
 def test_version_is_the_packages() -> None:
     assert invoke("--version") == (0, f"swarm {swarm.__version__}\n", "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -125,4 +126,7 @@ def test_status_shows_what_a_host_of_experts_hosts(capsys: pytest.CaptureFixture
     show([note])
     told = capsys.readouterr().out
     assert "trunk 0:2 experts 0-1:3" in told
+    assert "0 (0 more)" in told
     assert "0 B, has 100% of what it needs" in told, "all of it was here"
+    show([dataclasses.replace(note, trunks=())])
+    assert " - " in (alone := capsys.readouterr().out) and "more" not in alone, "no session comes to it"

@@ -14,7 +14,7 @@ from swarm.cli.release_plan import parse_experts
 from swarm.embedded import release_folder
 from swarm.errors import BadArgument
 from swarm.release import PieceMap, list_folder, plan_fetch, read_folder_layout
-from swarm.terms import ExpertId, Span
+from swarm.terms import ExpertId, ExpertRange, Span
 
 
 def rows(*arguments: str) -> list[dict[str, Any]]:
@@ -25,6 +25,7 @@ def rows(*arguments: str) -> list[dict[str, Any]]:
 
 def test_experts_by_number_and_range() -> None:
     assert parse_experts("5:3") == [ExpertId(5, 3)]
+    assert parse_experts("0-5:0-7") == list(ExpertRange(Span(0, 6), tuple(range(8))))
     assert parse_experts("0-1:2, 7:0-1") == [ExpertId(0, 2), ExpertId(1, 2), ExpertId(7, 0), ExpertId(7, 1)]
 
 

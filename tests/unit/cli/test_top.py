@@ -20,7 +20,7 @@ from swarm.client import SwarmStatus
 from swarm.errors import NoNodesFound
 from swarm.facts import NodeFact, NodeState
 from swarm.routing import HOP_OVERHEAD_S, coverage
-from swarm.terms import Address, Infohash, NodeId, Profile, Span
+from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, Span
 
 MAGNET = "magnet:?xt=urn:btih:" + "a" * 40
 NOW_S = 1_000_000.0
@@ -122,6 +122,14 @@ def test_a_row_per_node_in_the_order_of_the_layers() -> None:
     ]
     assert rows[1][5] == "full"
     assert rows[2][5:8] == ["-", "125.0", "50%"]
+
+
+def test_trunks_take_sessions_and_hosts_of_experts_alone_take_none() -> None:
+    trunk = fact("a", Span(0, 4), spans=(), trunks=(Span(0, 4),), n_experts=2, free_sessions=7)
+    experts = fact("b", Span(0, 4), spans=(), experts=(ExpertRange(Span(0, 4), (0, 1)),), n_experts=2, free_sessions=0)
+    rows = {line.split()[0]: line for line in drawn(look(trunk, experts)).splitlines() if " bf16 " in line}
+    assert "7 free" in rows["a" * 8]
+    assert rows["b" * 8].split("bf16")[1].split()[0] == "-"
 
 
 def test_what_the_gateway_says_has_a_line() -> None:

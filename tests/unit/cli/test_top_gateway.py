@@ -108,22 +108,25 @@ def test_the_key_goes_along_and_v1_may_be_named(server: MetricsServer) -> None:
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        ((401, "no"), "it answered 401; name its key with --api-key"),
-        ((503, ""), "it answered 503"),
-        ((200, "<html>"), f"its metrics lack {RUNNING}"),
+        ((401, "no"), "answered 401; name its key with --api-key"),
+        ((503, ""), "answered 503; start one with `swarm gateway MAGNET`"),
+        ((200, "<html>"), f"is no gateway, its metrics lack {RUNNING}"),
     ],
 )
 def test_what_a_gateway_refuses_is_a_fault(server: MetricsServer, answer: tuple[int, str], fault: str) -> None:
     server.answers = [answer]
     seen = Gateway(server.url).look()
-    assert seen.fault.startswith(fault)
+    assert seen.fault.startswith(f"{server.url} {fault}")
     assert seen.fields() == {"fault": seen.fault}
 
 
 def test_nobody_there_is_a_fault_and_a_later_look_may_succeed(server: MetricsServer) -> None:
     with MetricsServer() as gone:
         url = gone.url
-    assert "does not answer" in Gateway(url).look().fault
+    fault = Gateway(f"{url}/v1").look().fault
+    assert fault.startswith(
+        f"{url} does not answer (Connection refused); start one with `swarm gateway MAGNET`, or name"
+    )
 
 
 def test_a_key_that_no_header_carries_is_refused() -> None:

@@ -13,7 +13,14 @@ import pytest
 import uvicorn
 
 from swarm.gateway import listener
-from swarm.gateway.listener import MAX_EARLY_BYTES, MAX_EARLY_REQUESTS, MAX_HEAD_BYTES, BoundedProtocol, Turns
+from swarm.gateway.listener import (
+    LEAST_READ_BYTES,
+    MAX_EARLY_BYTES,
+    MAX_EARLY_REQUESTS,
+    MAX_HEAD_BYTES,
+    BoundedProtocol,
+    Turns,
+)
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -63,9 +70,9 @@ async def port(app: WaitingApp) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def listening(app: Any) -> AsyncIterator[int]:
+async def listening(app: Any, kind: type[BoundedProtocol] = BoundedProtocol) -> AsyncIterator[int]:
     """A server's port, of at most 4 connections."""
-    protocol: Any = partial(BoundedProtocol, head_timeout_s=60.0, max_connections=4, turns=Turns())
+    protocol: Any = partial(kind, head_timeout_s=60.0, max_connections=4, turns=Turns())
     bound = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -121,6 +128,45 @@ async def test_requests_that_come_with_the_one_before_them_are_bounded(app: Wait
             assert await reader.read() == b""
     writer.close()
     assert app.n_begun <= 1
+
+
+async def test_no_request_is_read_beyond_the_most_that_may_come_early(app: WaitingApp) -> None:
+    """Whatever comes in the same piece: each would be some kilobytes."""
+    n_heads = 0
+
+    class Counting(BoundedProtocol):
+        def on_headers_complete(self) -> None:
+            nonlocal n_heads
+            super().on_headers_complete()
+            n_heads += 1
+
+    async with listening(app, Counting) as port, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" * 3000)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+    assert 1 <= n_heads <= 1 + MAX_EARLY_REQUESTS
+
+
+@pytest.mark.parametrize(
+    "begun", [b"GET /", b"GET / HTTP/1.1\r\nHost: a\r\nX: ", REQUEST], ids=["path", "header", "early"]
+)
+async def test_bytes_one_by_one_are_bounded_by_their_number(begun: bytes, app: WaitingApp, port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(begun)
+    await app.until(n_begun=int(begun == REQUEST))
+    n_sent = 0
+    async with asyncio.timeout(60):
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                n_sent += 1
+                await writer.drain()
+                await asyncio.sleep(0)
+                assert n_sent < MAX_HEAD_BYTES // 4
+    writer.close()
+    assert n_sent >= MAX_HEAD_BYTES // LEAST_READ_BYTES, "a short head may come in as many pieces as it has bytes"
 
 
 async def test_leaving_is_noticed_where_the_next_request_came_in_one_piece(app: WaitingApp, port: int) -> None:

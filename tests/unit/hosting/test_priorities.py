@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.hosting.loading import _priorities
-from swarm.release import FetchPlan
+from node.hosting.loading import _priorities, brought_forward
+from swarm.release import FetchPlan, Part
+from swarm.terms import ExpertId
 
 Pieces = tuple[int, ...]
 
@@ -35,6 +38,19 @@ def test_small_files_come_with_the_first_layer_wherever_they_lie() -> None:
 
 def test_a_piece_that_two_layers_share_comes_with_the_earlier_one() -> None:
     assert _priorities(plan((), (0, 1), (1, 2), (2, 3), (3,))) == {0: 7, 1: 7, 2: 6, 3: 5}
+
+
+def test_layers_that_nobody_serves_come_first_and_the_model_s_ends_with_them() -> None:
+    parts = (("embeddings", (0,)), (0, (1,)), (1, (2,)), (2, (3,)), ("head", (4,)), (ExpertId(1, 0), (5,)))
+    whole = dataclasses.replace(plan(()), pieces_by_layer=parts, all_pieces=frozenset(range(6)))
+
+    def order(first: set[int]) -> list[Part]:
+        return [part for part, _ in brought_forward(whole, first, 3).pieces_by_layer]
+
+    assert order(set()) == order({0, 1, 2}) == [part for part, _ in parts]
+    assert order({2}) == [2, "head", "embeddings", 0, 1, ExpertId(1, 0)]
+    assert order({0}) == ["embeddings", 0, 1, 2, "head", ExpertId(1, 0)]
+    assert _priorities(brought_forward(whole, {2}, 3))[3] == 7
 
 
 @given(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from node.model import Numerics, SpanModel
-from node.moving import Claims, Mover
+from node.moving import Claims, Mover, OnLoaded
 from node.placement import Budget, PlacementConfig
 from node.server import Statement
 from node.stage import Stage, StageConfig
@@ -158,3 +158,28 @@ async def test_a_move_that_is_broken_off_leaves_no_claim(is_loading: bool, monke
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert here.said.spans == (Span(0, 2),) and here.said.leaving == ()
+
+
+async def test_a_move_loads_first_what_nobody_serves_and_serves_each_layer_as_soon_as_it_is_there() -> None:
+    """The rest may take hours."""
+    here = Here(Span(0, 2))
+    here.claims.budget = Budget(4, 0.01)
+    here.others.add(here.discovery, Span(0, 4), answers=True)
+    never = asyncio.Event()
+    stated: asyncio.Queue[tuple[NodeState, tuple[Span, ...]]] = asyncio.Queue()
+
+    async def load(spans: tuple[Span, ...], keep: tuple[Span, ...], on_loaded: OnLoaded) -> None:
+        models = [SpanModel(ARGS, span, Numerics(torch.float32)) for span in spans]
+        assert spans == (Span(4, 6),)
+        for there in ((), (Span(4, 5),)):
+            on_loaded(there, models)
+            stated.put_nowait((here.said.state, here.said.loaded))
+        await never.wait()
+
+    async with asyncio.timeout(10), here.moving(load) as task:
+        assert await stated.get() == (NodeState.JOINING, (Span(0, 2),))
+        assert await stated.get() == (NodeState.JOINING, (Span(0, 2), Span(4, 5)))
+        assert here.said.spans == (Span(0, 6),), "it is to have 2:6, and 4:6 before that"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (here.said.state, here.said.spans) == (NodeState.SERVING, (Span(0, 2), Span(4, 5))), "and kept"

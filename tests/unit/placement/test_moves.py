@@ -28,15 +28,23 @@ def test_a_full_node_moves_a_layer_at_a_time() -> None:
     )
 
 
+def test_what_nobody_serves_is_loaded_first() -> None:
+    parts = plan_move([Span(0, 2)], [Span(2, 7)], 4, first={5, 6, 9})
+    assert [part.load for part in parts] == [(Span(5, 7),), (Span(2, 4),), (Span(4, 5),)]
+
+
 @given(
     before=st.sets(st.integers(0, 20), min_size=1),
     after=st.sets(st.integers(0, 20), min_size=1),
     n_spare=st.integers(0, 5),
+    first=st.sets(st.integers(0, 20)),
 )
-def test_it_ends_where_it_should_within_the_room(before: set[int], after: set[int], n_spare: int) -> None:
+def test_it_ends_where_it_should_within_the_room(
+    before: set[int], after: set[int], n_spare: int, first: set[int]
+) -> None:
     n_room = max(len(before), len(after)) + n_spare
     held = set(before)
-    for part in plan_move(spans(before), spans(after), n_room):
+    for part in plan_move(spans(before), spans(after), n_room, first):
         assert not layers(part.load) & held
         held |= layers(part.load)
         assert len(held) <= max(n_room, len(before) + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from swarm.facts import NodeFact, NodeState
 from swarm.routing import plan_route, worth_measuring
 from swarm.routing.measuring import N_GOOD
-from swarm.terms import Address, Infohash, NodeId, Profile, Span
+from swarm.terms import Address, ExpertRange, Infohash, NodeId, Profile, Span
 
 NOW_S = 1_000_000.0
 
@@ -21,10 +22,10 @@ def node_id(number: int) -> NodeId:
 
 def fact(number: int, span: str = "0:8", layer_time_s: float = 0.004, **fields: object) -> NodeFact:
     known: dict[str, object] = {"state": NodeState.SERVING, "free_sessions": 4, "ttl_s": 60.0, **fields}
+    known = {"spans": (Span.parse(span),), "profile": Profile("bf16"), **known}
     return NodeFact(
         node_id=node_id(number), release=Infohash("ab" * 20), address=Address("127.0.0.1", 1 + number), seq=1,
-        issued_at_s=NOW_S - 5.0, spans=(Span.parse(span),), profile=Profile("bf16"), n_layers=8,
-        layer_time_s=layer_time_s, **known,  # type: ignore[arg-type]
+        issued_at_s=NOW_S - 5.0, n_layers=8, layer_time_s=layer_time_s, **known,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -33,8 +34,9 @@ def asked(
     rtts: dict[NodeId, float] | None = None,
     links: dict[tuple[NodeId, NodeId], float] | None = None,
     n: int = 16,
+    **route: Any,
 ) -> list[NodeId]:
-    wanted = worth_measuring(facts, n, n_layers=8, now_s=NOW_S, rtt_s=rtts or {}, links_s=links or {})
+    wanted = worth_measuring(facts, n, n_layers=8, now_s=NOW_S, rtt_s=rtts or {}, links_s=links or {}, **route)
     return [one.node_id for one in wanted]
 
 
@@ -70,6 +72,37 @@ def test_of_equally_fast_ones_those_near_a_near_node_come_first() -> None:
 def test_who_takes_no_session_is_not_asked() -> None:
     full, leaving, gone = fact(1, free_sessions=0), fact(2, state=NodeState.DRAINING), fact(3, ttl_s=1.0)
     assert asked([fact(0), full, leaving, gone]) == [node_id(0)]
+
+
+INT8, EXACT = Profile("bf16", "int8"), Profile("bf16", exactness="amx-3fa2c1")
+
+
+def test_who_has_another_profile_than_the_route_is_not_asked() -> None:
+    plain, quick, exact = fact(0), fact(1, profile=INT8, layer_time_s=0.001), fact(2, profile=EXACT)
+    facts = [plain, quick, exact]
+    assert asked(facts, profile=Profile("bf16")) == [node_id(0), node_id(2)], "whose promise may be more"
+    assert asked(facts, profile=EXACT) == [node_id(2)]
+    assert asked(facts, profile=INT8) == [node_id(1)]
+
+
+def test_where_any_profile_will_do_those_in_which_no_route_is_whole_are_not_asked() -> None:
+    quick = fact(1, profile=INT8, layer_time_s=0.001)
+    assert asked([fact(0), quick]) == [node_id(0)], "a quantised one is never taken where another is there"
+    assert asked([fact(0, "0:4"), quick]) == [node_id(1)]
+    assert asked([fact(0, "0:4"), quick, fact(2, "4:8", profile=EXACT)]) == [node_id(0), node_id(2)], "together"
+    assert asked([fact(0, "0:4"), quick], silent=frozenset({node_id(1)})) == [], "and it gave no answer"
+
+
+def test_who_is_to_be_avoided_is_not_asked() -> None:
+    assert asked([fact(0), fact(1)], exclude=frozenset({node_id(0)})) == [node_id(1)]
+
+
+def test_trunks_are_asked_where_their_experts_have_hosts() -> None:
+    layers = Span(0, 8)
+    trunk = fact(0, spans=(), trunks=(layers,), n_experts=2, experts=(ExpertRange(layers, (0,)),))
+    rest = fact(1, spans=(), experts=(ExpertRange(layers, (1,)),), n_experts=2, free_sessions=0)
+    assert asked([trunk]) == []
+    assert asked([trunk, rest]) == [node_id(0)]
 
 
 @given(st.integers(0, 10_000))

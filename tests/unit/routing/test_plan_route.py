@@ -269,13 +269,13 @@ def test_nobody_at_all() -> None:
     with pytest.raises(LayersUncovered, match="no node of this release is known at all") as caught:
         plan()
     assert caught.value.layers == tuple(range(8))
-    with pytest.raises(LayersUncovered, match=r"layers 0:2, 5:8 of 8 .* none of the 1 known"):
+    with pytest.raises(LayersUncovered, match=r"layers 0:2, 5:8 of 8 .* are known .1. none hosts them"):
         plan(fact("b", "2:5"))
 
 
 def test_a_long_list_of_hosts_is_cut_short() -> None:
     facts = [fact(f"b{c}", "0:8", free_sessions=0) for c in "bcdefghijk"]
-    with pytest.raises(LayersUncovered, match="2 more do not count either"):
+    with pytest.raises(LayersUncovered, match="2 others do not count either"):
         plan(*facts)
 
 

@@ -54,11 +54,24 @@ def test_settings_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["lsd", "lsd=yes", "speed=9", "encryption=strong", "proxy=ftp://a:1", "proxy=socks5://nowhere"]
+    ("setting", "message"),
+    [
+        ("utp=maybe", "--bittorrent utp: write on or off, not 'maybe'"),
+        ("lsd", "--bittorrent lsd: it lacks its =VALUE; write on or off, not ''"),
+        ("speed=9", "--bittorrent 'speed': there is no such setting; names: lsd, pex, utp,"),
+        ("encryption=strong", "--bittorrent encryption: write allowed, required or off, not 'strong'"),
+        ("upload-slots=few", "--bittorrent upload-slots: write a whole number"),
+        ("upload-rate=fast", "--bittorrent upload-rate: 'fast' is not a rate"),
+        ("schedule=9-5", "--bittorrent schedule: '9-5' is no window"),
+        ("proxy=ftp://me:secret@a:1", "--bittorrent proxy: a proxy is written socks5://"),
+        ("proxy=socks5://me:secret@nowhere", "--bittorrent proxy: "),
+    ],
 )
-def test_wrong_settings_are_refused(setting: str) -> None:
-    with pytest.raises(BadArgument):
+def test_wrong_settings_are_refused_by_name_with_what_is_allowed(setting: str, message: str) -> None:
+    with pytest.raises(BadArgument) as caught:
         with_settings(TorrentConfig.wan(), (setting,))
+    assert caught.value.message.startswith(message)
+    assert "secret" not in caught.value.message, "a proxy's password stays out of logs"
 
 
 def test_a_loopback_session_takes_no_proxy() -> None:

@@ -47,7 +47,7 @@ function besideOf({ spans, n_layers: nLayers }) {
 }
 
 function loadText(node) {
-  if (node.state !== "serving") return "";
+  if (node.state !== "serving" || node.spans.length + node.trunks.length === 0) return ""; // no session comes to it
   const free = node.free_sessions ? `room for ${node.free_sessions}` : "full";
   return node.n_routes ? `${node.n_routes} here · ${free}` : free;
 }

@@ -184,7 +184,7 @@ def test_a_ledger_of_a_later_version_is_left_alone(file: Path) -> None:
 
 
 def test_no_ledger_says_how_one_comes_about(file: Path) -> None:
-    with pytest.raises(BadArgument, match="started with --ledger FILE"):
+    with pytest.raises(BadArgument, match="name it with --ledger FILE"):
         read_usage(file)
 
 
