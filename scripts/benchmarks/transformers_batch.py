@@ -23,7 +23,7 @@ from swarm.release import ModelArgs
 
 WAYS = [f"{attention}, {experts}" for attention in ("sdpa", "eager") for experts in ("eager", "grouped_mm")]
 WAYS_ON_A_GPU = [*WAYS, "sdpa, batched_mm"]
-"""That way with experts copies an expert's weights for every row, and is slower on a CPU from one row on."""
+"""To decode: that way with experts copies an expert's weights for every row, and is slower on a CPU from one row on."""
 
 N_TRIED_TOKENS = 3
 
@@ -53,7 +53,7 @@ class TransformersBatch:
         """Prompt tokens/s, to the last token's logits."""
         shape = f"prefill {len(prompt)}"
         if shape not in self.ways:
-            self.ways[shape] = fastest({way: partial(self._prefill, prompt, way) for way in self._all_ways}, 1)
+            self.ways[shape] = fastest({way: partial(self._prefill, prompt, way) for way in WAYS}, 1)
         return self._prefill(prompt, self.ways[shape])
 
     def logits(self, prompt: list[int]) -> Tensor:
@@ -87,6 +87,7 @@ class TransformersBatch:
 
         shape = len(prompts), len(prompts[0])
         if shape not in self._caches:
+            self._choose(WAYS[0])  # whatever it decodes with: one of them has no memory for so many rows
             cache = DynamicCache(config=self._model.config)
             self._caches[shape] = cache, self._step(self._ids(prompts), cache)
         return self._caches[shape]
