@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from node.model import Chunk, KVCache, attention
-from node.model.attention import attend
+from node.model.attention import attend, attend_at_once
 from node.model.batch import Batch
 from node.model.rope import RopeTable
 from node.weights import PRESETS
@@ -78,6 +78,9 @@ def test_it_computes_the_definition(
 
     xq = torch.randn(n_rows, n_kv_heads * group, HEAD_DIM)
     expected = _reference(xq, position, cache, window)
+    cache.advance(position)
+    at_once = attend_at_once(xq, position, cache.layer(0))  # as on devices without kernels of our own
+    assert torch.allclose(at_once.double(), expected, rtol=1e-4, atol=1e-5)
     with mock.patch.object(attention, "MAX_TILE_SCORES", max_scores), mock.patch.object(attention, "TILE_ROWS", 7):
         got = _attention(xq, cache, position)
     torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-5)
