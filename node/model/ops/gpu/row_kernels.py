@@ -7,6 +7,9 @@ but for grouping, where it has a few pairs of a row and an expert.
 import triton
 import triton.language as tl
 
+LEAST = tl.constexpr(-3.4e38)
+"""Less than any logit, which is bf16, and still finite."""
+
 
 @triton.jit
 def _normalised(h, weight, epsilon, dim):
@@ -71,7 +74,8 @@ def normalise_and_route(
     K: tl.constexpr, E: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """Of each row the norm x (T, D) and its K best experts, ascending: weights (T, K), chosen (T, K). counts (E): more
-    by one for each that was chosen. Of equal experts the first are the better.
+    by one for each that was chosen. Of equal experts the first are the better; K are chosen whatever the row holds: a
+    place left empty would be read as an expert's number.
     """
     row = tl.program_id(0)
     dims = tl.arange(0, D)
@@ -93,7 +97,8 @@ def normalise_and_route(
         there = router + experts[:, None] * dim + part[None, :]
         sums += tl.load(there, mask=is_expert[:, None] & is_part[None, :], other=0.0).to(tl.float32) * some[None, :]
     logits = tl.where(is_expert, tl.sum(sums, 1).to(tl.bfloat16).to(tl.float32), float("-inf"))
-    left = logits
+    left = tl.where(logits > LEAST, logits, LEAST)  # above what was chosen, and no NaN, which no maximum finds
+    left = tl.where(is_expert, left, float("-inf"))
     is_chosen = experts < 0
     for _ in range(K):
         best = tl.argmax(left, 0, tie_break_left=True)
