@@ -7,6 +7,7 @@ know files, neighbours, sessions, sampling or the wire, and does no IO.
 
 from node.model.batch import Chunk
 from node.model.cache import KVCache
+from node.model.device_memory import give_back_device_memory, is_out_of_memory
 from node.model.experts import Answers, Elsewhere, ExpertStore, Steps, finish
 from node.model.heat import RoutingHeat
 from node.model.ops import (
@@ -35,8 +36,10 @@ __all__ = [
     "Steps",
     "fingerprint",
     "finish",
+    "give_back_device_memory",
     "greatest_logits",
     "instruction_set",
+    "is_out_of_memory",
     "kernels",
     "require_int8",
     "why_no_gpu_kernels",

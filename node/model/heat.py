@@ -10,6 +10,9 @@ HALF_LIFE_ROWS = 4096
 """After as many rows more an old one counts half. Raising it makes the heat steadier and slower to follow what people
 ask for."""
 
+_WRAP = 1 << 32
+"""A device counts in so many numbers, and then from the first one again."""
+
 
 @dataclass(slots=True)
 class _Watched:
@@ -40,13 +43,13 @@ class RoutingHeat:
         for expert_idx, n in routed:
             counts[expert_idx] += n
         self._rows[layer_idx] += n_rows
-        if self._rows[layer_idx] >= 2 * HALF_LIFE_ROWS:
+        while self._rows[layer_idx] >= 2 * HALF_LIFE_ROWS:  # a device may tell of many at once
             self._rows[layer_idx] /= 2
             counts[:] = [n / 2 for n in counts]
 
     def watch(self, layer_idx: int, n_chosen: int, read: Callable[[], Sequence[int]]) -> None:
-        """A layer that counts by itself: read tells how many rows each expert got since the layer was there. n_chosen:
-        experts of a row. In the place of what was watched of this layer before.
+        """A layer that counts by itself: read tells how many rows each expert got since the layer was there, but for
+        multiples of 2^32. n_chosen: experts of a row. In the place of what was watched of this layer before.
         """
         with self._lock:
             self._watched[layer_idx] = _Watched(n_chosen, read, [0] * self._n_experts)
@@ -56,7 +59,7 @@ class RoutingHeat:
         with self._lock:
             for layer_idx, watched in self._watched.items():
                 now = watched.read()
-                new = [n - before for n, before in zip(now, watched.seen, strict=True)]
+                new = [(n - before) % _WRAP for n, before in zip(now, watched.seen, strict=True)]
                 watched.seen = now
                 if any(new):
                     self.count(layer_idx, sum(new) // watched.n_chosen, enumerate(new))

@@ -7,14 +7,18 @@ launches is recorded once (a CUDA graph) and replayed for every batch of as many
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from node.model.batch import Batch
+from node.model.device_memory import RECORDING, is_out_of_memory
 from node.model.experts import Steps
 from node.model.fused import parts_of, runs_own_kernels
 from node.model.layer import Layer
@@ -28,11 +32,16 @@ if TYPE_CHECKING:
     from node.model.ops.gpu.attention import Rows
     from node.model.ops.gpu.layer import Layer as KernelLayer
 
+logger = logging.getLogger(__name__)
+
 MAX_REPLAYED_ROWS = 64
 """A batch of more is launched kernel by kernel: the GPU is busy for long enough."""
 
 MAX_GRAPHS = 64
-"""Kept, of the numbers of rows that were seen last; each takes a few MB."""
+"""Kept, of the numbers of rows that were seen last; each takes a few MB, beside the memory that all of them share."""
+
+MAX_SEEN = 16 * MAX_GRAPHS
+"""Remembered, of spans and numbers of rows that came once: what comes again is worth a graph."""
 
 _PLACES = 1 << 16
 """Positions and page addresses of one batch."""
@@ -74,8 +83,17 @@ class GpuLayer:
 
         kernels, moe = KernelLayer(parts_of(self.layer)), self._moe
         if moe is not None and moe.heat is not None and kernels.has_experts:
-            moe.heat.watch(moe.layer_idx, moe.n_experts_per_tok, kernels.counts.tolist)
+            moe.heat.watch(moe.layer_idx, moe.n_experts_per_tok, partial(read_beside, kernels.counts))
         return kernels
+
+
+def read_beside(counts: Tensor) -> list[int]:
+    """What a device has counted so far, without waiting for the batches that it is given: any thread may ask."""
+    if counts.device.type != "cuda":
+        return list(map(int, counts.tolist()))
+    # Graphs are recorded on streams of the usual priority: no other ever is the one that is being recorded on.
+    with torch.cuda.stream(torch.cuda.Stream(counts.device, priority=-1)):
+        return list(map(int, counts.tolist()))
 
 
 def gpu_layer(layer: Layer) -> GpuLayer | None:
@@ -92,9 +110,11 @@ class Replays:
 
     def __init__(self) -> None:
         self._pool: Any = None  # memory that all graphs share: only one of them runs at a time
+        self._stream: Any = None  # on which all are recorded: what was freed on one stream is no other's to take
         self._seen: OrderedDict[tuple[Span, int], None] = OrderedDict()
         self._graphs: OrderedDict[tuple[Span, int], _Graph] = OrderedDict()
         self._places: dict[int | None, Tensor] = {}
+        self._may_record = True
 
     def run(self, layers: Sequence[GpuLayer], h: Tensor, batch: Batch, span: Span) -> Tensor:
         """h (T, D) through the layers of the span, all of whose experts are here."""
@@ -107,24 +127,51 @@ class Replays:
         kernels = [layer.kernels for layer in layers]
         graph = self._graphs.get(key)
         if graph is None or not graph.is_of(kernels, nths, batch.rotations_by_position):
-            if key not in self._seen:  # compiles what will be recorded
-                self._seen[key] = None
+            # What came before has compiled what will be recorded.
+            graph = self._recorded(layers, h, batch, span) if key in self._seen and self._may_record else None
+            if graph is None:
+                self._see(key)
                 return launch(layers, h, batch, span, is_row_by_row=True)
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            for window in sessions:
-                if window not in self._places:
-                    self._places[window] = torch.zeros(_PLACES, dtype=torch.long, device=h.device)
-            graph = self._graphs[key] = _Graph(layers, h, batch, span, self._pool, self._places)
-            if len(self._graphs) > MAX_GRAPHS:
-                self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
         return graph.replay(h, batch, sessions)
+
+    def _see(self, key: tuple[Span, int]) -> None:
+        self._seen[key] = None
+        if len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+
+    def _recorded(self, layers: Sequence[GpuLayer], h: Tensor, batch: Batch, span: Span) -> _Graph | None:
+        """None where it cannot be: for want of memory now, for any other reason never again."""
+        try:
+            self._stream = self._stream or torch.cuda.Stream(h.device)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            for window in _windows(batch, span):
+                if window not in self._places:
+                    self._places[window] = torch.zeros(_PLACES, dtype=torch.long, device=h.device)
+            graph = _Graph(layers, h, batch, span, self._pool, self._stream, self._places)
+        except RuntimeError as error:
+            self._may_record = is_out_of_memory(error)
+            why = str(error).partition("\n")[0]
+            logger.warning("batches of %d rows are not replayed, and slower for it: %s", batch.n_rows, why)
+            self._forget()
+            return None
+        self._graphs[span, batch.n_rows] = graph
+        if len(self._graphs) > MAX_GRAPHS:
+            self._graphs.popitem(last=False)
+        return graph
+
+    def _forget(self) -> None:
+        """Every graph, and their memory: a pool that no graph has any more takes no other one."""
+        self._graphs.clear()
+        self._seen.clear()
+        self._pool = None
 
 
 class _Graph:
     """What a batch of h's rows launches, with the memory where such a batch is put before it is launched again.
 
-    places: by window, int64, for all graphs of these layers.
+    pool, stream, places (by window, int64): for all graphs of these layers. Raises: RuntimeError where it cannot be
+    recorded; torch.OutOfMemoryError is one.
     """
 
     def __init__(
@@ -134,6 +181,7 @@ class _Graph:
         batch: Batch,
         span: Span,
         pool: Any,
+        stream: Any,
         places: dict[int | None, Tensor],
     ) -> None:
         from node.model.ops.gpu.layer import run_layers
@@ -148,13 +196,15 @@ class _Graph:
         rows = [by_window[window] for window in _windows(batch, span)]
         self._graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(h.device)
-        stream = torch.cuda.Stream(h.device)
-        with torch.cuda.stream(stream):
+        with RECORDING, torch.cuda.stream(stream):
             self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._out = run_layers(self._kernels, self._h, rows, self._nths)
-            finally:
-                self._graph.capture_end()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # what went wrong first is what there is to tell
+                    self._graph.capture_end()
+                raise
+            self._graph.capture_end()
         torch.cuda.synchronize(h.device)
 
     def is_of(self, kernels: Sequence[KernelLayer], nths: Sequence[int], rotations: Tensor) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
-from node.model import PAGE, Chunk, SpanModel, Steps
+from node.model import PAGE, Chunk, SpanModel, Steps, is_out_of_memory
 from node.stage.batch import Job, Slice
 from node.stage.rows import rows_of, tensor_of
 from node.stage.session import StageSession
@@ -50,12 +50,6 @@ def compute_batch(slices: list[Slice], make_room: MakeRoom) -> Steps[None]:
     finally:
         for session in held:
             session.end()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory: of a device, of torch's CPU allocator (which says so in words only) or of Python."""
-    said = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in said
 
 
 def _compute(slices: list[Slice], make_room: MakeRoom, held: list[StageSession]) -> Steps[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from node.model import PAGE, Answers, Chunk, ExpertStore, KVCache, Numerics, SpanModel
 from node.model.moe import MoE
-from node.model.on_gpu import MAX_GRAPHS, GpuLayer
+from node.model.on_gpu import MAX_GRAPHS, MAX_SEEN, GpuLayer, Replays
 from node.weights import PRESETS
 from node.weights.synthetic import random_tensors
 from swarm.release import ModelArgs
@@ -236,3 +237,45 @@ def test_graphs_are_bounded_and_follow_what_is_loaded(device: torch.device) -> N
     fresh = model_of(MIXTURE, Numerics(), device)
     fresh.load_layer(1, other)
     assert torch.equal(after, fed(fresh, rows_of(MIXTURE, 9), 0))
+
+
+@pytest.mark.needs_gpu
+@pytest.mark.parametrize("is_for_good", [False, True])
+def test_what_cannot_be_recorded_is_launched(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, is_for_good: bool
+) -> None:
+    """There is no memory for it, once; or it never can be. A graph that was recorded before goes with it."""
+    from node.model.ops.gpu import layer
+
+    model, launched = model_of(DENSE, Numerics(), device), model_of(DENSE, Numerics(), device)
+    monkeypatch.setattr(launched._replays, "_seen", Forgetful())
+    run_layers = layer.run_layers
+
+    def fails(layers: Sequence[layer.Layer], h: Tensor, *rest: Any) -> Tensor:
+        out = run_layers(layers, h, *rest)
+        if torch.cuda.is_current_stream_capturing() and h.shape[0] == 2:
+            if is_for_good:
+                raise RuntimeError("this driver records nothing")
+            torch.empty(1 << 50, dtype=torch.uint8, device=device)
+        return out
+
+    for _ in range(3):
+        model.forward(rows_of(DENSE, 1).to(device), new_cache(model), 0)
+    assert len(model._replays._graphs) == 1
+    h = rows_of(DENSE, 6)
+    expected = launched.forward(h[:2].to(device), new_cache(launched), 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "run_layers", fails)
+        for _ in range(4):
+            assert torch.equal(model.forward(h[:2].to(device), new_cache(model), 0), expected)
+    assert not model._replays._graphs
+    for _ in range(3):
+        assert torch.equal(model.forward(h[:2].to(device), new_cache(model), 0), expected)
+    assert len(model._replays._graphs) == (0 if is_for_good else 1)
+
+
+def test_what_came_once_is_not_remembered_forever() -> None:
+    replays = Replays()
+    for n_rows in range(2 * MAX_SEEN):
+        replays._see((Span(0, 2), n_rows))
+    assert len(replays._seen) == MAX_SEEN

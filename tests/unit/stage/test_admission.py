@@ -304,15 +304,6 @@ async def test_a_machine_without_memory_is_a_full_node(
     assert len(await feed(one, session, 4)) == 1
 
 
-def test_the_cpus_allocator_says_what_is_looked_for() -> None:
-    from node.stage.compute import is_out_of_memory
-
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 60, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
-    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
-
-
 async def test_logits_of_many_rows_are_made_a_few_at_a_time_and_are_the_same(
     stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

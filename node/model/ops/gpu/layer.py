@@ -27,7 +27,7 @@ _PAIRS = 64
 class Layer:
     """h (T, D) bf16 -> h + attention(norm(h)), and to that its mixture or its feed-forward network.
 
-    counts: of a mixture, int32 (E): how many rows went to each expert since it was last set to zero.
+    counts: of a mixture, int32 (E): how many rows went to each expert; it wraps around.
     """
 
     __slots__ = ("_parts", "_w2", "_w13", "counts")
@@ -39,7 +39,7 @@ class Layer:
         self._w13 = Matrices([w13 for w13, _ in parts.experts]) if parts.experts else None
         self._w2 = Matrices([w2 for _, w2 in parts.experts]) if parts.experts else None
         device = parts.norms[0].device
-        self.counts = torch.zeros(parts.n_experts, dtype=torch.int32, device=device)
+        self.counts = torch.zeros(parts.n_experts, dtype=torch.int32).to(device)  # and it is there: others may read it
 
     @property
     def has_experts(self) -> bool:
