@@ -19,7 +19,9 @@ def settle_profile(profile: Profile, wants_exact: bool | None, args: ModelArgs, 
     own shapes, each weighed up once: seconds for real dimensions.
     Raises: BadArgument where exactness is demanded and cannot be had, or the quantisation does not run here.
     """
-    if profile.quantisation and device.type != "cpu" and (why := why_no_gpu_kernels(device)):
+    # Asked in any case: it is tried once, for seconds, and this is no event loop.
+    why = None if device.type == "cpu" else why_no_gpu_kernels(device)
+    if profile.quantisation and why is not None:
         raise BadArgument(
             f"--quantize needs this project's own kernels, and {why}; leave it away, or take --device cpu"
         )

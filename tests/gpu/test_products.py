@@ -9,6 +9,7 @@ from torch import Tensor
 
 from node.model import Numerics, greatest_logits
 from node.model.ops import Gate, Linear
+from node.model.ops.gpu.presence import why_not_run
 
 ROUNDING = 2e-3 if torch.cuda.is_available() else 5e-3
 """To bf16, relative to the whole: a GPU rounds to the nearest, Triton's interpreter towards zero."""
@@ -36,6 +37,10 @@ def test_a_product_is_what_fp32_makes_of_it(
     first, second = (x.float() @ weight.float().T for weight in weights)
     assert off_by(one(x.to(device)), first) < ERRORS[quantisation]
     assert off_by(gate(x.to(device)), F.silu(first) * second) < 2 * ERRORS[quantisation]
+
+
+def test_they_are_tried_before_they_are_taken(device: torch.device) -> None:
+    assert why_not_run(device) is None
 
 
 def test_rows_do_not_leak_into_one_another(device: torch.device) -> None:

@@ -27,6 +27,9 @@ MAX_IN = 1 << 16
 _SLAB_VALUES = 1 << 18
 """Values of a weight that are quantised at a time: their fp32 form stays in a core's cache."""
 
+_SLAB_VALUES_OF_A_GPU = 1 << 24
+"""Enough to keep one busy; all of a large matrix would take a GB or more meanwhile, which it may not have."""
+
 
 class Int8:
     """weight (out, in) bf16, in at most 2^16 -> a Multiply of bf16 rows. Raises: BadArgument where a CPU cannot."""
@@ -70,7 +73,7 @@ def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
         raise BadArgument(f"rows of {weight.shape[1]} values are too long for int8; leave --quantize away")
     values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     scales = torch.empty(weight.shape[0], device=weight.device)
-    slab_values = _SLAB_VALUES if weight.device.type == "cpu" else weight.numel()
+    slab_values = _SLAB_VALUES if weight.device.type == "cpu" else _SLAB_VALUES_OF_A_GPU
     height = max(1, slab_values // weight.shape[1])
     for row in range(0, weight.shape[0], height):
         slab, of_slab = weight[row : row + height], scales[row : row + height]

@@ -89,6 +89,8 @@ def _room(weight: Tensor, n_matrices: int, numerics: Numerics) -> native.Own | M
     if weight.dtype != torch.bfloat16:
         return None
     if gpu.why_absent(weight.device) is None:
+        if not gpu.fits(weight.shape) and not numerics.quantisation:
+            return None
         return gpu.room(weight.shape, n_matrices, numerics.quantisation, weight.device)
     own = _OWN.get(numerics.quantisation)
     if weight.device.type != "cpu" or own is None or native.why_absent() is not None:

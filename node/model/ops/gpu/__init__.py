@@ -2,7 +2,8 @@
 device; attention over pages of the cache; and layers made of them, which ask the host nothing and so can be replayed.
 
 The files named *_kernels.py are the maths; the others hand them tensors. Only this file and presence.py may be imported
-where Triton is not installed.
+where Triton is not installed. Each launch says enable_fp_fusion, for what it is if nothing is said changes between
+Triton's versions, some of which warn of that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from node.model.ops.gpu.presence import why_absent
 if TYPE_CHECKING:
     from node.model.ops.gpu.products import Matrix
 
-__all__ = ["greatest_logits", "room", "why_absent"]
+__all__ = ["fits", "greatest_logits", "room", "why_absent"]
+
+_MAX_VALUES = 1 << 31
+"""Of a matrix: kernels count them in 32 bits."""
+
+
+def fits(shape: torch.Size) -> bool:
+    """Whether a matrix (out, in) is small enough for these kernels."""
+    return shape.numel() < _MAX_VALUES
 
 
 def room(shape: torch.Size, n_matrices: int, quantisation: str, device: torch.device) -> Matrix:

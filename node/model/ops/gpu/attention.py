@@ -26,6 +26,9 @@ _ALIGNED = 2
 """Each part of what tells places begins at a multiple of so many: Triton compiles anew for other alignments."""
 
 _FEW_LANES = 16
+_LEAST_SIDE = 16
+"""Of tiles that a GPU multiplies."""
+
 _MAX_SPLITS = 32
 _PROGRAMS_EACH = 2
 """Programs for each of a device's multiprocessors that keep its memory busy."""
@@ -122,7 +125,7 @@ def rotate_and_write(qkv: Tensor, rows: Rows, n_heads: int, n_kv_heads: int, hea
     row_kernels.rotate_and_write[(rows.n_rows, n_heads + 2 * n_kv_heads)](
         qkv, rows.rotations, rows.tables, rows.positions, rows.pages, xq,
         _values_before(nth, n_kv_heads, head_dim), head_dim**-0.5, n_heads, n_kv_heads,
-        head_dim, triton.next_power_of_2(head_dim // 2), PAGE, num_warps=1,
+        head_dim, triton.next_power_of_2(head_dim // 2), PAGE, num_warps=1, enable_fp_fusion=True,
     )  # fmt: skip
     return xq
 
@@ -138,18 +141,33 @@ def attend(xq: Tensor, rows: Rows, n_kv_heads: int, nth: int) -> Tensor:
     if n_splits > 1:
         sums = torch.empty(n_splits, n_rows, n_heads, head_dim, device=xq.device)
         maxima, totals = torch.empty(2, n_splits, n_rows, n_heads, device=xq.device)
-    padded = triton.next_power_of_2(head_dim)
+    padded = padded_head(head_dim)
     kernels.attend[(rows.n_tiles, n_kv_heads, n_splits)](
         xq, rows.tile_rows, rows.tile_sizes, rows.tables, rows.positions, rows.pages, out, sums, maxima, totals,
         _values_before(nth, n_kv_heads, head_dim), n_heads, n_kv_heads, rows.window or 0, n_rows,
         n_splits, group, head_dim, padded, PAGE, n_lanes, _BLOCK, n_splits > 1, rows.window is not None,
-        num_warps=4, num_stages=3,
+        num_warps=4, num_stages=3, enable_fp_fusion=True,
     )  # fmt: skip
     if n_splits > 1:
         kernels.put_together[(n_rows * n_heads,)](
-            sums, maxima, totals, out, n_rows * n_heads, n_splits, head_dim, padded, _MAX_SPLITS, num_warps=4
+            sums,
+            maxima,
+            totals,
+            out,
+            n_rows * n_heads,
+            n_splits,
+            head_dim,
+            padded,
+            _MAX_SPLITS,
+            num_warps=4,
+            enable_fp_fusion=True,
         )
     return out
+
+
+def padded_head(head_dim: int) -> int:
+    """Of a tile of keys: as many numbers as a program has for a head."""
+    return int(max(_LEAST_SIDE, triton.next_power_of_2(head_dim)))
 
 
 def _lanes_of(rows: Rows, group: int) -> int:

@@ -181,7 +181,7 @@ def _multiply_row(
     block_n, block_k, n_warps = row_blocks(of.element, of.n_out, of.n_in)
     kernels.multiply_row[(triton.cdiv(of.n_out, block_n), n_pairs)](
         x, of.table, of.scale_table, experts, residual, out, of.n_out, of.n_in, of.n_in,
-        of.element, of.n_matrices, *flags, block_n, block_k, num_warps=n_warps,
+        of.element, of.n_matrices, *flags, block_n, block_k, num_warps=n_warps, enable_fp_fusion=True,
     )  # fmt: skip
 
 
@@ -193,7 +193,8 @@ def _multiply_rows(
     block_m, block_n, block_k, n_warps, n_stages = tile_blocks(of.element, of.n_matrices, rows_each)
     kernels.multiply_rows[(triton.cdiv(of.n_out, block_n), n_experts)](
         x, of.table, of.scale_table, order, starts, residual, out, n_rows, of.n_out, of.n_in, of.n_in, n_chosen,
-        of.element, of.n_matrices, *flags, block_m, block_n, block_k, num_warps=n_warps, num_stages=n_stages,
+        of.element, of.n_matrices, *flags, block_m, block_n, block_k,
+        num_warps=n_warps, num_stages=n_stages, enable_fp_fusion=True,
     )  # fmt: skip
 
 
@@ -209,7 +210,8 @@ def tile_blocks(element: int, n_matrices: int, rows_each: int) -> tuple[int, int
     """Rows, output channels and values of a program's tiles, its warps, and how many tiles it loads ahead."""
     block_m = min(128, max(16, triton.next_power_of_2(rows_each)))
     if block_m == 128:
-        return (128, 128, 64, 8, 3) if n_matrices == 2 or element != 16 else (128, 256, 64, 8, 3)
+        is_wide = n_matrices == 1 and element == 16 and torch.version.hip is None  # AMD's have 64 KB for two such tiles
+        return (128, 256, 64, 8, 3) if is_wide else (128, 128, 64, 8, 3)
     if block_m == 64:
         return 64, 128, 64, 4, 3
     if element != 16:
