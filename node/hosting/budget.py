@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from node.hosting.memory import give_back_freed_memory
-from node.model import KVCache, Numerics, SpanModel
+from node.model import KVCache, Numerics, SpanModel, why_no_gpu_kernels
 from swarm.errors import BadArgument
 from swarm.release import ModelArgs
 from swarm.release.args import STORED_DTYPES
@@ -61,10 +61,11 @@ def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device
 
     The quickest of several steps after one that warms up: what else the machine does makes steps longer, none shorter.
     A mixture has only the experts that one token meets; takes their memory for the while, and a few seconds for
-    layers of gigabytes. On a GPU it has all of them, and batches of all sizes are run once, so that a GPU's kernels are
-    compiled before anybody waits for them: half a minute, the first time on a machine.
+    layers of gigabytes. Where our own GPU kernels run it has all of them, and batches of all sizes are run once, so
+    that the kernels are compiled before anybody waits for them: half a minute, the first time on a machine.
     """
-    n_experts = args.n_experts_per_tok if device.type == "cpu" else args.n_experts
+    is_compiled = compiles_first(numerics, device)
+    n_experts = args.n_experts if is_compiled else args.n_experts_per_tok
     one = dataclasses.replace(
         args, n_layers=1, windows=args.windows[:1], n_experts=n_experts, rope_layout="interleaved"
     )
@@ -72,8 +73,8 @@ def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device
     model.load_layer(0, _Filled(one, numerics.dtype, device))
     cache = KVCache(one, Span(0, 1), dtype=numerics.dtype, device=device)
     h = torch.full((1, args.dim), 0.5, dtype=numerics.dtype, device=device)
-    for n_rows in () if device.type == "cpu" else WARMED_ROWS:
-        model.forward(h.expand(min(n_rows, args.max_positions), -1).contiguous(), cache, 0)
+    if is_compiled:
+        _compile(model, args.windows, h)
     took_s: list[float] = []
     while len(took_s) <= FEWEST_STEPS or (sum(took_s[1:]) < MEASURED_S and len(took_s) <= MOST_STEPS):
         started_s = time.perf_counter()
@@ -84,6 +85,22 @@ def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device
     del model
     give_back_freed_memory()
     return min(took_s[1:])  # the first step also packs and warms up
+
+
+def compiles_first(numerics: Numerics, device: torch.device) -> bool:
+    """Whether our own kernels compute a layer there that are compiled for its sizes, and for those of its batches."""
+    return device.type == "cuda" and numerics.dtype == torch.bfloat16 and why_no_gpu_kernels(device) is None
+
+
+def _compile(model: SpanModel, windows: Sequence[int | None], h: Tensor) -> None:
+    """Run the model's one layer once for each kind of kernel. windows: of all layers; they differ in having one."""
+    for window in {window is None: window for window in windows}.values():
+        args = dataclasses.replace(model.args, windows=(window,))
+        like = SpanModel(args, model.span, model.numerics, device=model.device)
+        like.share(model)
+        cache = KVCache(args, model.span, dtype=model.dtype, device=model.device)
+        for n_rows in WARMED_ROWS:
+            like.forward(h.expand(min(n_rows, args.max_positions), -1).contiguous(), cache, 0)
 
 
 class _Filled(Mapping[str, Tensor]):

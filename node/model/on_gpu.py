@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 MAX_REPLAYED_ROWS = 64
 """A batch of more is launched kernel by kernel: the GPU is busy for long enough."""
 
+MAX_HEAD_DIM = 128
+MAX_HEADS_TOGETHER = 64
+"""Query heads of a KV head. A tile of more of either takes more shared memory than most GPUs have."""
+
 MAX_GRAPHS = 64
 """Kept, of the numbers of rows that were seen last; each takes a few MB, beside the memory that all of them share."""
 
@@ -97,8 +101,13 @@ def read_beside(counts: Tensor) -> list[int]:
 
 
 def gpu_layer(layer: Layer) -> GpuLayer | None:
-    """None where some product of the layer runs a library's kernel, or its mixture is larger than our kernels take."""
+    """None where some product of the layer runs a library's kernel, or its mixture or its heads are larger than our
+    kernels take.
+    """
     if gpu.why_absent(layer.attention_norm.weight.device) is not None:
+        return None
+    attention = layer.attention
+    if attention.head_dim > MAX_HEAD_DIM or attention.n_heads > MAX_HEADS_TOGETHER * attention.n_kv_heads:
         return None
     from node.model.ops.gpu.products import Matrix
 

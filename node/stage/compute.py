@@ -113,7 +113,7 @@ def _together(model: SpanModel, entered: Sequence[Tensor | tuple[int, ...]]) -> 
     """Ids, or rows, of all slices -> (T, D) on the model's device, in one transfer."""
     rows = [each for each in entered if isinstance(each, Tensor)]
     if rows:
-        return (rows[0] if len(rows) == 1 else torch.cat(rows)).to(model.device, non_blocking=True)
+        return (rows[0] if len(rows) == 1 else torch.cat(rows)).to(model.device)
     ids = itertools.chain.from_iterable(each for each in entered if not isinstance(each, Tensor))
     return model.embed(torch.tensor(list(ids), dtype=torch.long))
 

@@ -123,6 +123,15 @@ def test_quantised_layers_stay_near(
     assert 0 < off < {"int8": 0.03, "int4": 0.25}[quantisation]
 
 
+@pytest.mark.parametrize(("n_heads", "head_dim"), [(6, 160), (130, 8)])
+def test_heads_that_our_kernels_do_not_take_are_a_librarys(device: torch.device, n_heads: int, head_dim: int) -> None:
+    args = dataclasses.replace(DENSE, n_heads=n_heads, head_dim=head_dim, n_layers=1, windows=(None,))
+    model, plain = model_of(args, Numerics(), device), model_of(args, Numerics(torch.float32), "cpu")
+    assert not any(isinstance(layer, GpuLayer) for layer in model._layers.values())
+    h = rows_of(args, 4)
+    assert not far_rows(fed(model, h, 3), fed(plain, h, 3)).any()
+
+
 def test_sessions_together_are_sessions_alone(device: torch.device) -> None:
     """Prompts of several lengths in one batch, then steps of one row and of three."""
     model = model_of(MIXTURE, Numerics(), device)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.hosting import layers_that_fit, measure_layer_time
-from node.hosting.budget import RESERVED_SHARE
+from node.hosting.budget import RESERVED_SHARE, compiles_first
 from node.model import Numerics
 from node.weights import PRESETS
 from swarm.errors import BadArgument
@@ -91,3 +91,10 @@ def test_steps_that_the_machine_held_up_do_not_count(monkeypatch: pytest.MonkeyP
     real = time.perf_counter
     monkeypatch.setattr("node.hosting.budget.time.perf_counter", lambda: real() + next(late_s))
     assert 0 < measure_layer_time(ARGS, BF16, torch.device("cpu")) < 5.0
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_only_our_own_gpu_kernels_are_compiled_before_they_are_measured(device: str) -> None:
+    """Elsewhere a mixture would take the memory of all its experts for nothing."""
+    assert not compiles_first(BF16, torch.device(device))
+    assert not compiles_first(FP32, torch.device("cuda"))

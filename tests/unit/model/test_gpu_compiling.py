@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from node.model.on_gpu import MAX_HEAD_DIM, MAX_HEADS_TOGETHER
+
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
     pytest.mark.timeout(600),
@@ -60,12 +62,15 @@ def test_products(compiled: Any, element: int, n_matrices: int, n_rows: int) -> 
     compiled(multiply_rows, constants, types, num_warps=n_warps, num_stages=n_stages)
 
 
-@pytest.mark.parametrize(("head_dim", "is_split"), [(8, True), (128, False), (128, True)])
-def test_attention(compiled: Any, head_dim: int, is_split: bool) -> None:
+@pytest.mark.parametrize(
+    ("group", "head_dim", "is_split"),
+    [(4, 8, True), (4, MAX_HEAD_DIM, False), (4, MAX_HEAD_DIM, True), (MAX_HEADS_TOGETHER, MAX_HEAD_DIM, True)],
+)
+def test_attention(compiled: Any, group: int, head_dim: int, is_split: bool) -> None:
     from node.model.ops.gpu.attention import padded_head
     from node.model.ops.gpu.attention_kernels import attend
 
-    constants = {"GROUP": 4, "HEAD_DIM": head_dim, "HD": padded_head(head_dim), "PAGE": 256, "BM": 64, "BN": 64}
+    constants = {"GROUP": group, "HEAD_DIM": head_dim, "HD": padded_head(head_dim), "PAGE": 256, "BM": 64, "BN": 64}
     constants |= {"IS_SPLIT": is_split, "HAS_WINDOW": True}
     types = dict.fromkeys(("tile_rows", "tile_sizes", "tables", "positions", "pages"), "*i64")
     types |= {"xq": "*bf16", "out": "*bf16"}
