@@ -236,3 +236,34 @@ async def test_closing_fails_what_waits() -> None:
     assert (await first).n_done == 1
     with pytest.raises(SessionLost):
         await second
+
+
+async def test_a_loop_that_is_closed_takes_nothing_from_the_others() -> None:
+    running, go_on = threading.Event(), threading.Event()
+
+    def compute(slices: list[Slice]) -> None:
+        running.set()
+        go_on.wait(30)
+
+    thread = ComputeThread(compute, CONFIG)
+    gone = asyncio.new_event_loop()
+    coroutine = thread.run("gone", "g", 1, None)
+    task = gone.create_task(coroutine)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    gone.call_soon(gone.stop)
+
+    def begin_and_close() -> None:
+        gone.run_forever()
+        gone.close()
+
+    beside = threading.Thread(target=begin_and_close)
+    beside.start()
+    await asyncio.to_thread(running.wait, 30)
+    await asyncio.to_thread(beside.join, 30)
+    waiting = asyncio.create_task(thread.run("here", "g", 1, None))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await waiting).n_left == 0
+    assert not task.done()
+    thread.close()
+    coroutine.close()
