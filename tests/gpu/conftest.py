@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from node.model.ops import gpu
+from node.model.ops.gpu.presence import why_not_tried
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    absent = gpu.why_absent(DEVICE)
+    absent = why_not_tried(DEVICE)  # where they should run and do not, tests must fail
     for item in items:
         if "tests/gpu" not in item.path.as_posix():
             continue

@@ -23,6 +23,11 @@ def why_absent(device: torch.device) -> str | None:
     """None where this device runs these kernels; else why not, in words. In Triton's interpreter (TRITON_INTERPRET=1)
     a CPU runs them, a million times slower than a GPU: that is for tests.
     """
+    return why_not_tried(device) or (None if device.type == "cpu" else why_not_run(device))
+
+
+def why_not_tried(device: torch.device) -> str | None:
+    """None where these kernels should run, by what the device is and what is installed."""
     if device.type != "cuda" and not (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         return f"the device is {device.type}"
     if importlib.util.find_spec("triton") is None:
@@ -34,7 +39,7 @@ def why_absent(device: torch.device) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < _LEAST_CAPABILITY:
         return f"this GPU has compute capability {'.'.join(map(str, capability))}, and bf16 tiles need 8.0"
-    return why_not_run(device)
+    return None
 
 
 def why_not_run(device: torch.device) -> str | None:
