@@ -92,11 +92,14 @@ class Layer:
         kernels.normalise_and_route[(n_rows,)](
             h, parts.norms[1], router.values, x, weights, chosen, self.counts, parts.epsilon, dim, n_experts,
             n_chosen, triton.next_power_of_2(n_experts), triton.next_power_of_2(dim),
-            min(triton.next_power_of_2(dim), _ROUTER_VALUES // triton.next_power_of_2(n_experts)), num_warps=16,
+            min(triton.next_power_of_2(dim), _ROUTER_VALUES // triton.next_power_of_2(n_experts)),
+            enable_fp_fusion=True, num_warps=16,
         )  # fmt: skip
         if n_rows > 1:
             padded = triton.next_power_of_2(n_experts + 1)
-            kernels.group[(triton.cdiv(n_pairs, _PAIRS),)](chosen, order, starts, n_pairs, n_experts, padded, _PAIRS)
+            kernels.group[(triton.cdiv(n_pairs, _PAIRS),)](
+                chosen, order, starts, n_pairs, n_experts, padded, _PAIRS, enable_fp_fusion=True
+            )
         return x, Routing(weights, chosen.view(n_rows, n_chosen), order, starts)
 
     def _mix(self, h: Tensor, answers: Tensor, routing: Routing, then: Layer | None) -> tuple[Tensor, Tensor]:
@@ -106,7 +109,7 @@ class Layer:
         norm = h if then is None else then._parts.norms[0]
         kernels.mix[(n_rows,)](
             h, answers, routing.weights, norm, out, x, self._parts.epsilon, dim,
-            self._parts.n_chosen, then is not None, triton.next_power_of_2(dim), num_warps=8,
+            self._parts.n_chosen, then is not None, triton.next_power_of_2(dim), enable_fp_fusion=True, num_warps=8,
         )  # fmt: skip
         return out, x
 
@@ -125,5 +128,7 @@ def normalise(h: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     h = h.contiguous()
     n_rows, dim = h.shape
     out = torch.empty_like(h)
-    kernels.normalise[(n_rows,)](h, weight, out, epsilon, dim, triton.next_power_of_2(dim), num_warps=8)
+    kernels.normalise[(n_rows,)](
+        h, weight, out, epsilon, dim, triton.next_power_of_2(dim), enable_fp_fusion=True, num_warps=8
+    )
     return out
