@@ -85,9 +85,9 @@ def _is_native(xq: Tensor) -> bool:
 
 def _attend_natively(xq: Tensor, position: int, kv: LayerCache) -> Tensor:
     first = kv.group.first_visible(position) // PAGE
-    pages = range(first - kv.group.first_page, (position + xq.shape[0] - 1) // PAGE - kv.group.first_page + 1)
-    keys, values = [kv.keys(i) for i in pages], [kv.values(i) for i in pages]
-    return native.attend(xq, keys, values, first, position, kv.group.window)
+    last = (position + xq.shape[0] - 1) // PAGE
+    pages = kv.group.pages[first - kv.group.first_page : last - kv.group.first_page + 1]
+    return native.attend(xq, [page.tensor for page in pages], kv.nth, first, position, kv.group.window)
 
 
 def attend_at_once(xq: Tensor, position: int, kv: LayerCache) -> Tensor:

@@ -10,12 +10,14 @@ that computes. Knows no attention and no token ids: a key is any hashable value.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 
 import torch
 
+from node.model.page_memory import IS_HERE, MEMORY
 from swarm.errors import StageFull
 from swarm.pages import PAGE
 
@@ -34,7 +36,7 @@ class Page:
     def __init__(self, shape: Shape) -> None:
         n_layers, n_kv_heads, head_dim, dtype, device = shape
         self.shape = shape
-        self.tensor = torch.zeros(n_layers, 2, n_kv_heads, PAGE, head_dim, dtype=dtype, device=device)
+        self.tensor = _zeros((n_layers, 2, n_kv_heads, PAGE, head_dim), dtype, device)
         self.keys = [self.tensor[i, 0] for i in range(n_layers)]
         self.values = [self.tensor[i, 1] for i in range(n_layers)]
         self.n_holders = 1
@@ -43,6 +45,12 @@ class Page:
     @property
     def size_bytes(self) -> int:
         return self.tensor.nbytes
+
+
+def _zeros(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if device.type != "cpu" or not IS_HERE:
+        return torch.zeros(sizes, dtype=dtype, device=device)
+    return MEMORY.take(math.prod(sizes) * dtype.itemsize).view(dtype).view(sizes)
 
 
 def page_bytes(shape: Shape) -> int:

@@ -125,7 +125,7 @@ def rotate_and_write(qkv: Tensor, rows: Rows, n_heads: int, n_kv_heads: int, hea
     row_kernels.rotate_and_write[(rows.n_rows, n_heads + 2 * n_kv_heads)](
         qkv, rows.rotations, rows.tables, rows.positions, rows.pages, xq,
         _values_before(nth, n_kv_heads, head_dim), head_dim**-0.5, n_heads, n_kv_heads,
-        head_dim, triton.next_power_of_2(head_dim // 2), PAGE, num_warps=1, enable_fp_fusion=True,
+        head_dim, triton.next_power_of_2(head_dim // 2), PAGE, enable_fp_fusion=True, num_warps=1,
     )  # fmt: skip
     return xq
 
@@ -146,7 +146,7 @@ def attend(xq: Tensor, rows: Rows, n_kv_heads: int, nth: int) -> Tensor:
         xq, rows.tile_rows, rows.tile_sizes, rows.tables, rows.positions, rows.pages, out, sums, maxima, totals,
         _values_before(nth, n_kv_heads, head_dim), n_heads, n_kv_heads, rows.window or 0, n_rows,
         n_splits, group, head_dim, padded, PAGE, n_lanes, _BLOCK, n_splits > 1, rows.window is not None,
-        num_warps=4, num_stages=3, enable_fp_fusion=True,
+        enable_fp_fusion=True, num_warps=4, num_stages=3,
     )  # fmt: skip
     if n_splits > 1:
         kernels.put_together[(n_rows * n_heads,)](
@@ -159,8 +159,8 @@ def attend(xq: Tensor, rows: Rows, n_kv_heads: int, nth: int) -> Tensor:
             head_dim,
             padded,
             _MAX_SPLITS,
-            num_warps=4,
             enable_fp_fusion=True,
+            num_warps=4,
         )
     return out
 

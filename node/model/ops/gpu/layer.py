@@ -93,7 +93,7 @@ class Layer:
             h, parts.norms[1], router.values, x, weights, chosen, self.counts, parts.epsilon, dim, n_experts,
             n_chosen, triton.next_power_of_2(n_experts), triton.next_power_of_2(dim),
             min(triton.next_power_of_2(dim), _ROUTER_VALUES // triton.next_power_of_2(n_experts)),
-            num_warps=16, enable_fp_fusion=True,
+            enable_fp_fusion=True, num_warps=16,
         )  # fmt: skip
         if n_rows > 1:
             padded = triton.next_power_of_2(n_experts + 1)
@@ -109,7 +109,7 @@ class Layer:
         norm = h if then is None else then._parts.norms[0]
         kernels.mix[(n_rows,)](
             h, answers, routing.weights, norm, out, x, self._parts.epsilon, dim,
-            self._parts.n_chosen, then is not None, triton.next_power_of_2(dim), num_warps=8, enable_fp_fusion=True,
+            self._parts.n_chosen, then is not None, triton.next_power_of_2(dim), enable_fp_fusion=True, num_warps=8,
         )  # fmt: skip
         return out, x
 
@@ -129,6 +129,6 @@ def normalise(h: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     n_rows, dim = h.shape
     out = torch.empty_like(h)
     kernels.normalise[(n_rows,)](
-        h, weight, out, epsilon, dim, triton.next_power_of_2(dim), num_warps=8, enable_fp_fusion=True
+        h, weight, out, epsilon, dim, triton.next_power_of_2(dim), enable_fp_fusion=True, num_warps=8
     )
     return out

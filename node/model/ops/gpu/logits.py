@@ -17,5 +17,5 @@ def greatest(logits: Tensor) -> Tensor:
     n_rows, vocab_size = logits.shape
     out = torch.empty(n_rows, 3, device=logits.device)
     block = min(_BLOCK, triton.next_power_of_2(vocab_size))
-    kernels.greatest[(n_rows,)](logits, out, vocab_size, block, num_warps=16, enable_fp_fusion=True)
+    kernels.greatest[(n_rows,)](logits, out, vocab_size, block, enable_fp_fusion=True, num_warps=16)
     return out

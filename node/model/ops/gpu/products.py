@@ -181,7 +181,7 @@ def _multiply_row(
     block_n, block_k, n_warps = row_blocks(of.element, of.n_out, of.n_in)
     kernels.multiply_row[(triton.cdiv(of.n_out, block_n), n_pairs)](
         x, of.table, of.scale_table, experts, residual, out, of.n_out, of.n_in, of.n_in,
-        of.element, of.n_matrices, *flags, block_n, block_k, num_warps=n_warps, enable_fp_fusion=True,
+        of.element, of.n_matrices, *flags, block_n, block_k, enable_fp_fusion=True, num_warps=n_warps,
     )  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def _multiply_rows(
     kernels.multiply_rows[(triton.cdiv(of.n_out, block_n), n_experts)](
         x, of.table, of.scale_table, order, starts, residual, out, n_rows, of.n_out, of.n_in, of.n_in, n_chosen,
         of.element, of.n_matrices, *flags, block_m, block_n, block_k,
-        num_warps=n_warps, num_stages=n_stages, enable_fp_fusion=True,
+        enable_fp_fusion=True, num_warps=n_warps, num_stages=n_stages,
     )  # fmt: skip
 
 

@@ -19,40 +19,35 @@ def fits(head_dim: int) -> bool:
     return head_dim % _KEYS_IN_A_STEP == 0 and head_dim <= _MAX_HEAD_DIM
 
 
-def attend(
-    xq: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], first_page: int, position: int, window: int | None
-) -> Tensor:
+def attend(xq: Tensor, pages: Sequence[Tensor], nth: int, first_page: int, position: int, window: int | None) -> Tensor:
     """Causal attention of rows xq (T, H, hd), rotated and scaled, the first of them at `position` -> (T, H * hd). bf16.
 
-    keys, values: (n_kv_heads, PAGE, hd) of the pages from first_page on, contiguous; every value in them is finite.
-    A row's bits depend on its query and on the keys and values that it sees, and on nothing else.
+    pages: those from first_page on, bf16 (layers, 2, KVH, PAGE, hd), contiguous, of which the nth layer is read; every
+    value in them is finite. A row's bits depend on its query and on the keys and values that it sees, on nothing else.
     """
     xq = xq.contiguous()
     n_rows, n_heads, head_dim = xq.shape
+    _, _, n_kv_heads, page, _ = pages[0].shape
     out = torch.empty(n_rows, n_heads * head_dim, dtype=torch.bfloat16)
+    addresses = (ctypes.c_void_p * len(pages))(*(tensor.data_ptr() for tensor in pages))
+    of_one = n_kv_heads * page * head_dim  # keys of a layer, or values
     asked = Attention(
         xq.data_ptr(),
-        ctypes.addressof(of_keys := _addresses(keys)),
-        ctypes.addressof(of_values := _addresses(values)),
-        0,
-        0,
+        ctypes.addressof(addresses),
+        ctypes.addressof(addresses),
+        2 * nth * of_one,
+        (2 * nth + 1) * of_one,
         out.data_ptr(),
         n_rows,
         n_heads,
-        keys[0].shape[0],
+        n_kv_heads,
         head_dim,
         position,
         window or 0,
         first_page,
-        len(keys),
+        len(pages),
         torch.get_num_threads(),
     )
-    status = library().attend(ctypes.byref(asked))
-    del of_keys, of_values
-    if status:
+    if library().attend(ctypes.byref(asked)):
         raise MemoryError("there is no memory for the rows of attention")
     return out
-
-
-def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

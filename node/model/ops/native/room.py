@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 _HUGE_BYTES = 2 << 20
-_STRETCH_BYTES = 64 << 20
+STRETCH_BYTES = 64 << 20
 """Asked for at a time, for small matrices together; what of it is never written takes no memory."""
 
 _LINE_BYTES = 64
@@ -46,18 +46,25 @@ class Room:
         if self._stretch is not None and (before := self._stretch()) is not None:
             with contextlib.suppress(OSError):  # no memory that is huge, or no such advice
                 before.madvise(_COLLAPSE, self._start, (self._begin - self._start) // _HUGE_BYTES * _HUGE_BYTES)
-        size = max(n_bytes, _STRETCH_BYTES)
-        try:
-            stretch = mmap.mmap(-1, size + _HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        except OSError as error:
-            raise MemoryError(f"there is no memory for weights of {n_bytes} bytes") from error
-        with contextlib.suppress(OSError):  # a system without them
-            stretch.madvise(mmap.MADV_HUGEPAGE)
-        address = torch.frombuffer(stretch, dtype=torch.uint8, count=1).data_ptr()
-        self._start = self._begin = -address % _HUGE_BYTES
-        self._end = self._start + size
+        size = max(n_bytes, STRETCH_BYTES)
+        stretch, self._start = open_stretch(size)
+        self._begin, self._end = self._start, self._start + size
         self._stretch = weakref.ref(stretch)
         return stretch
+
+
+def open_stretch(n_bytes: int) -> tuple[mmap.mmap, int]:
+    """Zeros that take no memory before they are written, and where in them the first huge page begins, from which on
+    there are n_bytes. Raises: MemoryError.
+    """
+    try:
+        stretch = mmap.mmap(-1, n_bytes + _HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"there is no memory for another {n_bytes} bytes") from error
+    with contextlib.suppress(OSError):  # a system without them
+        stretch.madvise(mmap.MADV_HUGEPAGE)
+    address = torch.frombuffer(stretch, dtype=torch.uint8, count=1).data_ptr()
+    return stretch, -address % _HUGE_BYTES
 
 
 ROOM = Room()

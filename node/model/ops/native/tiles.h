@@ -40,6 +40,12 @@ static inline __attribute__((always_inline)) void prefetch_tile(const char *tile
         _mm_prefetch(tile + line, _MM_HINT_T0);
 }
 
+static inline __attribute__((always_inline)) void fetch_tile(const char *tile)
+{
+    for (long line = 0; line < TILE; line += LINE)
+        _mm_prefetch(tile + line, _MM_HINT_T1);
+}
+
 /* A line of which only n_bytes are there; the others are zeros. */
 static inline __m512i part_of_line(const char *from, long n_bytes)
 {
