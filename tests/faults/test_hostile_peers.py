@@ -207,7 +207,7 @@ async def test_a_hoarder_of_sessions_delays_others_only_while_he_stays(world: Wo
     calls = [connection.run(world.as_first_hop(session_id=SessionId(f"{i:032x}"))) for i in range(MAX_SESSIONS + 1)]
     answers = [await anext(call.replies()) if i < MAX_SESSIONS else None for i, call in enumerate(calls)]
     assert all(isinstance(answer, Opened) for answer in answers[:MAX_SESSIONS])
-    with pytest.raises(StageFull, match="sessions are open"):
+    with pytest.raises(StageFull, match="3 of 3 sessions that this node takes are open"):
         await anext(calls[-1].replies())
     generating = asyncio.create_task(world.client.generate(PROMPT, PARAMS))
     await asyncio.wait((generating,), timeout=1.0)
