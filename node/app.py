@@ -20,6 +20,7 @@ from node.hosting import (
     FetchProgress,
     Holding,
     Hosted,
+    cache_budget,
     free_memory_bytes,
     host,
     introduce,
@@ -344,9 +345,9 @@ class _Node:
         hosted = parts.empty(args, self.said.holding)
         if not hosted.models:
             return hosted
-        to_come = parts.memory_of(args, hosted.holding)
-        cache_bytes = self._config.cache_budget_bytes or max(1, self._memory_bytes() - to_come) // 4
-        stage_config = StageConfig(cache_budget_bytes=max(1, cache_bytes), max_sessions=self._config.max_sessions)
+        free = self._memory_bytes() - parts.memory_of(args, hosted.holding)
+        cache_bytes = cache_budget(self._config.cache_budget_bytes, free, hosted.models)
+        stage_config = StageConfig(cache_budget_bytes=cache_bytes, max_sessions=self._config.max_sessions)
         self._stage = self.said.stage = Stage(args, hosted.models, stage_config, self._app.device)
         self._stage.set_loaded(())
         if isinstance(budget, Budget):

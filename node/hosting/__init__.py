@@ -4,7 +4,7 @@ Promises that a layer is loaded only once every piece that carries it is verifie
 tensor is in memory twice. Knows torrents and models; knows no sessions, no gRPC and no other node.
 """
 
-from node.hosting.budget import layers_that_fit, measure_layer_time
+from node.hosting.budget import cache_budget, layers_that_fit, measure_layer_time
 from node.hosting.holding import Holding, spans_of
 from node.hosting.key_slot import own_key
 from node.hosting.loading import FetchProgress, Hosted, host, load_part, regroup, servable, want_held
@@ -17,6 +17,7 @@ __all__ = [
     "FetchProgress",
     "Holding",
     "Hosted",
+    "cache_budget",
     "free_memory_bytes",
     "give_back_freed_memory",
     "host",

@@ -56,6 +56,24 @@ def layers_that_fit(args: ModelArgs, numerics: Numerics, memory_bytes: int, disk
     return min(args.n_layers, n_fitting)
 
 
+def cache_budget(asked_bytes: int, free_bytes: int, models: Mapping[Span, SpanModel]) -> int:
+    """What the KV caches of a node that hosts these models may take: what was asked for, or (0) a quarter of what is
+    free, but room for one session in any case.
+
+    Raises: BadArgument when no session would have room in what was asked for.
+    """
+    least = max(
+        KVCache.size_bytes_for(model.args, span, 1, model.dtype, keeps_rows=span.end < model.args.n_layers)
+        for span, model in models.items()
+    )
+    if 0 < asked_bytes < least:
+        raise BadArgument(
+            f"--cache-budget of {asked_bytes / 1e6:,.3f} MB holds no session of these layers, whose first page takes "
+            f"{least / 1e6:,.3f} MB; allow more, or leave it away for a quarter of the free memory"
+        )
+    return asked_bytes or max(least, free_bytes // 4)
+
+
 def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device) -> float:
     """Seconds for one token through one layer of these dimensions here: real kernels, weights of no meaning.
 

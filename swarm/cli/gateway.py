@@ -149,6 +149,13 @@ def gateway(
         else:
             click.echo(url)
             note(f"chat at {url}/, swarm at {url}/swarm, API at {url}/v1; Ctrl-C ends it")
+            if config.has_keys:
+                made = (
+                    f"those of {config.keys_file}"
+                    if config.keys_file and not config.api_keys
+                    else "those that were given"
+                )
+                note(f"callers must show a key, on this machine too: {made}")
 
     log_as_json(logging.INFO if as_json else logging.WARNING)
     with release_or_embedded(magnets[0], reach) as (magnet, its_reach):

@@ -120,6 +120,11 @@ def print_status(seen: SwarmStatus) -> None:
         note(f"mend it with: swarm node start MAGNET {options}" if options else "who hosts the trunk is joining: wait")
     else:
         click.echo(f"every layer is served, by {counted(min(seen.hosts_per_layer), 'node')} at least")
+    profiles = sorted({str(fact.profile.base) for fact in seen.nodes})
+    if len(profiles) > 1:
+        click.echo(
+            f"counted are the nodes of one profile, since a session stays within one; here are {', '.join(profiles)}"
+        )
 
 
 def expert_lines(seen: SwarmStatus) -> Iterator[str]:

@@ -397,6 +397,12 @@ def test_status_of_a_whole_swarm_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "every layer is served, by 1 node at least" in run(monkeypatch, client, "status", MAGNET).stdout
 
 
+def test_status_of_several_profiles_says_what_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node_fact(NODES[0], Span(0, 4)), node_fact(NODES[1], Span(0, 4), profile=Profile("fp32"))]
+    told = run(monkeypatch, FakeClient(seen=seen((1, 1, 1, 1), *nodes)), "status", MAGNET).stdout
+    assert "one profile" in told and "bf16, fp32" in told
+
+
 def test_status_without_nodes_ends_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, FakeClient(seen=seen((0, 0, 0, 0))), "status", MAGNET, "--timeout", "0.1")
     assert (result.exit_code, result.stdout) == (4, "")

@@ -11,12 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.hosting import layers_that_fit, measure_layer_time
+from node.hosting import cache_budget, layers_that_fit, measure_layer_time
 from node.hosting.budget import RESERVED_SHARE, compiles_first
-from node.model import Numerics
+from node.model import PAGE, KVCache, Numerics, SpanModel
 from node.weights import PRESETS
 from swarm.errors import BadArgument
 from swarm.release import ModelArgs
+from swarm.terms import Span
 
 ARGS = dataclasses.replace(PRESETS["tiny-mixtral"].args, n_layers=8, windows=(None,) * 8)
 BF16, FP32 = Numerics(torch.bfloat16), Numerics(torch.float32)
@@ -98,3 +99,14 @@ def test_only_our_own_gpu_kernels_are_compiled_before_they_are_measured(device: 
     """Elsewhere a mixture would take the memory of all its experts for nothing."""
     assert not compiles_first(BF16, torch.device(device))
     assert not compiles_first(FP32, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("span", [Span(0, 2), Span(0, ARGS.n_layers)], ids=str)
+def test_caches_have_room_for_a_session_or_the_node_does_not_start(span: Span) -> None:
+    models = {span: SpanModel(ARGS, span, BF16)}
+    a_page = KVCache.size_bytes_for(ARGS, span, PAGE, BF16.dtype, keeps_rows=span.end < ARGS.n_layers)
+    assert cache_budget(a_page, 0, models) == a_page
+    with pytest.raises(BadArgument, match="--cache-budget of .* holds no session"):
+        cache_budget(a_page - 1, 1 << 30, models)
+    assert cache_budget(0, 16 * a_page, models) == 4 * a_page
+    assert cache_budget(0, -1, models) == a_page, "a small node serves one session rather than none"
