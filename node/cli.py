@@ -30,6 +30,7 @@ from swarm.cli.options import (
     admission_options,
     data_dir_option,
     json_option,
+    listen_option,
     magnet_argument,
     node_options,
     timeout_option,
@@ -96,9 +97,7 @@ node.add_command(stop)
     "token; prompts cost more. Default: exact for bf16 on CPUs, else fast.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
-@click.option(
-    "--listen",
-    type=ADDRESS,
+@listen_option(
     help="Where to serve. Default: any free port, of this machine alone with --network loopback, else of all "
     "interfaces.",
 )

@@ -13,11 +13,11 @@ import click
 from swarm.cli.console import note, print_event
 from swarm.cli.local_swarm import release_or_embedded
 from swarm.cli.options import (
-    ADDRESS,
     EMBEDDED,
     Reach,
     client_options,
     json_option,
+    listen_option,
     magnet_argument,
     node_options,
     publisher_option,
@@ -33,9 +33,7 @@ GATEWAY_SCHEMA = "swarm.gateway/1"
 
 @click.command(epilog="Example: swarm gateway demo   or   swarm gateway 'magnet:?xt=urn:btih:…' --api-key …")
 @magnet_argument(name="magnets", nargs=-1, required=True, takes_demo=True)
-@click.option(
-    "--listen",
-    type=ADDRESS,
+@listen_option(
     default="127.0.0.1:8000",
     envvar="SWARM_GATEWAY_LISTEN",
     show_envvar=True,
