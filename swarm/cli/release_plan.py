@@ -107,7 +107,8 @@ def plan(
         if formats:
             raise BadArgument("--format goes with --layout; a release has the one format that it has")
         assert source is not None
-        rows = plan_source(source, parse_part(layers, experts), piece_sizes, reach, timeout_s)
+        path = path_or_magnet(source)  # a name that means nothing is said first: without it no flag helps
+        rows = plan_source(path, parse_part(layers, experts), piece_sizes, reach, timeout_s)
     if as_json:
         print_json(PLAN_SCHEMA, {"rows": [{**dataclasses.asdict(row), "ratio": round(row.ratio, 5)} for row in rows]})
         return
@@ -188,12 +189,13 @@ def row_of(name: str, layout: ReleaseLayout, part: Part, pieces: Any) -> PlanRow
     )
 
 
-def plan_source(source: str, part: Part, piece_sizes: Sequence[int], reach: Reach, timeout_s: float) -> list[PlanRow]:
+def plan_source(
+    path: Path | Magnet, part: Part, piece_sizes: Sequence[int], reach: Reach, timeout_s: float
+) -> list[PlanRow]:
     """Raises: BadArgument, ReleaseError, TransferError."""
     from swarm.release import PieceMap, list_folder, read_folder_layout
     from swarm.torrent import Torrent
 
-    path = path_or_magnet(source)
     if isinstance(path, Path) and path.is_dir():
         folder = path.resolve()
         layout, sizes = read_folder_layout(folder, part.spans, part.experts), list_folder(folder)
