@@ -53,14 +53,17 @@ def status(
     elif seen.nodes:
         print_status(seen)
     if not seen.nodes:
-        raise nobody_found(seen, timeout_s)
+        raise nobody_found(seen, timeout_s, magnet)
 
 
-def nobody_found(seen: SwarmStatus, timeout_s: float) -> NoNodesFound:
+def nobody_found(seen: SwarmStatus, timeout_s: float, magnet: str) -> NoNodesFound:
+    from swarm.torrent import magnet_of
+
     return NoNodesFound(
         f"no node of {seen.name} was found within {timeout_s:g} s; start one with `swarm node start MAGNET`, name "
         "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it "
         "(nodes that were started with --network loopback are found with that only)"
+        f"{magnet_of(magnet).cut_hint}"
     )
 
 

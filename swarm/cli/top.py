@@ -81,7 +81,7 @@ def top(
     gateway = None if gateway_url is None else Gateway(gateway_url, api_key)
     with open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client:
         if once:
-            show_once(first_look(client, gateway, timeout_s), timeout_s, as_json)
+            show_once(first_look(client, gateway, timeout_s), timeout_s, magnet, as_json)
             return
         with contextlib.suppress(KeyboardInterrupt):  # the way out of a view that has no other end
             watch(client, gateway, interval_s, as_json)
@@ -97,7 +97,7 @@ def first_look(client: Client, gateway: Gateway | None, timeout_s: float) -> Loo
     return look
 
 
-def show_once(look: Look, timeout_s: float, as_json: bool) -> None:
+def show_once(look: Look, timeout_s: float, magnet: str, as_json: bool) -> None:
     """Print the look. Raises: NoNodesFound after an empty one."""
     from swarm.cli.top_look import look_fields
     from swarm.cli.top_view import view
@@ -107,7 +107,7 @@ def show_once(look: Look, timeout_s: float, as_json: bool) -> None:
     elif look.seen.nodes:
         out_console().print(view(look))
     if not look.seen.nodes:
-        raise nobody_found(look.seen, timeout_s)
+        raise nobody_found(look.seen, timeout_s, magnet)
 
 
 def watch(client: Client, gateway: Gateway | None, interval_s: float, as_json: bool) -> None:

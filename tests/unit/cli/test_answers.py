@@ -401,6 +401,10 @@ def test_status_without_nodes_ends_with_4(monkeypatch: pytest.MonkeyPatch) -> No
     result = run(monkeypatch, FakeClient(seen=seen((0, 0, 0, 0))), "status", MAGNET, "--timeout", "0.1")
     assert (result.exit_code, result.stdout) == (4, "")
     assert "no node of fake was found within 0.1 s" in result.stderr
+    assert "in quotes, 'magnet:?…'" in result.stderr, "a link that may have been cut by the shell"
+    whole = run(monkeypatch, FakeClient(seen=seen((0,) * 4)), "status", f"{MAGNET}&dn=fake", "--timeout", "0.1")
+    assert "no node of fake was found within 0.1 s" in whole.stderr
+    assert "quotes" not in whole.stderr
 
 
 def test_status_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
