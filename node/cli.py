@@ -20,6 +20,7 @@ from swarm.cli.console import (
     note_logs,
     print_event,
 )
+from swarm.cli.links import read_magnet
 from swarm.cli.options import (
     ADDRESS,
     RATE,
@@ -206,10 +207,9 @@ def start(
     import platformdirs
 
     from node.config import NodeConfig
-    from swarm.torrent import magnet_of
 
     note_logs(WAITING_LOG)
-    magnet_of(magnet)  # before torch is loaded, which takes seconds
+    read_magnet(magnet)  # before torch is loaded, which takes seconds
     config = NodeConfig(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),

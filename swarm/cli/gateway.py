@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import note, print_event
+from swarm.cli.links import read_magnet
 from swarm.cli.local_swarm import release_or_embedded
 from swarm.cli.options import (
     EMBEDDED,
@@ -118,6 +119,9 @@ def gateway(
         raise BadArgument("--no-ledger and --ledger contradict each other; leave one out")
     if EMBEDDED in magnets and len(magnets) > 1:
         raise BadArgument(f"{EMBEDDED} brings a swarm of its own and stands alone; leave out the other releases")
+    for magnet in magnets:
+        if magnet != EMBEDDED:
+            read_magnet(magnet)
     config = GatewayConfig(
         magnets=magnets,
         listen=listen,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from swarm.cli.console import WAITING_LOG, format_duration, note_logs
+from swarm.cli.links import read_magnet
 from swarm.cli.options import Reach
 from swarm.terms import counted
 
@@ -66,6 +67,7 @@ def open_client(
     """A client of the release that the magnet names. Raises: MagnetError, MetadataTimeout, NoNodesFound."""
     import swarm.client
 
+    read_magnet(magnet)
     note_logs("swarm.client", WAITING_LOG)
     return swarm.client.connect(
         magnet,

@@ -64,6 +64,16 @@ def test_demo_is_refused_where_no_swarm_is_started_for_it(cli: Any, verb: str) -
     assert "`demo` is a swarm that" in cli.fail(*verb.split(), "demo", *LOOPBACK, status=2)
 
 
+@pytest.mark.parametrize("verb", ["status", "node start", "gateway"])
+def test_a_peer_that_is_no_address_is_named(cli: Any, tmp_path: Path, verb: str) -> None:
+    """A gateway never gives up a link: it is ended by an address that it takes no calls at without a key."""
+    link = f"magnet:?xt=urn:btih:{'1' * 40}&x.pe=127.0.0.1:notaport"
+    end = ("--no-ledger", "--listen", "203.0.113.1:1") if verb == "gateway" else ("--timeout", 1)
+    ran = cli.run(*verb.split(), link, *LOOPBACK, *end, "--data-dir", tmp_path / "data", timeout_s=DEADLINE_S)
+    assert ran.returncode == (2 if verb == "gateway" else 5), ran.stderr
+    assert "warning: left out peer '127.0.0.1:notaport': " in ran.stderr
+
+
 def test_a_mangled_tracker_costs_a_warning_and_nothing_else(cli: Any, seeded: str, tmp_path: Path) -> None:
     head, _, peers = seeded.partition("&x.pe=")
     mangled = f"{head}&tr=%ZZhttp:/not a tracker&tr=&tr=http%253A%252F%252F127.0.0.1%253A1%252Fannounce&x.pe={peers}"
