@@ -24,6 +24,7 @@ from swarm.cli.console import (
     out_console,
     print_json,
 )
+from swarm.cli.links import require_somebody
 from swarm.cli.options import Reach, json_option, onlooker_option, timeout_option, torrent_options
 from swarm.cli.release_files import path_or_magnet
 from swarm.cli.release_sign import check_papers
@@ -134,6 +135,7 @@ async def summarise_remote(
     from swarm.release import describe
     from swarm.torrent import TorrentSession
 
+    require_somebody(source, reach)
     note_logs(WAITING_LOG)
     with tempfile.TemporaryDirectory(prefix="swarm-inspect-") as folder:
         async with TorrentSession(reach.torrent_config()) as session:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import WAITING_LOG, format_piece_size, format_size, note, note_logs, out_console, print_json
+from swarm.cli.links import require_somebody
 from swarm.cli.options import Reach, SizeType, json_option, timeout_option, torrent_options
 from swarm.cli.release_files import default_piece_size, path_or_magnet, reusable_torrent
 from swarm.errors import BadArgument
@@ -219,6 +220,7 @@ async def read_remote(
     from swarm.client.release import read_remote_layout
     from swarm.torrent import TorrentSession
 
+    require_somebody(source, reach)
     note_logs(WAITING_LOG)
     with tempfile.TemporaryDirectory(prefix="swarm-plan-") as folder:
         async with TorrentSession(reach.torrent_config()) as session:

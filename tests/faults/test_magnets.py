@@ -31,18 +31,26 @@ def test_what_is_no_magnet_is_a_usage_error_of_every_verb(
     assert not (tmp_path / "data").exists(), "nothing is made for a magnet that names nothing"
 
 
-@pytest.mark.parametrize("verb", ["generate", "chat", "status", "top", "node start", "release plan", "release inspect"])
+@pytest.mark.parametrize("verb", ["generate", "chat", "status", "top", "node start"])
 def test_a_name_of_the_catalogue_stands_for_its_link_in_every_verb(cli: Any, tmp_path: Path, verb: str) -> None:
     """Nobody seeds it on loopback: the verb comes as far as asking for that very torrent, and says so."""
-    extra = {"generate": ("hello",), "release plan": ("--layers", "0:2")}
-    data_dir = () if verb.startswith("release") else ("--data-dir", tmp_path / "data")
-    command = (*verb.split(), "Mixtral-8x22B", *extra.get(verb, ()), *LOOPBACK, *data_dir, "--timeout", 3)
+    extra = ("hello",) if verb == "generate" else ()
+    command = (*verb.split(), "Mixtral-8x22B", *extra, *LOOPBACK, "--data-dir", tmp_path / "data", "--timeout", 3)
     ran = cli.run(*command, timeout_s=DEADLINE_S)
     assert ran.returncode == 5, ran.stderr
     *told, error = ran.stderr.strip().splitlines()
     assert any(line.startswith("asking the DHT, trackers and peers for the metadata of mixtral-8x22b") for line in told)
     assert "metadata of torrent 9238b09245d0d8cd915be09927769d5f7584c1c9" in error
     assert "`swarm netcheck`" in error
+
+
+@pytest.mark.parametrize("verb", ["release plan", "release inspect"])
+def test_a_verb_that_can_ask_nobody_says_so_at_once(cli: Any, verb: str) -> None:
+    """The catalogue's trackers are elsewhere, and on loopback these verbs meet nobody whom nothing names."""
+    layers = ("--layers", "0:2") if verb == "release plan" else ()
+    error = cli.fail(*verb.split(), "Mixtral-8x22B", *layers, *LOOPBACK, "--timeout", 600, status=5)
+    assert "torrent 9238b09245d0d8cd915be09927769d5f7584c1c9" in error, "the name stands for its link"
+    assert "--network wan" in error
 
 
 @pytest.mark.parametrize("verb", ["release plan", "release inspect"])
