@@ -25,6 +25,7 @@ from swarm.cli.console import (
     print_json,
 )
 from swarm.cli.links import require_somebody
+from swarm.cli.local_swarm import interrupted_by_sigterm
 from swarm.cli.options import Reach, json_option, onlooker_option, timeout_option, torrent_options
 from swarm.cli.release_files import path_or_magnet
 from swarm.cli.release_sign import check_papers
@@ -74,7 +75,8 @@ def summarise(
 
     path = path_or_magnet(source)
     if not isinstance(path, Path):
-        return asyncio.run(summarise_remote(path, reach, timeout_s, admission))
+        with interrupted_by_sigterm():
+            return asyncio.run(summarise_remote(path, reach, timeout_s, admission))
     if path.is_dir():
         summary, signed = summarise_folder(path.resolve(), "", admission)
         return summary, {"name": path.resolve().name, **signed}
@@ -83,7 +85,8 @@ def summarise(
     if is_complete(folder, torrent):
         summary, signed = summarise_folder(folder, torrent.infohash, admission)
         return summary, {**describe_torrent(torrent), **signed}
-    return asyncio.run(summarise_remote(torrent, reach, timeout_s, admission))
+    with interrupted_by_sigterm():
+        return asyncio.run(summarise_remote(torrent, reach, timeout_s, admission))
 
 
 def is_complete(folder: Path, torrent: Torrent) -> bool:

@@ -15,6 +15,7 @@ import click
 
 from swarm.cli.console import WAITING_LOG, format_piece_size, format_size, note, note_logs, out_console, print_json
 from swarm.cli.links import require_somebody
+from swarm.cli.local_swarm import interrupted_by_sigterm
 from swarm.cli.options import Reach, SizeType, json_option, timeout_option, torrent_options
 from swarm.cli.release_files import default_piece_size, path_or_magnet, reusable_torrent
 from swarm.errors import BadArgument
@@ -206,7 +207,8 @@ def plan_source(
         name = folder.name
     else:
         named = Torrent.load(path) if isinstance(path, Path) else path
-        torrent, layout = asyncio.run(read_remote(named, part, reach, timeout_s))
+        with interrupted_by_sigterm():
+            torrent, layout = asyncio.run(read_remote(named, part, reach, timeout_s))
         name, sizes = torrent.name, torrent.sizes
     if torrent is not None and not piece_sizes:
         return [row_of(name, layout, part, PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes))]
