@@ -286,13 +286,14 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
     from node.app import NodeApp
 
     stop, hand_over = asyncio.Event(), asyncio.Event()
-    ready = False
+    ready = has_metadata = False
     meter = ProgressMeter("fetching", show=lambda n_pieces: counted(round(n_pieces), "piece"))
     showing = contextlib.ExitStack()
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
-        nonlocal ready
+        nonlocal ready, has_metadata
         ready = ready or event == "ready"
+        has_metadata = has_metadata or event == "metadata"
         if as_json:
             print_event(EVENTS, event, **fields)
         elif event == "progress":
@@ -323,4 +324,6 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
     if not ready:
         raise Interrupted(
             "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
+            if has_metadata
+            else "interrupted before anything was fetched: nobody had given the release's metadata yet"
         )

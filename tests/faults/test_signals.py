@@ -37,6 +37,15 @@ def test_an_interrupted_download_goes_on_where_it_was(cli: Any, seeded: str) -> 
     assert 0 < ready["fetched_bytes"] <= ready["planned_bytes"] - had["have_bytes"]
 
 
+def test_an_interrupt_before_anything_was_fetched_says_so(cli: Any) -> None:
+    child = cli.node(f"magnet:?xt=urn:btih:{'1' * 40}&x.pe=127.0.0.1:9", "node", "--layers", "0:6")
+    child.wait_for("started", 60.0)
+    child.signal(signal.SIGINT)
+    assert child.status() == 130
+    last = child.stderr().splitlines()[-1]
+    assert "interrupted before anything was fetched" in last and "kept" not in last
+
+
 def test_a_killed_download_fetches_nothing_twice_and_damage_is_mended(cli: Any, seeded: str, tmp_path: Path) -> None:
     """Beyond what was in flight, and the one piece whose file was spoilt meanwhile."""
     options = ("--layers", "0:6", "--dtype", "fp32")
