@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -93,6 +94,18 @@ def print_event(schema: str, event: str, **fields: Any) -> None:
 def note(text: str) -> None:
     """A line for the person watching: stderr, so that it never mixes with a result."""
     click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def noted_after(quiet_s: float, text: str) -> Iterator[None]:
+    """A note while the block goes on for longer than quiet_s: nobody should wonder what a silent command does."""
+    timer = threading.Timer(quiet_s, note, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def note_logs(*names: str) -> None:

@@ -14,7 +14,7 @@ import click
 from swarm.cli.console import note, out_console, print_event, print_json
 from swarm.cli.generation import open_client
 from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
-from swarm.cli.status import nobody_found
+from swarm.cli.status import nobody_found, waiting_for_nodes
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -92,8 +92,9 @@ def first_look(client: Client, gateway: Gateway | None, timeout_s: float) -> Loo
     from swarm.cli.top_look import look_at
 
     deadline_s = time.monotonic() + timeout_s
-    while not (look := look_at(client, gateway)).seen.nodes and time.monotonic() < deadline_s:
-        pause(min(FIRST_LOOK_PAUSE_S, max(0.0, deadline_s - time.monotonic())))
+    with waiting_for_nodes(client.release.name, timeout_s):
+        while not (look := look_at(client, gateway)).seen.nodes and time.monotonic() < deadline_s:
+            pause(min(FIRST_LOOK_PAUSE_S, max(0.0, deadline_s - time.monotonic())))
     return look
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -405,6 +406,27 @@ def test_status_without_nodes_ends_with_4(monkeypatch: pytest.MonkeyPatch) -> No
     whole = run(monkeypatch, FakeClient(seen=seen((0,) * 4)), "status", f"{MAGNET}&dn=fake", "--timeout", "0.1")
     assert "no node of fake was found within 0.1 s" in whole.stderr
     assert "quotes" not in whole.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3600.0])
+def test_status_says_what_it_waits_for_once_that_takes_a_while(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    said: list[str] = []
+    told = threading.Event()
+
+    def note(text: str) -> None:
+        said.append(text)
+        told.set()
+
+    class Slow(FakeClient):
+        def status(self) -> SwarmStatus:
+            assert told.wait(10.0) if seconds == 0 else not told.is_set()
+            return super().status()
+
+    monkeypatch.setattr("swarm.cli.console.note", note)
+    monkeypatch.setattr(status_verb, "QUIET_S", seconds)
+    whole = seen((1,) * 4, node_fact(NODES[0], Span(0, 4)))
+    assert run(monkeypatch, Slow(seen=whole), "status", MAGNET, "--timeout", "60").exit_code == 0
+    assert said == (["waiting up to 60 s more for nodes of fake to answer"] if seconds == 0 else [])
 
 
 def test_status_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
