@@ -122,6 +122,38 @@ def note_logs(*names: str) -> None:
         log.setLevel(logging.INFO)
 
 
+@contextlib.contextmanager
+def streamed_text(*names: str) -> Iterator[Callable[[str], None]]:
+    """A function that writes text to stdout as it comes. What note_logs shows of these loggers meanwhile begins on a
+    line of its own; the break goes to stderr, and stdout holds the text alone.
+    """
+    import logging
+
+    is_within_a_line = False
+
+    def write(text: str) -> None:
+        nonlocal is_within_a_line
+        click.echo(text, nl=False)
+        sys.stdout.flush()
+        is_within_a_line = not text.endswith("\n") if text else is_within_a_line
+
+    def break_line(record: logging.LogRecord) -> bool:
+        nonlocal is_within_a_line
+        if is_within_a_line:
+            note("")
+        is_within_a_line = False
+        return True
+
+    handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
+    for handler in handlers:
+        handler.addFilter(break_line)
+    try:
+        yield write
+    finally:
+        for handler in handlers:
+            handler.removeFilter(break_line)
+
+
 def out_console() -> Console:
     """For tables. Where stdout is no terminal they are as wide as they need to be: a file has no edge."""
     from rich.console import Console

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from swarm.messages import HopTime
     from swarm.terms import NodeId
 
+CLIENT_LOGS = ("swarm.client", WAITING_LOG)
+"""The loggers that say which nodes were lost, and what is waited for."""
+
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
@@ -68,7 +71,7 @@ def open_client(
     import swarm.client
 
     read_magnet(magnet)
-    note_logs("swarm.client", WAITING_LOG)
+    note_logs(*CLIENT_LOGS)
     return swarm.client.connect(
         magnet,
         bootstrap=[str(address) for address in reach.bootstrap],

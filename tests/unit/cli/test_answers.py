@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from swarm.cli import generate as generate_verb
 from swarm.cli import main as root
 from swarm.cli import status as status_verb
 from swarm.cli.chat import Conversation, talk
+from swarm.cli.console import note_logs
 from swarm.client.values import Generation, SwarmStatus, Timings, TokenEvent, Usage
 from swarm.errors import BadArgument, LayersUncovered, SwarmError
 from swarm.facts import Hop, NodeFact, NodeState, Route
@@ -107,6 +109,32 @@ def run(monkeypatch: pytest.MonkeyPatch, client: FakeClient, *args: str, stdin: 
         monkeypatch.setattr(module, "open_client", lambda *_: client)
     monkeypatch.setattr("swarm.cli.config.default_path", lambda: Path("/nonexistent/config.toml"))
     return CliRunner().invoke(root.cli, list(args), input=stdin, prog_name="swarm")
+
+
+class LosingStream(FakeStream):
+    """Says before each token but the first that a node was lost."""
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        for event in super().__iter__():
+            if event.index:
+                logging.getLogger("swarm.client").info("node %d was lost", event.index)
+            yield event
+
+
+@pytest.mark.parametrize("verb", [("generate", MAGNET, "p"), ("chat", MAGNET)], ids=lambda verb: verb[0])
+def test_what_is_said_in_the_middle_of_an_answer_begins_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    log = logging.getLogger("swarm.client")
+    for name in ("handlers", "propagate", "level"):  # put back in the end
+        monkeypatch.setattr(log, name, getattr(log, name))
+    note_logs("swarm.client")
+    client = FakeClient()
+    client._answers = [LosingStream(["Par", "is\n", "is", ""])]
+    result = run(monkeypatch, client, *verb, stdin="hello\n")
+    assert result.stdout == "Paris\nis\n"
+    assert result.stderr.startswith("\nnode 1 was lost\nnode 2 was lost\n\nnode 3 was lost\n")
+    assert result.output.startswith("Par\nnode 1 was lost\nis\nnode 2 was lost\nis\nnode 3 was lost\n")
 
 
 # -- generate ------------------------------------------------------------------------------------------------------
