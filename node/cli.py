@@ -20,6 +20,7 @@ from swarm.cli.console import (
     note_logs,
     print_event,
 )
+from swarm.cli.links import read_magnet
 from swarm.cli.options import (
     ADDRESS,
     RATE,
@@ -30,6 +31,7 @@ from swarm.cli.options import (
     admission_options,
     data_dir_option,
     json_option,
+    listen_option,
     magnet_argument,
     node_options,
     timeout_option,
@@ -96,9 +98,7 @@ node.add_command(stop)
     "token; prompts cost more. Default: exact for bf16 on CPUs, else fast.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
-@click.option(
-    "--listen",
-    type=ADDRESS,
+@listen_option(
     help="Where to serve. Default: any free port, of this machine alone with --network loopback, else of all "
     "interfaces.",
 )
@@ -207,10 +207,9 @@ def start(
     import platformdirs
 
     from node.config import NodeConfig
-    from swarm.torrent import magnet_of
 
     note_logs(WAITING_LOG)
-    magnet_of(magnet)  # before torch is loaded, which takes seconds
+    read_magnet(magnet)  # before torch is loaded, which takes seconds
     config = NodeConfig(
         magnet=magnet,
         data_dir=data_dir or Path(platformdirs.user_data_dir("mistral-swarm")),
@@ -287,13 +286,14 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
     from node.app import NodeApp
 
     stop, hand_over = asyncio.Event(), asyncio.Event()
-    ready = False
+    ready = has_metadata = False
     meter = ProgressMeter("fetching", show=lambda n_pieces: counted(round(n_pieces), "piece"))
     showing = contextlib.ExitStack()
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
-        nonlocal ready
+        nonlocal ready, has_metadata
         ready = ready or event == "ready"
+        has_metadata = has_metadata or event == "metadata"
         if as_json:
             print_event(EVENTS, event, **fields)
         elif event == "progress":
@@ -324,4 +324,6 @@ async def _serve(config: NodeConfig, as_json: bool) -> None:
     if not ready:
         raise Interrupted(
             "interrupted before the node was ready; what it fetched is kept, the same command goes on from there"
+            if has_metadata
+            else "interrupted before anything was fetched: nobody had given the release's metadata yet"
         )

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import note, print_event
+from swarm.cli.console import note, print_event, streamed_text
 from swarm.cli.generate import token_fields
-from swarm.cli.generation import describe_generation, ended_with, generation_fields, open_client, sampling_options
+from swarm.cli.generation import (
+    CLIENT_LOGS,
+    describe_generation,
+    ended_with,
+    generation_fields,
+    open_client,
+    sampling_options,
+)
 from swarm.cli.local_swarm import release_or_embedded
 from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
 from swarm.errors import BadArgument, SwarmError
@@ -135,14 +142,13 @@ class Conversation:
     def _show(self, stream: TokenStream) -> str:
         parts: list[str] = []
         try:
-            with ended_with(stream):
+            with ended_with(stream), streamed_text(*CLIENT_LOGS) as write:
                 for event in stream:
                     parts.append(event.text)
                     if self._as_json:
                         print_event(CHAT_SCHEMA, "token", **token_fields(event))
                     else:
-                        click.echo(event.text, nl=False)
-                        sys.stdout.flush()
+                        write(event.text)
         except KeyboardInterrupt:
             click.echo(" [stopped]" if not self._as_json else "", nl=not self._as_json, err=self._as_json)
             return "".join(parts)

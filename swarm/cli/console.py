@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -95,6 +96,18 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+@contextlib.contextmanager
+def noted_after(quiet_s: float, text: str) -> Iterator[None]:
+    """A note while the block goes on for longer than quiet_s: nobody should wonder what a silent command does."""
+    timer = threading.Timer(quiet_s, note, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def note_logs(*names: str) -> None:
     """Show what these loggers say, from INFO on, to the person watching: what is waited for, which nodes were lost."""
     import logging
@@ -107,6 +120,38 @@ def note_logs(*names: str) -> None:
         log = logging.getLogger(name)
         log.handlers, log.propagate = [Notes()], False
         log.setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def streamed_text(*names: str) -> Iterator[Callable[[str], None]]:
+    """A function that writes text to stdout as it comes. What note_logs shows of these loggers meanwhile begins on a
+    line of its own; the break goes to stderr, and stdout holds the text alone.
+    """
+    import logging
+
+    is_within_a_line = False
+
+    def write(text: str) -> None:
+        nonlocal is_within_a_line
+        click.echo(text, nl=False)
+        sys.stdout.flush()
+        is_within_a_line = not text.endswith("\n") if text else is_within_a_line
+
+    def break_line(record: logging.LogRecord) -> bool:
+        nonlocal is_within_a_line
+        if is_within_a_line:
+            note("")
+        is_within_a_line = False
+        return True
+
+    handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
+    for handler in handlers:
+        handler.addFilter(break_line)
+    try:
+        yield write
+    finally:
+        for handler in handlers:
+            handler.removeFilter(break_line)
 
 
 def out_console() -> Console:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import note, print_event
+from swarm.cli.links import read_magnet
 from swarm.cli.local_swarm import release_or_embedded
 from swarm.cli.options import (
-    ADDRESS,
     EMBEDDED,
     Reach,
     client_options,
     json_option,
+    listen_option,
     magnet_argument,
     node_options,
     publisher_option,
@@ -33,9 +34,7 @@ GATEWAY_SCHEMA = "swarm.gateway/1"
 
 @click.command(epilog="Example: swarm gateway demo   or   swarm gateway 'magnet:?xt=urn:btih:…' --api-key …")
 @magnet_argument(name="magnets", nargs=-1, required=True, takes_demo=True)
-@click.option(
-    "--listen",
-    type=ADDRESS,
+@listen_option(
     default="127.0.0.1:8000",
     envvar="SWARM_GATEWAY_LISTEN",
     show_envvar=True,
@@ -120,6 +119,9 @@ def gateway(
         raise BadArgument("--no-ledger and --ledger contradict each other; leave one out")
     if EMBEDDED in magnets and len(magnets) > 1:
         raise BadArgument(f"{EMBEDDED} brings a swarm of its own and stands alone; leave out the other releases")
+    for magnet in magnets:
+        if magnet != EMBEDDED:
+            read_magnet(magnet)
     config = GatewayConfig(
         magnets=magnets,
         listen=listen,

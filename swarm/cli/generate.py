@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import note, print_event
+from swarm.cli.console import note, print_event, streamed_text
 from swarm.cli.generation import (
+    CLIENT_LOGS,
     describe_generation,
     ended_with,
     generation_fields,
@@ -160,14 +161,13 @@ def refuse_with_resume(**given: Any) -> None:
 def show_stream(stream: TokenStream, as_json: bool) -> None:
     """Write tokens as they come, and the account of them at the end."""
     n_come = 0
-    with ended_with(stream):
+    with ended_with(stream), streamed_text(*CLIENT_LOGS) as write:
         for event in stream:
             n_come += 1
             if as_json:
                 print_event(GENERATE_SCHEMA, "token", **token_fields(event))
             else:
-                click.echo(event.text, nl=False)
-                sys.stdout.flush()
+                write(event.text)
     result = stream.result
     if as_json:
         print_event(GENERATE_SCHEMA, "done", **generation_fields(result))

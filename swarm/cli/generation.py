@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from swarm.cli.console import WAITING_LOG, format_duration, note_logs
+from swarm.cli.links import read_magnet
 from swarm.cli.options import Reach
 from swarm.terms import counted
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from swarm.facts import Route
     from swarm.messages import HopTime
     from swarm.terms import NodeId
+
+CLIENT_LOGS = ("swarm.client", WAITING_LOG)
+"""The loggers that say which nodes were lost, and what is waited for."""
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -66,7 +70,8 @@ def open_client(
     """A client of the release that the magnet names. Raises: MagnetError, MetadataTimeout, NoNodesFound."""
     import swarm.client
 
-    note_logs("swarm.client", WAITING_LOG)
+    read_magnet(magnet)
+    note_logs(*CLIENT_LOGS)
     return swarm.client.connect(
         magnet,
         bootstrap=[str(address) for address in reach.bootstrap],

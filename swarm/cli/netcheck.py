@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from swarm.cli.findings import print_findings, worst
+from swarm.cli.links import read_magnet
 from swarm.cli.options import ADDRESS, Reach, json_option, magnet_argument, node_options, timeout_option
 from swarm.errors import NodeUnreachable
 from swarm.terms import Address
@@ -28,9 +29,8 @@ def netcheck(magnet: str | None, listen: Address | None, reach: Reach, timeout_s
     """
     from swarm.client.netcheck import check_network
     from swarm.client.network import NetworkConfig
-    from swarm.torrent import magnet_of
 
-    link = None if magnet is None else magnet_of(magnet)
+    link = None if magnet is None else read_magnet(magnet)
     network = NetworkConfig.named(reach.network, reach.bootstrap)
     if link is not None:
         network = network.asking(link.peers)

@@ -212,6 +212,18 @@ def node_options(verb: Verb) -> Verb:
     return with_reach  # type: ignore[return-value]
 
 
+def listen_option(**more: Any) -> Callable[[Verb], Verb]:
+    """--listen; who writes --port, as other servers have it, is told so."""
+
+    def refuse(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError("No such option '--port'. Did you mean '--listen HOST:PORT'?", ctx)
+
+    port = click.option("--port", hidden=True, expose_value=False, callback=refuse)
+    listen = click.option("--listen", type=ADDRESS, **more)
+    return lambda verb: listen(port(verb))
+
+
 def torrent_peer_option(help: str) -> Callable[[Verb], Verb]:
     """--torrent-peer, handed to the verb as `torrent_peers`. A peer knows one torrent, so no default names any."""
     return click.option("--torrent-peer", "torrent_peers", type=ADDRESS, multiple=True, help=help)

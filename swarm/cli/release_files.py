@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm.cli.console import ProgressMeter, note
+from swarm.cli.console import ProgressMeter
+from swarm.cli.links import read_magnet
 from swarm.errors import CorruptRelease, MagnetError
 from swarm.terms import counted
 
@@ -41,19 +42,16 @@ def path_or_magnet(source: str) -> Path | Magnet:
 
     Raises: MagnetError.
     """
-    from swarm.torrent import is_magnet_link, magnet_of
+    from swarm.torrent import is_magnet_link
 
     path = Path(source)
     if source and not is_magnet_link(source) and path.exists():  # a link may be longer than a name on disk
         return path
     try:
-        magnet = magnet_of(source)
+        return read_magnet(source)
     except MagnetError as error:
         where = "" if is_magnet_link(source) else f"there is no folder or file {source!r} here, and "
         raise MagnetError(f"{where}{error.message}") from None
-    for warning in magnet.warnings:
-        note(f"warning: {warning}")
-    return magnet
 
 
 def hash_folder(

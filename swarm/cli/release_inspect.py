@@ -24,6 +24,8 @@ from swarm.cli.console import (
     out_console,
     print_json,
 )
+from swarm.cli.links import require_somebody
+from swarm.cli.local_swarm import interrupted_by_sigterm
 from swarm.cli.options import Reach, json_option, onlooker_option, timeout_option, torrent_options
 from swarm.cli.release_files import path_or_magnet
 from swarm.cli.release_sign import check_papers
@@ -73,7 +75,8 @@ def summarise(
 
     path = path_or_magnet(source)
     if not isinstance(path, Path):
-        return asyncio.run(summarise_remote(path, reach, timeout_s, admission))
+        with interrupted_by_sigterm():
+            return asyncio.run(summarise_remote(path, reach, timeout_s, admission))
     if path.is_dir():
         summary, signed = summarise_folder(path.resolve(), "", admission)
         return summary, {"name": path.resolve().name, **signed}
@@ -82,7 +85,8 @@ def summarise(
     if is_complete(folder, torrent):
         summary, signed = summarise_folder(folder, torrent.infohash, admission)
         return summary, {**describe_torrent(torrent), **signed}
-    return asyncio.run(summarise_remote(torrent, reach, timeout_s, admission))
+    with interrupted_by_sigterm():
+        return asyncio.run(summarise_remote(torrent, reach, timeout_s, admission))
 
 
 def is_complete(folder: Path, torrent: Torrent) -> bool:
@@ -134,6 +138,7 @@ async def summarise_remote(
     from swarm.release import describe
     from swarm.torrent import TorrentSession
 
+    require_somebody(source, reach)
     note_logs(WAITING_LOG)
     with tempfile.TemporaryDirectory(prefix="swarm-inspect-") as folder:
         async with TorrentSession(reach.torrent_config()) as session:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarm.cli.console import WAITING_LOG, format_piece_size, format_size, note, note_logs, out_console, print_json
+from swarm.cli.links import require_somebody
+from swarm.cli.local_swarm import interrupted_by_sigterm
 from swarm.cli.options import Reach, SizeType, json_option, timeout_option, torrent_options
 from swarm.cli.release_files import default_piece_size, path_or_magnet, reusable_torrent
 from swarm.errors import BadArgument
@@ -107,7 +109,8 @@ def plan(
         if formats:
             raise BadArgument("--format goes with --layout; a release has the one format that it has")
         assert source is not None
-        rows = plan_source(source, parse_part(layers, experts), piece_sizes, reach, timeout_s)
+        path = path_or_magnet(source)  # a name that means nothing is said first: without it no flag helps
+        rows = plan_source(path, parse_part(layers, experts), piece_sizes, reach, timeout_s)
     if as_json:
         print_json(PLAN_SCHEMA, {"rows": [{**dataclasses.asdict(row), "ratio": round(row.ratio, 5)} for row in rows]})
         return
@@ -188,12 +191,13 @@ def row_of(name: str, layout: ReleaseLayout, part: Part, pieces: Any) -> PlanRow
     )
 
 
-def plan_source(source: str, part: Part, piece_sizes: Sequence[int], reach: Reach, timeout_s: float) -> list[PlanRow]:
+def plan_source(
+    path: Path | Magnet, part: Part, piece_sizes: Sequence[int], reach: Reach, timeout_s: float
+) -> list[PlanRow]:
     """Raises: BadArgument, ReleaseError, TransferError."""
     from swarm.release import PieceMap, list_folder, read_folder_layout
     from swarm.torrent import Torrent
 
-    path = path_or_magnet(source)
     if isinstance(path, Path) and path.is_dir():
         folder = path.resolve()
         layout, sizes = read_folder_layout(folder, part.spans, part.experts), list_folder(folder)
@@ -203,7 +207,8 @@ def plan_source(source: str, part: Part, piece_sizes: Sequence[int], reach: Reac
         name = folder.name
     else:
         named = Torrent.load(path) if isinstance(path, Path) else path
-        torrent, layout = asyncio.run(read_remote(named, part, reach, timeout_s))
+        with interrupted_by_sigterm():
+            torrent, layout = asyncio.run(read_remote(named, part, reach, timeout_s))
         name, sizes = torrent.name, torrent.sizes
     if torrent is not None and not piece_sizes:
         return [row_of(name, layout, part, PieceMap(torrent.piece_size, torrent.offsets, torrent.sizes))]
@@ -217,6 +222,7 @@ async def read_remote(
     from swarm.client.release import read_remote_layout
     from swarm.torrent import TorrentSession
 
+    require_somebody(source, reach)
     note_logs(WAITING_LOG)
     with tempfile.TemporaryDirectory(prefix="swarm-plan-") as folder:
         async with TorrentSession(reach.torrent_config()) as session:

@@ -14,7 +14,15 @@ import click
 
 from swarm.cli.console import LINE_INTERVAL_S, format_rate, format_size, note, print_event, status_line
 from swarm.cli.hf_cache import hub_web_seed, snapshot_folder
-from swarm.cli.options import ADDRESS, Reach, admission_options, json_option, torrent_options, torrent_settings_option
+from swarm.cli.options import (
+    ADDRESS,
+    Reach,
+    admission_options,
+    json_option,
+    listen_option,
+    torrent_options,
+    torrent_settings_option,
+)
 from swarm.cli.release_files import (
     cached_torrent_path,
     hash_folder,
@@ -57,7 +65,7 @@ class SeedOptions:
 @click.command(epilog="Example: swarm release seed ./Mixtral-8x7B-v0.1 --listen 0.0.0.0:6881")
 @click.argument("source", metavar="[DIR|TORRENT]", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--from-hf-cache", "hf_repo", metavar="ORG/REPO", help="Seed it straight from the Hugging Face cache.")
-@click.option("--listen", type=ADDRESS, help="Where to take connections (default: a free port).")
+@listen_option(help="Where to take connections (default: a free port).")
 @click.option("--external", type=ADDRESS, help="The address that others reach this seed by, for the magnet link.")
 @click.option(
     "--dir",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from swarm.cli.console import format_percent, format_size, note, out_console, print_json
+from swarm.cli.console import format_percent, format_size, note, noted_after, out_console, print_json
 from swarm.cli.generation import open_client
 from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
 from swarm.errors import NoNodesFound
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 STATUS_SCHEMA = "swarm.status/1"
 ASK_AGAIN_S = 0.5
+QUIET_S = 2.0
+"""How long nodes are waited for before anybody is told of it: most answer sooner."""
 STRIP_WIDTH = 64
 """Most columns of the coverage strip: with more layers a column stands for several, and shows the worst of them."""
 
@@ -45,7 +48,10 @@ def status(
     Exits with 4 when there are no nodes.
     """
     deadline_s = time.monotonic() + timeout_s
-    with open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client:
+    with (
+        open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client,
+        waiting_for_nodes(client.release.name, deadline_s - time.monotonic()),
+    ):
         while not (seen := client.status()).nodes and time.monotonic() < deadline_s:
             time.sleep(ASK_AGAIN_S)
     if as_json:
@@ -53,14 +59,22 @@ def status(
     elif seen.nodes:
         print_status(seen)
     if not seen.nodes:
-        raise nobody_found(seen, timeout_s)
+        raise nobody_found(seen, timeout_s, magnet)
 
 
-def nobody_found(seen: SwarmStatus, timeout_s: float) -> NoNodesFound:
+def waiting_for_nodes(name: str, left_s: float) -> contextlib.AbstractContextManager[None]:
+    """Says what is waited for and until when, unless the block ends soon."""
+    return noted_after(QUIET_S, f"waiting up to {max(0.0, left_s - QUIET_S):.0f} s more for nodes of {name} to answer")
+
+
+def nobody_found(seen: SwarmStatus, timeout_s: float, magnet: str) -> NoNodesFound:
+    from swarm.torrent import magnet_of
+
     return NoNodesFound(
         f"no node of {seen.name} was found within {timeout_s:g} s; start one with `swarm node start MAGNET`, name "
         "one with --peer HOST:PORT, or use a link that says whom to ask first, as `swarm release seed` prints it "
         "(nodes that were started with --network loopback are found with that only)"
+        f"{magnet_of(magnet).cut_hint}"
     )
 
 

@@ -14,7 +14,7 @@ import click
 from swarm.cli.console import note, out_console, print_event, print_json
 from swarm.cli.generation import open_client
 from swarm.cli.options import Reach, client_options, json_option, magnet_argument, node_options, publisher_option
-from swarm.cli.status import nobody_found
+from swarm.cli.status import nobody_found, waiting_for_nodes
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -81,7 +81,7 @@ def top(
     gateway = None if gateway_url is None else Gateway(gateway_url, api_key)
     with open_client(magnet, reach, timeout_s, data_dir, admission.publishers) as client:
         if once:
-            show_once(first_look(client, gateway, timeout_s), timeout_s, as_json)
+            show_once(first_look(client, gateway, timeout_s), timeout_s, magnet, as_json)
             return
         with contextlib.suppress(KeyboardInterrupt):  # the way out of a view that has no other end
             watch(client, gateway, interval_s, as_json)
@@ -92,12 +92,13 @@ def first_look(client: Client, gateway: Gateway | None, timeout_s: float) -> Loo
     from swarm.cli.top_look import look_at
 
     deadline_s = time.monotonic() + timeout_s
-    while not (look := look_at(client, gateway)).seen.nodes and time.monotonic() < deadline_s:
-        pause(min(FIRST_LOOK_PAUSE_S, max(0.0, deadline_s - time.monotonic())))
+    with waiting_for_nodes(client.release.name, timeout_s):
+        while not (look := look_at(client, gateway)).seen.nodes and time.monotonic() < deadline_s:
+            pause(min(FIRST_LOOK_PAUSE_S, max(0.0, deadline_s - time.monotonic())))
     return look
 
 
-def show_once(look: Look, timeout_s: float, as_json: bool) -> None:
+def show_once(look: Look, timeout_s: float, magnet: str, as_json: bool) -> None:
     """Print the look. Raises: NoNodesFound after an empty one."""
     from swarm.cli.top_look import look_fields
     from swarm.cli.top_view import view
@@ -107,7 +108,7 @@ def show_once(look: Look, timeout_s: float, as_json: bool) -> None:
     elif look.seen.nodes:
         out_console().print(view(look))
     if not look.seen.nodes:
-        raise nobody_found(look.seen, timeout_s)
+        raise nobody_found(look.seen, timeout_s, magnet)
 
 
 def watch(client: Client, gateway: Gateway | None, interval_s: float, as_json: bool) -> None:

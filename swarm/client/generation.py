@@ -25,7 +25,7 @@ from swarm.grammar import Constraint, GrammarCompiler
 from swarm.messages import Open, Result
 from swarm.rpc import Dialer
 from swarm.sampling import StopMatcher, sample
-from swarm.terms import NodeId, SessionId
+from swarm.terms import NodeId, SessionId, counted
 
 log = logging.getLogger("swarm.client")
 
@@ -83,8 +83,8 @@ class TokenLoop:
                         progress_s = time.monotonic()
                     if time.monotonic() - progress_s >= self._finder.wait_s:
                         raise fault.error from fault
-                    n_tokens, why = len(self._journal.ids), fault.error.message
-                    log.info("lost %s; going on after %d tokens on another route: %s", fault.names, n_tokens, why)
+                    (lost, why), n_tokens = fault.loss, len(self._journal.emitted)
+                    log.info("%s; going on after %s: %s", lost, counted(n_tokens, "token"), why)
                     self._finder.avoid(fault.node_ids, fault.error)
                     self._n_replays += 1
         finally:

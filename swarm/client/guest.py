@@ -137,8 +137,9 @@ class AsyncClient:
         if self._release.tokenizer is not None:
             self._compiler = GrammarCompiler(self._release.tokenizer, self._release.args.vocab_size)
         self._finder = RouteFinder(
-            self._discovery, self._release.args.n_layers, self.timeout_s, self._client_id, self._for_batches
-        )
+            self._discovery, self._release.args.n_layers, self.timeout_s, self._client_id, self._for_batches,
+            self.magnet.cut_hint,
+        )  # fmt: skip
         self._exchanging = asyncio.create_task(self._discovery.run())
         return self
 

@@ -57,15 +57,17 @@ class RouteFinder:
 
     Plans with what discovery knows at the moment, and has it ask around only when that is not enough.
     wait_s: how long find() waits for the swarm to become whole, asking at most every RETRY_S.
-    client_id, for_batches: see Experience.
+    client_id, for_batches: see Experience. hint: ends the message that nobody was found.
     """
 
     def __init__(
-        self, discovery: Discovery, n_layers: int, wait_s: float, client_id: str = "", for_batches: bool = False
-    ) -> None:
+        self, discovery: Discovery, n_layers: int, wait_s: float, client_id: str = "", for_batches: bool = False,
+        hint: str = "",
+    ) -> None:  # fmt: skip
         self._discovery = discovery
         self._n_layers = n_layers
         self.wait_s = wait_s
+        self._hint = hint
         self._avoided: dict[NodeId, _Avoided] = {}
         self._spareless: dict[tuple[NodeId, Route], float] = {}  # until when, monotonic
         self._for_batches = for_batches
@@ -184,7 +186,7 @@ class RouteFinder:
             return NoNodesFound(
                 f"{who} within {self.wait_s:g} s (tried {self._discovery.describe_attempts()}); "
                 "start one with `swarm node start MAGNET`, name one with --peer HOST:PORT, or use a link that says "
-                "whom to ask first, as `swarm release seed` prints it"
+                f"whom to ask first, as `swarm release seed` prints it{self._hint}"
             )
         what = f"{error.message}; {_mend(error)}"
         return LayersUncovered(what + (f" (left out: {failed})" if failed else ""), error.layers)

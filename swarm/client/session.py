@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -11,7 +12,7 @@ from types import TracebackType
 from swarm.errors import DeadlineExceeded, NodeUnreachable, RemoteProtocolError, SessionLost, SwarmError
 from swarm.messages import Failure, Open, Opened, Result, Step
 from swarm.rpc import Connection, Dialer, RunCall, failure_to_error
-from swarm.terms import NodeId
+from swarm.terms import NodeId, short_id
 
 CHUNK_TOKENS = 256
 """Prompt tokens in one step: large enough to keep matrix units busy, small enough to keep the hops of a route all at
@@ -45,7 +46,15 @@ class HopFailed(Exception):
 
     @property
     def names(self) -> str:
-        return f"node {' or '.join(node_id[:8] for node_id in self.node_ids)}"
+        return f"node {' or '.join(map(short_id, self.node_ids))}"
+
+    @property
+    def loss(self) -> tuple[str, str]:
+        """That the node was lost, and why, in words that do not name it again."""
+        ids = "|".join(map(short_id, self.node_ids))
+        why = re.sub(rf"^node (?:{ids})(?: \(hop \d+\))?: ", "", self.error.message)
+        why = re.sub(rf"\bnode (?:{ids})\w*(?: at [^\s,;]+)?", "it", why)
+        return f"{self.names} was lost", why
 
 
 class RouteSession:

@@ -95,6 +95,7 @@ class Download:
                     f"{self.transfer.attempts.report()}. `swarm netcheck` says whether this machine reaches "
                     "anyone; if it does, use a link that names a peer that has it (&x.pe=HOST:PORT, as `swarm release "
                     "seed` prints it) or a tracker that knows one (&tr=URL), or name a DHT node (--bootstrap HOST:PORT)"
+                    f"{self.magnet.cut_hint}"
                 )
             await self.transfer.changed(left_s if is_told else min(left_s, _TOLD_AFTER_S))
         return self.transfer.torrent

@@ -51,6 +51,18 @@ class Magnet:
         """The v1 infohash where there is one, else the first 40 digits of the v2 one."""
         return Infohash(self.v1 if self.v1 is not None else (self.v2 or "")[:40])
 
+    @property
+    def cut_hint(self) -> str:
+        """A word for who found nobody by a link with nothing behind its hash, as a shell leaves of one without quotes;
+        "" where there is more.
+        """
+        if self.name or self.trackers or self.web_seeds or self.peers or self.warnings:
+            return ""
+        return (
+            ". The link has nothing behind its infohash: a shell cuts it at the first & unless it is in quotes, "
+            "'magnet:?…'"
+        )
+
     @classmethod
     def parse(cls, text: str) -> Magnet:
         """Read a magnet link as people paste it: quoted, HTML-escaped, wrapped, with broken trackers.

@@ -35,6 +35,10 @@ def allows_url(config: TorrentConfig, url: str) -> bool:
     return not config.loopback_only or is_loopback_host(urlsplit(url).hostname or "")
 
 
+def allows_address(config: TorrentConfig, address: Address) -> bool:
+    return not config.loopback_only or is_loopback_host(address.host)
+
+
 def note_sources(config: TorrentConfig, magnet: Magnet, attempts: Attempts) -> None:
     """Say of each tracker and web seed of the link whether it is to be asked."""
     for url in magnet.trackers:
@@ -45,7 +49,7 @@ def note_sources(config: TorrentConfig, magnet: Magnet, attempts: Attempts) -> N
 
 async def resolve(config: TorrentConfig, address: Address) -> tuple[list[tuple[str, int]], str | None]:
     """IP endpoints of an address, or why there is none."""
-    if config.loopback_only and not is_loopback_host(address.host):
+    if not allows_address(config, address):
         return [], LEFT_OUT
     try:
         return [(str(ipaddress.ip_address(address.host)), address.port)], None

@@ -111,7 +111,9 @@ def test_at_the_command_line_a_killed_node_is_a_few_words_on_stderr(cli: Any, se
     assert generating.status() == 0, generating.stderr()
     said = generating.stderr().splitlines()
     assert said, "the user is told"
-    assert all(line.startswith(("lost node ", "waiting up to ")) for line in said), said
+    assert any(f"node {serving[:8]} was lost; going on after " in line for line in said), said
+    assert all(line.startswith(("node ", "waiting up to ")) for line in said), said
+    assert all(line.count(serving[:8]) <= 1 for line in said), "it is named once"
     done = generating.events[-1]
     assert done["timings"]["n_replays"] >= 1
     assert [hop["node_id"] for hop in done["route"]["hops"]] == [spare.events[0]["node_id"]]

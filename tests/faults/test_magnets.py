@@ -31,18 +31,26 @@ def test_what_is_no_magnet_is_a_usage_error_of_every_verb(
     assert not (tmp_path / "data").exists(), "nothing is made for a magnet that names nothing"
 
 
-@pytest.mark.parametrize("verb", ["generate", "chat", "status", "top", "node start", "release plan", "release inspect"])
+@pytest.mark.parametrize("verb", ["generate", "chat", "status", "top", "node start"])
 def test_a_name_of_the_catalogue_stands_for_its_link_in_every_verb(cli: Any, tmp_path: Path, verb: str) -> None:
     """Nobody seeds it on loopback: the verb comes as far as asking for that very torrent, and says so."""
-    extra = {"generate": ("hello",), "release plan": ("--layers", "0:2")}
-    data_dir = () if verb.startswith("release") else ("--data-dir", tmp_path / "data")
-    command = (*verb.split(), "Mixtral-8x22B", *extra.get(verb, ()), *LOOPBACK, *data_dir, "--timeout", 3)
+    extra = ("hello",) if verb == "generate" else ()
+    command = (*verb.split(), "Mixtral-8x22B", *extra, *LOOPBACK, "--data-dir", tmp_path / "data", "--timeout", 3)
     ran = cli.run(*command, timeout_s=DEADLINE_S)
     assert ran.returncode == 5, ran.stderr
     *told, error = ran.stderr.strip().splitlines()
     assert any(line.startswith("asking the DHT, trackers and peers for the metadata of mixtral-8x22b") for line in told)
     assert "metadata of torrent 9238b09245d0d8cd915be09927769d5f7584c1c9" in error
     assert "`swarm netcheck`" in error
+
+
+@pytest.mark.parametrize("verb", ["release plan", "release inspect"])
+def test_a_verb_that_can_ask_nobody_says_so_at_once(cli: Any, verb: str) -> None:
+    """The catalogue's trackers are elsewhere, and on loopback these verbs meet nobody whom nothing names."""
+    layers = ("--layers", "0:2") if verb == "release plan" else ()
+    error = cli.fail(*verb.split(), "Mixtral-8x22B", *layers, *LOOPBACK, "--timeout", 600, status=5)
+    assert "torrent 9238b09245d0d8cd915be09927769d5f7584c1c9" in error, "the name stands for its link"
+    assert "--network wan" in error
 
 
 @pytest.mark.parametrize("verb", ["release plan", "release inspect"])
@@ -62,6 +70,16 @@ def test_what_is_no_name_either_is_told_with_the_names_that_are_close(cli: Any, 
 @pytest.mark.parametrize("verb", ["status", "top", "node start", "netcheck"])
 def test_demo_is_refused_where_no_swarm_is_started_for_it(cli: Any, verb: str) -> None:
     assert "`demo` is a swarm that" in cli.fail(*verb.split(), "demo", *LOOPBACK, status=2)
+
+
+@pytest.mark.parametrize("verb", ["status", "node start", "gateway"])
+def test_a_peer_that_is_no_address_is_named(cli: Any, tmp_path: Path, verb: str) -> None:
+    """A gateway never gives up a link: it is ended by an address that it takes no calls at without a key."""
+    link = f"magnet:?xt=urn:btih:{'1' * 40}&x.pe=127.0.0.1:notaport"
+    end = ("--no-ledger", "--listen", "203.0.113.1:1") if verb == "gateway" else ("--timeout", 1)
+    ran = cli.run(*verb.split(), link, *LOOPBACK, *end, "--data-dir", tmp_path / "data", timeout_s=DEADLINE_S)
+    assert ran.returncode == (2 if verb == "gateway" else 5), ran.stderr
+    assert "warning: left out peer '127.0.0.1:notaport': " in ran.stderr
 
 
 def test_a_mangled_tracker_costs_a_warning_and_nothing_else(cli: Any, seeded: str, tmp_path: Path) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from swarm.sampling import SamplingParams
 
@@ -32,6 +37,15 @@ def test_an_interrupted_download_goes_on_where_it_was(cli: Any, seeded: str) -> 
     assert 0 < ready["fetched_bytes"] <= ready["planned_bytes"] - had["have_bytes"]
 
 
+def test_an_interrupt_before_anything_was_fetched_says_so(cli: Any) -> None:
+    child = cli.node(f"magnet:?xt=urn:btih:{'1' * 40}&x.pe=127.0.0.1:9", "node", "--layers", "0:6")
+    child.wait_for("started", 60.0)
+    child.signal(signal.SIGINT)
+    assert child.status() == 130
+    last = child.stderr().splitlines()[-1]
+    assert "interrupted before anything was fetched" in last and "kept" not in last
+
+
 def test_a_killed_download_fetches_nothing_twice_and_damage_is_mended(cli: Any, seeded: str, tmp_path: Path) -> None:
     """Beyond what was in flight, and the one piece whose file was spoilt meanwhile."""
     options = ("--layers", "0:6", "--dtype", "fp32")
@@ -48,6 +62,24 @@ def test_a_killed_download_fetches_nothing_twice_and_damage_is_mended(cli: Any, 
     piece_bytes = second.wait_for("metadata", 1.0)["piece_size"]
     assert 0 < ready["fetched_bytes"] <= ready["planned_bytes"] - had["have_bytes"] + piece_bytes
     assert shard.read_bytes()[:6] != b"spoilt"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("verb", [("plan", "--layers", "0:2"), ("inspect",)], ids=lambda verb: verb[0])
+def test_what_only_reads_a_release_leaves_no_folder_behind(
+    tmp_path: Path, verb: tuple[str, ...], number: signal.Signals
+) -> None:
+    link = f"magnet:?xt=urn:btih:{'1' * 40}&x.pe=127.0.0.1:9"
+    command = [sys.executable, "-m", "swarm", "release", verb[0], link, *verb[1:], *LOOPBACK, "--timeout", "600"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+        assert ran.stderr is not None
+        assert ran.stderr.readline().startswith("asking the DHT, trackers and peers")
+        assert [path.name for path in tmp_path.glob("swarm-*")] != []
+        ran.send_signal(number)
+        rest = ran.stderr.read()
+    assert (ran.returncode, rest.strip()) == (130, "interrupted")
+    assert list(tmp_path.glob("swarm-*")) == []
 
 
 def test_an_interrupted_generation_is_resumed_with_exactly_the_rest(cli: Any, seeded: str, tmp_path: Path) -> None:

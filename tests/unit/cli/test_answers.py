@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from swarm.cli import generate as generate_verb
 from swarm.cli import main as root
 from swarm.cli import status as status_verb
 from swarm.cli.chat import Conversation, talk
+from swarm.cli.console import note_logs
 from swarm.client.values import Generation, SwarmStatus, Timings, TokenEvent, Usage
 from swarm.errors import BadArgument, LayersUncovered, SwarmError
 from swarm.facts import Hop, NodeFact, NodeState, Route
@@ -106,6 +109,32 @@ def run(monkeypatch: pytest.MonkeyPatch, client: FakeClient, *args: str, stdin: 
         monkeypatch.setattr(module, "open_client", lambda *_: client)
     monkeypatch.setattr("swarm.cli.config.default_path", lambda: Path("/nonexistent/config.toml"))
     return CliRunner().invoke(root.cli, list(args), input=stdin, prog_name="swarm")
+
+
+class LosingStream(FakeStream):
+    """Says before each token but the first that a node was lost."""
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        for event in super().__iter__():
+            if event.index:
+                logging.getLogger("swarm.client").info("node %d was lost", event.index)
+            yield event
+
+
+@pytest.mark.parametrize("verb", [("generate", MAGNET, "p"), ("chat", MAGNET)], ids=lambda verb: verb[0])
+def test_what_is_said_in_the_middle_of_an_answer_begins_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    log = logging.getLogger("swarm.client")
+    for name in ("handlers", "propagate", "level"):  # put back in the end
+        monkeypatch.setattr(log, name, getattr(log, name))
+    note_logs("swarm.client")
+    client = FakeClient()
+    client._answers = [LosingStream(["Par", "is\n", "is", ""])]
+    result = run(monkeypatch, client, *verb, stdin="hello\n")
+    assert result.stdout == "Paris\nis\n"
+    assert result.stderr.startswith("\nnode 1 was lost\nnode 2 was lost\n\nnode 3 was lost\n")
+    assert result.output.startswith("Par\nnode 1 was lost\nis\nnode 2 was lost\nis\nnode 3 was lost\n")
 
 
 # -- generate ------------------------------------------------------------------------------------------------------
@@ -407,6 +436,31 @@ def test_status_without_nodes_ends_with_4(monkeypatch: pytest.MonkeyPatch) -> No
     result = run(monkeypatch, FakeClient(seen=seen((0, 0, 0, 0))), "status", MAGNET, "--timeout", "0.1")
     assert (result.exit_code, result.stdout) == (4, "")
     assert "no node of fake was found within 0.1 s" in result.stderr
+    assert "in quotes, 'magnet:?…'" in result.stderr, "a link that may have been cut by the shell"
+    whole = run(monkeypatch, FakeClient(seen=seen((0,) * 4)), "status", f"{MAGNET}&dn=fake", "--timeout", "0.1")
+    assert "no node of fake was found within 0.1 s" in whole.stderr
+    assert "quotes" not in whole.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3600.0])
+def test_status_says_what_it_waits_for_once_that_takes_a_while(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    said: list[str] = []
+    told = threading.Event()
+
+    def note(text: str) -> None:
+        said.append(text)
+        told.set()
+
+    class Slow(FakeClient):
+        def status(self) -> SwarmStatus:
+            assert told.wait(10.0) if seconds == 0 else not told.is_set()
+            return super().status()
+
+    monkeypatch.setattr("swarm.cli.console.note", note)
+    monkeypatch.setattr(status_verb, "QUIET_S", seconds)
+    whole = seen((1,) * 4, node_fact(NODES[0], Span(0, 4)))
+    assert run(monkeypatch, Slow(seen=whole), "status", MAGNET, "--timeout", "60").exit_code == 0
+    assert said == (["waiting up to 60 s more for nodes of fake to answer"] if seconds == 0 else [])
 
 
 def test_status_in_json(monkeypatch: pytest.MonkeyPatch) -> None:

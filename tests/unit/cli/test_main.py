@@ -85,6 +85,16 @@ def test_a_mistyped_option_is_a_usage_error_with_a_hint() -> None:
     assert "Try 'swarm status --help'." in err
 
 
+@pytest.mark.parametrize(
+    "verb", [("gateway", "demo"), ("node", "start", "demo"), ("release", "seed", ".")], ids=" ".join
+)
+def test_a_port_by_itself_is_answered_with_listen(verb: tuple[str, ...]) -> None:
+    status, _, err = invoke(*verb, "--port", "8001")
+    assert status == 2
+    assert "error: No such option '--port'. Did you mean '--listen HOST:PORT'?" in err
+    assert "--port " not in invoke(*verb[:-1], "--help")[1], "it is no option"
+
+
 def every_command() -> list[tuple[str, ...]]:
     ctx = click.Context(root.cli)
     names: list[tuple[str, ...]] = []

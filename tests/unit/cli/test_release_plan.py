@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from swarm.cli.release import release
 from swarm.cli.release_plan import parse_experts
 from swarm.embedded import release_folder
-from swarm.errors import BadArgument
+from swarm.errors import BadArgument, MagnetError
 from swarm.release import PieceMap, list_folder, plan_fetch, read_folder_layout
 from swarm.terms import ExpertId, ExpertRange, Span
 
@@ -70,3 +70,8 @@ def test_the_true_layouts_need_no_release(tmp_path: Path) -> None:
 def test_contradictory_arguments_are_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(BadArgument):
         CliRunner().invoke(release, ["plan", *arguments], catch_exceptions=False)
+
+
+def test_a_name_that_means_nothing_is_said_before_what_it_lacks() -> None:
+    with pytest.raises(MagnetError, match="there is no folder or file 'nosuch' here, and 'nosuch' is not a magnet"):
+        CliRunner().invoke(release, ["plan", "nosuch"], catch_exceptions=False)

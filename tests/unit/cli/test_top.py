@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,6 +149,7 @@ class GivenClient:
 
     def __init__(self, statuses: Sequence[SwarmStatus]) -> None:
         self._statuses = list(statuses)
+        self.release = SimpleNamespace(name="fake")
 
     def __enter__(self) -> GivenClient:
         return self

@@ -234,6 +234,11 @@ async def test_nobody_at_all(discovery: FakeDiscovery) -> None:
     assert discovery.n_refreshes == 2.0 / STEP_S, "it asked for as long as it had patience"
 
 
+async def test_nobody_at_all_ends_with_the_link_s_hint(discovery: FakeDiscovery) -> None:
+    with pytest.raises(NoNodesFound, match=r"as `swarm release seed` prints it; a hint$"):
+        await RouteFinder(discovery, N_LAYERS, 0.0, hint="; a hint").find(None)  # type: ignore[arg-type]
+
+
 async def test_nobody_but_nodes_that_join(discovery: FakeDiscovery) -> None:
     discovery.known = [fact(name, state=NodeState.JOINING, spans=()) for name in "bc"]
     with pytest.raises(NoNodesFound, match=r"all 2 known nodes are still joining within 0 s \(tried 127"):

@@ -123,6 +123,12 @@ def test_an_unusable_parameter_is_left_out_with_a_warning(parameter: str) -> Non
     assert "left out" in magnet.warnings[0]
 
 
+@pytest.mark.parametrize("rest", ["&dn=a", "&tr=http://t.example/announce", "&x.pe=127.0.0.1:1", "&x.pe=nowhere", ""])
+def test_a_link_that_ends_with_its_hash_may_have_been_cut_by_a_shell(rest: str) -> None:
+    hint = Magnet.parse(f"magnet:?xt=urn:btih:{V1}{rest}").cut_hint
+    assert ("in quotes, 'magnet:?…'" in hint) == (not rest)
+
+
 def test_a_lost_slash_is_restored() -> None:
     magnet = Magnet.parse(f"magnet:?xt=urn:btih:{V1}&tr=udp:/t.example:6969/announce")
     assert magnet.trackers == ("udp://t.example:6969/announce",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from swarm.errors import MagnetError
@@ -37,3 +39,26 @@ def test_other_texts_are_refused_with_what_may_have_been_meant(text: str, mend: 
     with pytest.raises(MagnetError) as caught:
         magnet_of(text)
     assert mend in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("ab" * 20, f"an infohash; write magnet:?xt=urn:btih:{'ab' * 20}"),
+        (f" {'AB' * 20} ", f"an infohash; write magnet:?xt=urn:btih:{'ab' * 20}"),
+        ("ab" * 32, f"a v2 infohash; write magnet:?xt=urn:btmh:1220{'ab' * 32}"),
+        ("here", "a folder; seed it with `swarm release seed here`, and take the link that this prints"),
+        ("away/some.torrent", "a torrent file; seed it with `swarm release seed away/some.torrent`, and take the link"),
+    ],
+)
+def test_what_has_a_link_is_answered_with_how_to_come_by_it(
+    text: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(MagnetError) as caught:
+        magnet_of(text)
+    assert mend in caught.value.message
+    assert "names:" not in caught.value.message
+    if "write " in mend:
+        assert Magnet.parse(mend.partition("write ")[2])
