@@ -80,7 +80,7 @@ def measure_layer_time(args: ModelArgs, numerics: Numerics, device: torch.device
     The quickest of several steps after one that warms up: what else the machine does makes steps longer, none shorter.
     A mixture has only the experts that one token meets; takes their memory for the while, and a few seconds for
     layers of gigabytes. Where our own GPU kernels run it has all of them, and batches of all sizes are run once, so
-    that the kernels are compiled before anybody waits for them: half a minute, the first time on a machine.
+    that the kernels are compiled before anybody waits for them, which happens once on a machine.
     """
     is_compiled = compiles_first(numerics, device)
     n_experts = args.n_experts if is_compiled else args.n_experts_per_tok

@@ -21,7 +21,7 @@ _MOST_WORDS = 200
 @cache
 def why_absent(device: torch.device) -> str | None:
     """None where this device runs these kernels; else why not, in words. In Triton's interpreter (TRITON_INTERPRET=1)
-    a CPU runs them, a million times slower than a GPU: that is for tests.
+    a CPU runs them, much too slowly to serve: that is for tests.
     """
     return why_not_tried(device) or (None if device.type == "cpu" else why_not_run(device))
 

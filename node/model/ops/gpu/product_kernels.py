@@ -41,6 +41,18 @@ def _scales(table, expert, ELEMENT: tl.constexpr):
 
 
 @triton.jit
+def _second(values, scales, n_out, n_in, ELEMENT: tl.constexpr):
+    """Values and scales of a gate's second matrix, given those of its first."""
+    if ELEMENT == 4:
+        n_groups = n_out.to(tl.int64) * tl.cdiv(n_in, GROUP)
+        return values + n_groups * (GROUP // 2), scales + 2 * n_groups
+    elif ELEMENT == 8:
+        return values + n_out.to(tl.int64) * n_in, scales + n_out
+    else:
+        return values + n_out.to(tl.int64) * n_in, scales
+
+
+@triton.jit
 def _less(whole, middle: tl.constexpr):
     """whole, int32 in 0..255, less a middle, fp32. A GPU converts at a quarter of the speed at which it adds: so the
     number is put into the last bits of 2^23.
@@ -126,14 +138,7 @@ def multiply_row(
     row = x + pair * x_stride if X_PER_PAIR else x
     product = _row_sums(values, scales, row, columns, n_out, n_in, ELEMENT, BN, BK)
     if N_MATRICES == 2:
-        if ELEMENT == 4:
-            n_groups = tl.cdiv(n_in, GROUP)
-            values += n_out.to(tl.int64) * n_groups * (GROUP // 2)
-            scales += n_out.to(tl.int64) * n_groups * 2
-        else:
-            values += n_out.to(tl.int64) * n_in
-            if ELEMENT == 8:
-                scales += n_out
+        values, scales = _second(values, scales, n_out, n_in, ELEMENT)
         other = _row_sums(values, scales, row, columns, n_out, n_in, ELEMENT, BN, BK)
         product = product / (1 + tl.exp(-product)) * other
     at = pair * n_out + columns
@@ -219,15 +224,7 @@ def multiply_rows(
                     x_rows = pairs // n_chosen
             sums = _tile_sums(values, scales, x, x_rows, is_row, columns, n_out, n_in, x_stride, ELEMENT, BM, BN, BK)
             if N_MATRICES == 2:
-                next_values, next_scales = values, scales
-                if ELEMENT == 4:
-                    n_groups = tl.cdiv(n_in, GROUP)
-                    next_values += n_out.to(tl.int64) * n_groups * (GROUP // 2)
-                    next_scales += n_out.to(tl.int64) * n_groups * 2
-                else:
-                    next_values += n_out.to(tl.int64) * n_in
-                    if ELEMENT == 8:
-                        next_scales += n_out
+                next_values, next_scales = _second(values, scales, n_out, n_in, ELEMENT)
                 other = _tile_sums(
                     next_values, next_scales, x, x_rows, is_row, columns, n_out, n_in, x_stride, ELEMENT, BM, BN, BK
                 )
