@@ -129,6 +129,7 @@ def _read(
                 if time.monotonic() > deadline_s:
                     raise TransferError(f"{address} is too slow: no whole piece came in {_PIECE_TIMEOUT_S:g} s")
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
         after = error.headers.get("Retry-After", "")
         retry_after_s = float(after) if after.isdecimal() else 0.0
         raise WebSeedBusy(f"{address} answered {error.code} {error.reason}", error.code, retry_after_s) from error
